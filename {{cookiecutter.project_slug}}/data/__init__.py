@@ -1,0 +1,1 @@
+"""Data modules, one file each, and what they share."""
