@@ -1,0 +1,38 @@
+"""Fixtures that every test file shares."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from templates import import_hook, render_template
+
+
+@pytest.fixture(scope="session")
+def render(tmp_path_factory):
+    """`render(model="vit")` makes a project and returns its folder, once per set of answers.
+
+    The folder is shared: do not change it. `render(model="vit", copy=True)` gives one of your own.
+    """
+    projects: dict[frozenset, Path] = {}
+
+    def render(copy: bool = False, **answers: str) -> Path:
+        key = frozenset(answers.items())
+        if key not in projects:
+            projects[key] = render_template(tmp_path_factory.mktemp("project"), **answers)
+        if not copy:
+            return projects[key]
+        own = tmp_path_factory.mktemp("copy") / projects[key].name
+        return shutil.copytree(projects[key], own, symlinks=True)
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def hook(tmp_path_factory):
+    """`hook("pre_gen_project", model="vit")` is the hook's module, rendered for these answers."""
+    folder = tmp_path_factory.mktemp("hooks")
+
+    def hook(name: str, **answers: object):
+        return import_hook(name, folder, **answers)
+
+    return hook
