@@ -1,0 +1,77 @@
+"""Puts pictures into the logger."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch.nn import functional as F
+
+CAPTION_HEIGHT = 14  # pixels, one line of Pillow's default font
+
+
+def draw_grid(images: Tensor, captions: list[str], columns: int = 8, cell: int = 96) -> Image.Image:
+    """Draws (N, C, H, W) floats in [-1, 1] as a grid with a line of text under each."""
+    images = F.interpolate(images.detach().float().cpu(), size=(cell, cell))
+    pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
+    pixels = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels[:, :3]
+    height = cell + CAPTION_HEIGHT * any(captions)
+    rows = -(-len(pixels) // columns)
+    grid = Image.new("RGB", (min(columns, len(pixels)) * cell, rows * height), "white")
+    draw = ImageDraw.Draw(grid)
+    for i, (image, caption) in enumerate(zip(pixels, captions, strict=True)):
+        x, y = i % columns * cell, i // columns * height
+        grid.paste(Image.fromarray(image.permute(1, 2, 0).numpy()), (x, y))
+        draw.text((x + 2, y + cell), caption[: cell // 6], fill="black")
+    return grid
+
+
+def log_picture(trainer: Trainer, name: str, picture: Image.Image) -> None:
+    """Sends a picture to every logger that takes pictures; the others are left alone."""
+    for logger in trainer.loggers:
+        kind, step = type(logger).__name__, trainer.global_step
+        experiment: Any = logger.experiment
+        if kind == "TensorBoardLogger":
+            tensor = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
+            tensor = tensor.view(picture.height, picture.width, 3)
+            experiment.add_image(name, tensor, step, dataformats="HWC")
+        elif kind == "WandbLogger":
+            logger.log_image(name, [picture], step=step)
+        elif kind == "MLFlowLogger":
+            experiment.log_image(logger.run_id, picture, key=name.replace("/", "-"), step=step)
+        elif kind == "CometLogger":
+            experiment.log_image(picture, name=name, step=step)
+
+
+class Pictures(Callback):
+    """Shows what the system's ``pictures`` method makes of the first validation images:
+    predictions with their labels, reconstructions or samples.
+
+    Args:
+        every_n_epochs: how often; 0 turns the pictures off.
+        count: how many images of the first batch.
+    """
+
+    def __init__(self, every_n_epochs: int = 5, count: int = 16) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.count = count
+
+    @rank_zero_only
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        due = self.every_n_epochs and trainer.current_epoch % self.every_n_epochs == 0
+        if batch_idx or dataloader_idx or not due or not hasattr(pl_module, "pictures"):
+            return
+        if trainer.sanity_checking or not trainer.loggers or trainer.fast_dev_run:
+            return
+        images, captions = pl_module.pictures([part[: self.count] for part in batch])
+        log_picture(trainer, "val/pictures", draw_grid(images, captions))

@@ -1,0 +1,199 @@
+"""The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import Namespace, _typehints
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
+
+from callbacks.pictures import Pictures
+from callbacks.predictions import Predictions
+from runs import AtomicCheckpointIO, CheckpointError, find_checkpoint, new_run, read_checkpoint
+from runs import run_of as run_folder_of
+
+CONFIGS = Path(__file__).parent / "configs"
+# Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
+CALLBACKS = {
+    "best_checkpoint": ModelCheckpoint,
+    "last_checkpoint": ModelCheckpoint,
+    "early_stopping": EarlyStopping,
+    "lr_monitor": LearningRateMonitor,
+    "progress_bar": TQDMProgressBar,
+    "pictures": Pictures,
+    "predictions": Predictions,
+}
+# Two checkpoint callbacks, since one would write `last` only when it writes a new best.
+CALLBACK_DEFAULTS = {
+    "best_checkpoint": {"filename": "best", "enable_version_counter": False},
+    "last_checkpoint": {
+        "filename": "last",
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": True,
+        "save_on_exception": True,
+    },
+}
+# What the data module knows and the network needs: no number is written twice.
+FACTS = ("image_shape", "num_classes")
+
+
+def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
+    """Forgets the arguments of a class that is swapped for another. jsonargparse keeps those whose
+    names the new class knows too: SGD would inherit AdamW's weight decay."""
+    if old and old.get("init_args") and old["class_path"] != new["class_path"]:
+        dropped = ", ".join(f"{k}={v}" for k, v in old["init_args"].items(branches=False))
+        rank_zero_info(f"{new['class_path']} instead of {old['class_path']}: reset {dropped}")
+        old["init_args"] = Namespace()
+
+
+_typehints.discard_init_args_on_class_path_change = reset_on_swap
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves the resolved configuration of a fit in the run folder."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.is_global_zero:
+            path = Path(trainer.default_root_dir, "config.yaml")
+            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+
+
+class CLI(LightningCLI):
+    def __init__(self) -> None:
+        defaults = [str(CONFIGS / name) for name in ("default.yaml", "trainer.yaml")]
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveConfig,
+            seed_everything_default=42,
+            parser_kwargs={name: {"default_config_files": defaults} for name in self.subcommands()},
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--float32_matmul_precision",
+            type=Literal["highest", "high", "medium"] | None,
+            default=None,
+            help="See torch.set_float32_matmul_precision.",
+        )
+        for name, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, name)
+        for name, values in CALLBACK_DEFAULTS.items():
+            parser.set_defaults({f"{name}.{key}": value for key, value in values.items()})
+        for fact in FACTS:
+            parser.link_arguments(
+                f"data.{fact}",
+                f"model.init_args.network.init_args.{fact}",
+                compute_fn=self.fits_checkpoint(fact),
+                apply_on="instantiate",
+            )
+
+    def fits_checkpoint(self, fact: str) -> Callable[[Any], Any]:
+        def check(value: Any) -> Any:
+            trained = self.trained_on.get(fact)
+            if trained is not None and list(torch.tensor(trained)) != list(torch.tensor(value)):
+                raise CheckpointError(
+                    f"{self.checkpoint} was trained with {fact} {trained}, "
+                    f"but this data has {fact} {value}; choose data or a checkpoint that fit"
+                )
+            return value
+
+        return check
+
+    def _parse_ckpt_path(self) -> None:
+        """Finds the checkpoint; the system and network become those that it was trained with."""
+        config = self.config[self.config.subcommand]
+        fit = self.config.subcommand == "fit"
+        self.root = Path(config.trainer.default_root_dir or "logs")
+        self.checkpoint: Path | None = None
+        self.trained_on: dict[str, Any] = {}
+        if fit and not config.ckpt_path:
+            return
+        # Without a path an evaluation takes the best: weights never trained are worth no score.
+        name = config.ckpt_path or "best"
+        self.checkpoint = find_checkpoint(name, "last" if fit else "best", self.root)
+        config.ckpt_path = str(self.checkpoint)
+        rank_zero_info(f"Checkpoint: {self.checkpoint}")
+        hparams = read_checkpoint(self.checkpoint).get("hyper_parameters", {})
+        if "_class_path" in hparams:  # not in the checkpoints of fits from Python
+            del hparams["_instantiator"]
+            network = hparams["network"].get("init_args", {})
+            self.trained_on = {fact: network.pop(fact, None) for fact in FACTS}
+            model = {"class_path": hparams.pop("_class_path"), "init_args": hparams}
+            config.model = None
+            self.config = self.parser.parse_object(
+                {self.config.subcommand: {"model": model}}, self.config
+            )
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        trainer = config.trainer
+        if config.float32_matmul_precision:
+            torch.set_float32_matmul_precision(config.float32_matmul_precision)
+        if self.checkpoint:
+            run = run_folder_of(self.checkpoint)
+        elif rank_zero_only.rank or trainer.fast_dev_run:
+            run = self.root  # the other processes write nothing, and hear of the folder from this
+        else:
+            run = new_run(self.root)
+        trainer.default_root_dir = str(run)
+        for name in ("best_checkpoint", "last_checkpoint"):
+            config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
+        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+        for logger in loggers:
+            if isinstance(logger, Namespace):
+                place_logger(logger, run)
+        keys = self._parser(self.subcommand).callback_keys
+        if trainer.enable_progress_bar is False:
+            keys.remove("progress_bar")
+        if trainer.enable_checkpointing is False:
+            keys.remove("best_checkpoint")
+            keys.remove("last_checkpoint")
+        if trainer.logger is False:
+            keys.remove("lr_monitor")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        if isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy):
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
+
+    def after_fit(self) -> None:
+        best = self._get(self.config_init, "best_checkpoint")
+        if best.best_model_path and self.trainer.is_global_zero:
+            path = Path(best.best_model_path)
+            path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            print(f"Best checkpoint: {path} ({best.monitor} {best.best_model_score:.4g})")
+            print(f"Test it with:    python train.py test --ckpt_path {path}")
+
+
+def place_logger(logger: Namespace, run: Path) -> None:
+    """Lets a logger write into the run folder."""
+    kind = logger.class_path.rpartition(".")[2]
+    if kind in ("TensorBoardLogger", "CSVLogger", "WandbLogger"):
+        logger.init_args.save_dir = str(run)
+    if kind == "TensorBoardLogger":
+        logger.init_args.name = logger.init_args.version = ""
+    elif kind == "CSVLogger":
+        logger.init_args.name = "csv"  # a new version for each process: it deletes old files
+
+
+def main() -> None:
+    try:
+        CLI()
+    except CheckpointError as error:
+        sys.exit(f"error: {error}")

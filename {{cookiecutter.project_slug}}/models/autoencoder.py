@@ -1,0 +1,108 @@
+"""Image reconstruction with any network that has an encoder and a decoder."""
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+Batch = tuple[Tensor, Tensor]  # (B, C, H, W) floats in [-1, 1], labels that are not used
+
+
+class Autoencoder(LightningModule):
+    """Trains a network to give back its input, by the mean squared error.
+
+    Args:
+        network: has an ``encoder`` from (B, C, H, W) images to (B, D) embeddings and a ``decoder``
+            back to images.
+        optimizer: makes the optimizer from the parameters and the learning rate.
+        lr: learning rate.
+        scheduler: makes the learning-rate scheduler from the optimizer.
+        scheduler_interval: step it after each ``step`` or ``epoch``; by default the scheduler's own
+            ``interval`` attribute or else ``epoch``.
+        scheduler_monitor: metric for schedulers that need one (``ReduceLROnPlateau``).
+        compile: compile the network with ``torch.compile``; checkpoints stay the same.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.AdamW,
+        lr: float = 1e-3,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        scheduler_interval: Literal["step", "epoch"] | None = None,
+        scheduler_monitor: str = "val/loss",
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        # The command line gives its configuration to the checkpoint, which can then rebuild all of
+        # this. Objects given from Python stay out: a checkpoint holds no pickled code.
+        objects = () if _given_hyperparameters.get() else ("network", "optimizer", "scheduler")
+        self.save_hyperparameters(ignore=objects)
+        self.network = network
+        self.optimizer = optimizer
+        self.lr = lr
+        self.scheduler = scheduler
+        self.scheduler_interval = scheduler_interval
+        self.scheduler_monitor = scheduler_monitor
+        self.compile_network = compile
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) floats in [-1, 1] -> their reconstructions, the same shape."""
+        return self.network(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, _ = batch
+        loss = F.mse_loss(self(images), images)
+        # Log only what the logger will write: logging every step costs a quarter of the speed.
+        if (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:
+            self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.evaluate(batch, "test")
+
+    def evaluate(self, batch: Batch, stage: str) -> None:
+        images, _ = batch
+        loss = F.mse_loss(self(images), images)
+        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(images), sync_dist=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Reconstruction error (B,) and embedding (B, D)."""
+        images, _ = batch
+        embedding = self.network.encoder(images)
+        errors = (self.network.decoder(embedding) - images).square().flatten(1).mean(dim=1)
+        return {"error": errors, "embedding": embedding}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.optimizer(self.parameters(), self.lr)
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer)
+        if getattr(scheduler, "total_steps", 0) is None:
+            scheduler.total_steps = self.trainer.estimated_stepping_batches
+        config = {
+            "scheduler": scheduler,
+            "interval": self.scheduler_interval or getattr(scheduler, "interval", "epoch"),
+            "monitor": self.scheduler_monitor,
+        }
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def setup(self, stage: str) -> None:
+        if self.compile_network:
+            self.network.compile()  # in place: no `_orig_mod.` in the names of the weights
+
+    def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
+        """Images, each beside its reconstruction, for the `Pictures` callback."""
+        images, _ = batch
+        pairs = torch.stack([images, self(images)], dim=1).flatten(0, 1)
+        return pairs, ["image", "reconstruction"] * len(images)

@@ -1,0 +1,123 @@
+"""Image classification with any network that maps images to logits."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+Batch = tuple[Tensor, Tensor]  # (B, C, H, W) floats in [-1, 1], (B,) class indices
+
+
+class Classifier(LightningModule):
+    """Trains a network with cross entropy.
+
+    Args:
+        network: maps (B, C, H, W) images to (B, num_classes) logits.
+        optimizer: makes the optimizer from the parameters and the learning rate.
+        lr: learning rate.
+        scheduler: makes the learning-rate scheduler from the optimizer.
+        scheduler_interval: step it after each ``step`` or ``epoch``; by default the scheduler's own
+            ``interval`` attribute or else ``epoch``.
+        scheduler_monitor: metric for schedulers that need one (``ReduceLROnPlateau``).
+        label_smoothing: see ``torch.nn.functional.cross_entropy``.
+        compile: compile the network with ``torch.compile``; checkpoints stay the same.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.AdamW,
+        lr: float = 1e-3,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        scheduler_interval: Literal["step", "epoch"] | None = None,
+        scheduler_monitor: str = "val/loss",
+        label_smoothing: float = 0.0,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        # The command line gives its configuration to the checkpoint, which can then rebuild all of
+        # this. Objects given from Python stay out: a checkpoint holds no pickled code.
+        objects = () if _given_hyperparameters.get() else ("network", "optimizer", "scheduler")
+        self.save_hyperparameters(ignore=objects)
+        self.network = network
+        self.optimizer = optimizer
+        self.lr = lr
+        self.scheduler = scheduler
+        self.scheduler_interval = scheduler_interval
+        self.scheduler_monitor = scheduler_monitor
+        self.label_smoothing = label_smoothing
+        self.compile_network = compile
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) floats in [-1, 1] -> (B, num_classes) logits."""
+        return self.network(images)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, labels = batch
+        loss = F.cross_entropy(self(images), labels, label_smoothing=self.label_smoothing)
+        # Log only what the logger will write: logging every step costs a quarter of the speed.
+        if (self.global_step + 1) % max(self.trainer.log_every_n_steps, 1) == 0:
+            self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.evaluate(batch, "test")
+
+    def evaluate(self, batch: Batch, stage: str) -> None:
+        images, labels = batch
+        logits = self(images)
+        metrics = {
+            f"{stage}/loss": F.cross_entropy(logits, labels),
+            f"{stage}/acc": (logits.argmax(dim=1) == labels).float().mean(),
+        }
+        self.log_dict(metrics, prog_bar=True, batch_size=len(labels), sync_dist=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Class index (B,) and probabilities (B, num_classes)."""
+        probabilities = self(batch[0]).softmax(dim=1)
+        return {"prediction": probabilities.argmax(dim=1), "probability": probabilities}
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self.optimizer(self.parameters(), self.lr)
+        if self.scheduler is None:
+            return optimizer
+        scheduler = self.scheduler(optimizer)
+        if getattr(scheduler, "total_steps", 0) is None:
+            scheduler.total_steps = self.trainer.estimated_stepping_batches
+        config = {
+            "scheduler": scheduler,
+            "interval": self.scheduler_interval or getattr(scheduler, "interval", "epoch"),
+            "monitor": self.scheduler_monitor,
+        }
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def setup(self, stage: str) -> None:
+        if self.compile_network:
+            self.network.compile()  # in place: no `_orig_mod.` in the names of the weights
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # The weights are here: rebuilding the network must not download others first.
+        network = checkpoint["hyper_parameters"].get("network", {})
+        if "pretrained" in network.get("init_args", {}):
+            network["init_args"]["pretrained"] = False
+
+    def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
+        """Images with captions 'prediction (label)' for the `Pictures` callback."""
+        images, labels = batch
+        names = getattr(self.trainer.datamodule, "class_names", None)
+        names = names or [str(i) for i in range(int(labels.max()) + 1)]
+        predictions = self(images).argmax(dim=1)
+        captions = zip(predictions.tolist(), labels.tolist(), strict=True)
+        return images, [
+            names[p] if p == label else f"{names[p]} ({names[label]})" for p, label in captions
+        ]

@@ -1,0 +1,189 @@
+"""Generative adversarial network (Goodfellow et al. 2014) with the non-saturating loss."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+Batch = tuple[Tensor, Tensor]  # (B, C, H, W) floats in [-1, 1], labels that are not used
+MAX_SIDE = 16  # pixels; larger images are pooled to this before their covariance is taken
+
+
+class Moments:
+    """Mean and covariance of images as vectors of pixels, added up batch by batch."""
+
+    def __init__(self) -> None:
+        self.sums: Tensor | None = None
+
+    def update(self, images: Tensor) -> None:
+        """Adds (B, C, H, W) images."""
+        if max(images.shape[-2:]) > MAX_SIDE:
+            images = F.adaptive_avg_pool2d(images, MAX_SIDE)
+        x = images.detach().flatten(1).float()
+        x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+        sums = x.T @ x  # second moments; the last row and column are the sums and the count
+        self.sums = sums if self.sums is None else self.sums + sums
+
+    def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
+        assert self.sums is not None, "no images were added"
+        sums = self.sums.double().cpu()
+        mean = sums[-1, :-1] / sums[-1, -1]
+        return mean, sums[:-1, :-1] / sums[-1, -1] - mean.outer(mean)
+
+
+def frechet_distance(a: Moments, b: Moments) -> float:
+    """Fréchet distance of two Gaussians (Dowson & Landau 1982): the squared distance of the means
+    plus tr(A + B - 2 (A B)^(1/2))."""
+    (mean_a, cov_a), (mean_b, cov_b) = a.mean_and_covariance(), b.mean_and_covariance()
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
+    distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
+    return distance.item()
+
+
+class GAN(LightningModule):
+    """Trains a generator against a discriminator, each with its own optimizer.
+
+    Args:
+        network: has a ``generator`` from (B, latent_dim) noise to (B, C, H, W) images in [-1, 1], a
+            ``discriminator`` from images to (B, 1) logits, and ``latent_dim``.
+        optimizer: makes each optimizer from its parameters and the learning rate.
+        lr: learning rate of both.
+        scheduler: makes a learning-rate scheduler from each optimizer.
+        scheduler_interval: step it after each ``step`` or ``epoch``; by default the scheduler's own
+            ``interval`` attribute or else ``epoch``.
+        scheduler_monitor: metric for schedulers that need one (``ReduceLROnPlateau``).
+        num_samples: images generated for the Fréchet distance and by ``predict``.
+        compile: compile both networks with ``torch.compile``; checkpoints stay the same.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.Adam,
+        lr: float = 2e-4,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        scheduler_interval: Literal["step", "epoch"] | None = None,
+        scheduler_monitor: str = "val/frechet",
+        num_samples: int = 1000,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        # The command line gives its configuration to the checkpoint, which can then rebuild all of
+        # this. Objects given from Python stay out: a checkpoint holds no pickled code.
+        objects = () if _given_hyperparameters.get() else ("network", "optimizer", "scheduler")
+        self.save_hyperparameters(ignore=objects)
+        self.automatic_optimization = False
+        self.network = network
+        self.optimizer = optimizer
+        self.lr = lr
+        self.scheduler = scheduler
+        self.scheduler_interval = scheduler_interval
+        self.scheduler_monitor = scheduler_monitor
+        self.num_samples = num_samples
+        self.compile_network = compile
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """(B, latent_dim) noise -> (B, C, H, W) images in [-1, 1]."""
+        return self.network(noise)
+
+    def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        noise = torch.randn(count, self.network.latent_dim, generator=generator)
+        return noise.to(self.device, self.dtype)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        real, _ = batch
+        generator, discriminator = self.network.generator, self.network.discriminator
+        generator_optimizer, discriminator_optimizer = self.optimizers()
+        fake = generator(self.noise(len(real)))
+
+        discriminator_loss = (
+            F.softplus(-discriminator(real)) + F.softplus(discriminator(fake.detach()))
+        ).mean()
+        discriminator_optimizer.zero_grad()
+        self.manual_backward(discriminator_loss)
+        discriminator_optimizer.step()
+
+        generator_loss = F.softplus(-discriminator(fake)).mean()
+        generator_optimizer.zero_grad()
+        self.manual_backward(generator_loss)
+        generator_optimizer.step()
+
+        self.step_schedulers("step")
+        # Log only what the logger will write; the global step counts both optimizers.
+        if (self.global_step // 2) % max(self.trainer.log_every_n_steps, 1) == 0:
+            losses = {"generator_loss": generator_loss, "discriminator_loss": discriminator_loss}
+            self.log_dict({f"train/{k}": v for k, v in losses.items()}, prog_bar=True)
+
+    def on_train_epoch_end(self) -> None:
+        self.step_schedulers("epoch")
+
+    def on_validation_epoch_start(self) -> None:
+        self.real = Moments()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.real.update(batch[0])
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_frechet("val")
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+
+    def on_test_epoch_end(self) -> None:
+        self.log_frechet("test")
+
+    def log_frechet(self, stage: str) -> None:
+        # The same noise in each epoch and on each process: only the generator changes the metric.
+        noise = self.noise(self.num_samples, torch.Generator().manual_seed(0))
+        fake = Moments()
+        for chunk in noise.split(256):
+            fake.update(self(chunk))
+        self.real.sums = self.trainer.strategy.reduce(self.real.sums, reduce_op="sum")
+        self.log(f"{stage}/frechet", frechet_distance(self.real, fake), prog_bar=True)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """As many new images (B, C, H, W) in [-1, 1] as the batch has, and the discriminator's
+        logits (B,) of them."""
+        samples = self(self.noise(len(batch[0])))
+        return {"score": self.network.discriminator(samples).squeeze(1), "image": samples}
+
+    def configure_optimizers(self) -> list[dict[str, Any]]:
+        networks = self.network.generator, self.network.discriminator
+        optimizers = [self.optimizer(network.parameters(), self.lr) for network in networks]
+        if self.scheduler is None:
+            return [{"optimizer": optimizer} for optimizer in optimizers]
+        schedulers = [self.scheduler(optimizer) for optimizer in optimizers]
+        for scheduler in schedulers:
+            if getattr(scheduler, "total_steps", 0) is None:
+                scheduler.total_steps = self.trainer.estimated_stepping_batches
+        return [
+            {"optimizer": o, "lr_scheduler": s} for o, s in zip(optimizers, schedulers, strict=True)
+        ]
+
+    def step_schedulers(self, interval: str) -> None:
+        for config in self.trainer.lr_scheduler_configs:
+            scheduler = config.scheduler
+            if interval != (self.scheduler_interval or getattr(scheduler, "interval", "epoch")):
+                continue
+            if not isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step()
+            elif self.scheduler_monitor in self.trainer.callback_metrics:
+                scheduler.step(self.trainer.callback_metrics[self.scheduler_monitor])
+
+    def setup(self, stage: str) -> None:
+        if self.compile_network:
+            self.network.generator.compile()  # in place: the names of the weights stay
+            self.network.discriminator.compile()
+
+    def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
+        """Samples, from the same noise each time, for the `Pictures` callback."""
+        samples = self(self.noise(len(batch[0]), torch.Generator().manual_seed(0)))
+        return samples, [""] * len(samples)

@@ -1,0 +1,63 @@
+"""torchvision's residual networks, fitted to small images and any number of channels."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+SMALL = 64  # pixels; smaller images would shrink to nothing in ImageNet's stem
+
+
+class ResNet(nn.Module):
+    """A residual network by its torchvision name.
+
+    Images of fewer than 64 pixels a side get the stem of the CIFAR experiments (He et al. 2016): a
+    3x3 convolution with stride 1 and no max pooling.
+
+    Args:
+        image_shape: channels, height and width of the images.
+        num_classes: number of logits.
+        name: ``resnet18``, ``resnet34``, ``resnet50``, ``resnext50_32x4d``, ``wide_resnet50_2`` …
+        pretrained: start from torchvision's ImageNet weights (downloaded once). The first
+            convolution is fitted to the channels and, for small images, cut to its centre.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        name: str = "resnet18",
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        if "resne" not in name:
+            raise ValueError(f"name={name!r} is no residual network; try 'resnet18' or 'resnet50'")
+        resnet = get_model(name, weights="DEFAULT" if pretrained else None)
+        channels, height, width = image_shape
+        weight = resnet.conv1.weight.detach()
+        resnet.conv1 = nn.Conv2d(channels, weight.shape[0], 7, stride=2, padding=3, bias=False)
+        if min(height, width) < SMALL:
+            weight = weight[:, :, 2:5, 2:5]
+            resnet.conv1 = nn.Conv2d(channels, weight.shape[0], 3, padding=1, bias=False)
+            resnet.maxpool = nn.Identity()
+        if pretrained:
+            if channels != weight.shape[1]:
+                weight = weight.sum(1, keepdim=True).repeat(1, channels, 1, 1) / channels
+            resnet.conv1.weight = nn.Parameter(weight.clone())
+        self.head = nn.Linear(resnet.fc.in_features, num_classes)
+        resnet.fc = nn.Identity()
+        self.backbone = resnet
+        # Pretrained weights expect ImageNet's normalisation; images come in [-1, 1].
+        grey = channels != len(IMAGENET_MEAN)
+        mean, std = (torch.tensor(s).view(-1, 1, 1) for s in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (mean.mean(0), std.mean(0)) if grey else (mean, std)
+        self.normalize = pretrained
+        self.register_buffer("scale", 0.5 / std, persistent=False)
+        self.register_buffer("shift", (0.5 - mean) / std, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) floats in [-1, 1] -> (B, num_classes) logits."""
+        if self.normalize:
+            images = images * self.scale + self.shift
+        return self.head(self.backbone(images))

@@ -1,0 +1,111 @@
+"""Run folders and the checkpoints in them: `logs/version_N/checkpoints/{best,last}.ckpt`."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+Word = Literal["best", "last"]
+
+
+class CheckpointError(ValueError):
+    """No such checkpoint, or one that does not fit the data."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and renames, so that a kill leaves the old checkpoint whole."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def new_run(root: Path) -> Path:
+    """Makes the next `version_N` folder under `root`; safe with several processes at once."""
+    root.mkdir(parents=True, exist_ok=True)
+    number = max((_number(run) for run in root.glob("version_*")), default=-1)
+    while True:
+        number += 1
+        run = root / f"version_{number}"
+        try:
+            run.mkdir()
+        except FileExistsError:
+            continue
+        return run
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The run folder that a checkpoint belongs to: where its evaluations are written."""
+    folder = checkpoint.absolute().parent
+    return folder.parent if folder.name == "checkpoints" else folder
+
+
+def find_checkpoint(name: str, default: Word, root: Path) -> Path:
+    """Resolves what a user may call a checkpoint.
+
+    Args:
+        name: the path of a checkpoint, a run folder, or `best` or `last` of the newest run.
+        default: which checkpoint of a run folder is meant.
+        root: the folder of the runs.
+
+    Raises:
+        CheckpointError: nothing was found; names the runs that have a checkpoint.
+    """
+    if name in ("best", "last"):
+        runs = sorted(root.glob("version_*"), key=_number, reverse=True)
+        candidates = [path for run in runs if (path := _in_run(run, name))]
+        if candidates:
+            return candidates[0]
+    path = Path(name)
+    if path.is_file() or _is_sharded(path):
+        return path
+    if path.is_dir() and (found := _in_run(path, default)):
+        return found
+    runs = sorted((run for run in root.glob("version_*") if _checkpoints(run)), key=_number)
+    found = "\n".join(
+        f"  {run}: {', '.join(path.stem for path in _checkpoints(run))}" for run in runs
+    )
+    raise CheckpointError(
+        f"--ckpt_path {name}: no checkpoint there. "
+        + (f"Runs that have one:\n{found}" if runs else f"No run under {root} has one; train first")
+    )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint says, without reading its weights; of a sharded one the metadata."""
+    file = path / "meta.pt" if path.is_dir() else path
+    try:
+        return torch.load(file, map_location="meta", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"--ckpt_path {path}: not a readable checkpoint: {error}") from error
+
+
+def _number(run: Path) -> int:
+    digits = run.name.removeprefix("version_")
+    return int(digits) if digits.isdecimal() else -1
+
+
+def _is_sharded(path: Path) -> bool:
+    return (path / "meta.pt").is_file()
+
+
+def _in_run(run: Path, word: str) -> Path | None:
+    path = run / "checkpoints" / f"{word}.ckpt"
+    return path if path.is_file() or _is_sharded(path) else None
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    return [path for word in ("best", "last") if (path := _in_run(run, word))]
