@@ -1,0 +1,643 @@
+"""Refuse answers that cannot work, before any file is written.
+
+All problems are reported at once, each with its value, the reason and what is allowed, and then one
+command that repeats the answers with the fixes.
+
+This file holds the rules of what goes together; `post_gen_project.py` holds the recipes of what to
+write. The hardware rules are read from lightning 2.6.6 and torch 2.14; `tests/test_hardware_rules.py`
+shows for each of them that Lightning or torch really rejects or changes what it refuses.
+
+Python 3.8 can read this file, so that an old cookiecutter is told so in a sentence.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import unicodedata
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+
+OLDEST_COOKIECUTTER = (2, 7, 1)
+BACKUP = ".cookiecutter-backup"  # post_gen_project.py restores it or removes it
+OWNED = ("callbacks", "configs", "data", "launch", "models", "tests", ".github")
+
+# --- The answers ------------------------------------------------------------------------------------
+
+TEXTS = ("project_name", "project_slug", "description", "author")
+CHOICES = {
+    "license": ("MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"),
+    "data": ("digits", "mnist", "fashion_mnist", "cifar10", "image_folder"),
+    "model": ("cnn", "mlp", "resnet", "vit", "autoencoder", "gan"),
+    "accelerator": ("auto", "cpu", "gpu", "mps", "tpu"),
+    "strategy": (
+        "auto",
+        "ddp",
+        "ddp_spawn",
+        "fsdp",
+        "fsdp2",
+        "deepspeed_stage_2",
+        "deepspeed_stage_3",
+        "deepspeed_stage_3_offload",
+    ),
+    "precision": (
+        "auto",
+        "32-true",
+        "16-mixed",
+        "bf16-mixed",
+        "16-true",
+        "bf16-true",
+        "64-true",
+    ),
+    "logger": ("tensorboard", "csv", "wandb", "mlflow", "comet"),
+}
+PROMPTS = (
+    *TEXTS,
+    "license",
+    "data",
+    "model",
+    "accelerator",
+    "devices",
+    "num_nodes",
+    "strategy",
+    "precision",
+    "logger",
+)
+HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+DEFAULTS = {
+    "project_name": "My Lightning Project",
+    "project_slug": "my-lightning-project",
+    "author": "Your Name",
+    "devices": "auto",
+    "num_nodes": "1",
+}
+
+LONGEST_TEXT = 500  # characters; package indexes take a summary of 512
+LONGEST_SLUG = 64
+WINDOWS_NAMES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
+    f"{port}{number}" for port in ("com", "lpt") for number in range(10)
+}
+# fmt: off
+PROJECT_NAMES = (
+    "callbacks", "cli", "configs", "consolidate", "crossval", "data", "datasets", "export",
+    "launch", "logs", "models", "parallel", "runs", "sweep", "tests", "train",
+)
+# Names under which the dependencies are installed or imported.
+DEPENDENCY_NAMES = (
+    "comet-ml", "cookiecutter", "cruft", "deepspeed", "jsonargparse", "lightning",
+    "lightning-fabric", "lightning-utilities", "matplotlib", "mlflow", "mypy", "numpy", "onnx",
+    "onnxruntime", "onnxscript", "optuna", "pandas", "pil", "pillow", "pip", "psutil", "pyarrow",
+    "pytest", "pytorch-lightning", "pyyaml", "rich", "ruff", "scikit-learn", "scipy", "setuptools",
+    "sklearn", "tensorboard", "tensorboardx", "torch", "torch-xla", "torchdata", "torchmetrics",
+    "torchvision", "typing-extensions", "uv", "wandb", "wheel", "yaml",
+)
+# fmt: on
+
+
+class Problem(NamedTuple):
+    prompt: str
+    value: Any
+    reason: str
+    allowed: str
+    fix: dict[str, str]
+
+
+# --- Single answers ---------------------------------------------------------------------------------
+
+
+def unprintable(text: str) -> str:
+    """The characters that break a line, a terminal or a file format."""
+    return "".join(
+        char
+        for char in text
+        if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") or ord(char) & 0xFFFE == 0xFFFE
+    )
+
+
+def text_problem(prompt: str, text: str) -> Problem | None:
+    """A name, description or author that cannot stand in README, pyproject.toml and licence."""
+    bad = unprintable(text)
+    clean = " ".join("".join(" " if char in bad else char for char in text).split())
+    fix = {prompt: clean[:LONGEST_TEXT].strip() or DEFAULTS.get(prompt, "")}
+    allowed = f"one line of at most {LONGEST_TEXT} characters"
+    if bad:
+        return Problem(prompt, text, f"it has control characters: {bad!a}", allowed, fix)
+    if len(text) > LONGEST_TEXT:
+        return Problem(prompt, text, f"it has {len(text)} characters", allowed, fix)
+    if not clean and prompt != "description":
+        return Problem(prompt, text, "it is empty", allowed, fix)
+    return None
+
+
+def slug_reason(slug: str) -> str | None:
+    """Why a slug cannot be a folder and a distribution on Linux, macOS and Windows, if it cannot."""
+    name = re.sub(r"[-_.]+", "-", slug).lower()  # as package indexes compare names
+    if not slug:
+        return "it is empty"
+    if len(slug) > LONGEST_SLUG:
+        return f"it has {len(slug)} characters"
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", slug):
+        return "it cannot be the name of a folder and of a Python distribution"
+    if slug.split(".")[0].lower() in WINDOWS_NAMES:
+        return "Windows reserves the name"
+    if name in PROJECT_NAMES:
+        return "a module of the project has this name"
+    if name in DEPENDENCY_NAMES:
+        return "a package that the project needs has this name"
+    if name.replace("-", "_") in {module.lower() for module in STDLIB}:
+        return "a module of Python's standard library has this name"
+    return None
+
+
+STDLIB = getattr(sys, "stdlib_module_names", frozenset())  # since Python 3.10
+
+
+def slug_problem(slug: str) -> Problem | None:
+    reason = slug_reason(slug)
+    if reason is None:
+        return None
+    fix = re.sub(r"[^A-Za-z0-9._-]+", "-", slug).strip("._-")[:LONGEST_SLUG].strip("._-")
+    if slug_reason(fix):
+        fix = f"{fix}-project" if fix else DEFAULTS["project_slug"]
+    allowed = (
+        f"1 to {LONGEST_SLUG} ASCII letters, digits, '-', '_' or '.', the first and the last a letter"
+        " or digit, and no name that Windows, Python or a dependency uses"
+    )
+    return Problem("project_slug", slug, reason, allowed, {"project_slug": fix})
+
+
+def parse_devices(answer: str) -> str | int | list[int] | None:
+    """'auto', a count, a list of indices, or None if it is none of these."""
+    if answer == "auto":
+        return answer
+    if re.fullmatch(r"[1-9]\d{0,5}", answer, re.ASCII):
+        return int(answer)
+    if re.fullmatch(r"\[\s*\d{1,6}(\s*,\s*\d{1,6})*\s*\]", answer, re.ASCII):
+        return [int(index) for index in re.findall(r"\d+", answer)]
+    return None
+
+
+def devices_problem(answer: str) -> Problem | None:
+    devices = parse_devices(answer)
+    if isinstance(devices, list):
+        unique = list(dict.fromkeys(devices))
+        if unique == devices:
+            return None
+        return Problem(
+            "devices", answer, "an index stands there twice", "each once", {"devices": str(unique)}
+        )
+    if devices is not None:
+        return None
+    numbers = re.findall(r"\d+", answer)
+    guess = "auto"
+    if len(numbers) == 1 and parse_devices(str(int(numbers[0]))) and "-" not in answer:
+        guess = str(int(numbers[0]))
+    elif len(numbers) > 1 and parse_devices(f"[{', '.join(numbers)}]"):
+        guess = str(list(dict.fromkeys(map(int, numbers))))
+    allowed = "auto (all), a count such as 2, or a list of indices such as [0, 1]"
+    return Problem("devices", answer, "it names no devices", allowed, {"devices": guess})
+
+
+def nodes_problem(answer: str) -> Problem | None:
+    if re.fullmatch(r"[1-9]\d{0,5}", answer, re.ASCII):
+        return None
+    digits = re.sub(r"\D", "", answer.split(".")[0], flags=re.ASCII).lstrip("0")
+    fix = digits if re.fullmatch(r"\s*0*[1-9]\d{0,5}(\.0+)?\s*", answer, re.ASCII) else "1"
+    return Problem(
+        "num_nodes", answer, "it is no number of machines", "an integer from 1", {"num_nodes": fix}
+    )
+
+
+def choice_problem(prompt: str, answer: str) -> Problem | None:
+    if answer in CHOICES[prompt]:
+        return None
+    known = {choice.lower(): choice for choice in CHOICES[prompt]}
+    fix = known.get(answer.strip().lower(), CHOICES[prompt][0])
+    reason = "it is not one of the choices"
+    if answer.strip().lower() == "hpu":
+        reason = "its Lightning plugin has not been kept up since 2024 and fails with lightning 2.6"
+    return Problem(prompt, answer, reason, " | ".join(CHOICES[prompt]), {prompt: fix})
+
+
+def answer_problem(prompt: str, answer: Any) -> Problem | None:
+    """What is wrong with one answer taken alone."""
+    if not isinstance(answer, str):
+        known = isinstance(answer, (int, float)) and not isinstance(answer, bool)
+        default = DEFAULTS.get(prompt) or CHOICES.get(prompt, ("",))[0]
+        fix = str(answer) if known and not answer_problem(prompt, str(answer)) else default
+        reason = "it is missing" if answer is None else "it is not a string"
+        return Problem(prompt, answer, reason, "a string", {prompt: fix})
+    if prompt == "project_slug":
+        return slug_problem(answer)
+    if prompt in TEXTS:
+        return text_problem(prompt, answer)
+    if prompt == "devices":
+        return devices_problem(answer)
+    if prompt == "num_nodes":
+        return nodes_problem(answer)
+    return choice_problem(prompt, answer)
+
+
+# --- Hardware: what goes together -------------------------------------------------------------------
+#
+# `auto` means:
+#   accelerator  what Lightning finds when it runs: a TPU, else a Mac's GPU, else CUDA, else the CPU.
+#                So the other answers must work on each of these.
+#   devices      all GPUs, all TPU cores, one CPU process, one Mac's GPU. A gan with an automatic
+#                accelerator gets one device: several would need a ddp that finds unused parameters,
+#                which Lightning refuses on a Mac.
+#   strategy     one process on one device, ddp on several (for the gan: with unused parameters
+#                found), Lightning's own XLA strategy on a TPU.
+#   precision    bf16-mixed on a GPU, 32-true elsewhere.
+
+TPU_DEVICES = (1, 2, 4, 8)  # per host, of every TPU generation
+
+
+class Hardware(NamedTuple):
+    accelerator: str
+    devices: str | int | list[int]
+    num_nodes: int
+    strategy: str
+    precision: str
+    model: str
+
+    @property
+    def family(self) -> str:
+        return "deepspeed" if self.strategy.startswith("deepspeed") else self.strategy
+
+
+def parse_hardware(answers: dict[str, str]) -> Hardware:
+    return Hardware(
+        answers["accelerator"],
+        parse_devices(answers["devices"]),
+        int(answers["num_nodes"]),
+        answers["strategy"],
+        answers["precision"],
+        answers["model"],
+    )
+
+
+def conflicts(hw: Hardware) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Rules that the hardware breaks: a rule's name -> the prompts that clash and the reason."""
+    several = isinstance(hw.devices, int) and hw.devices > 1
+    listed = isinstance(hw.devices, list)
+    found: dict[str, tuple[tuple[str, ...], str]] = {}
+
+    def refuse(rule: str, prompts: str, reason: str) -> None:
+        found[rule] = (tuple(prompts.split()), reason)
+
+    if hw.accelerator == "auto":
+        if hw.strategy != "auto":
+            refuse(
+                "auto-strategy",
+                "accelerator strategy",
+                f"auto may find a TPU or a Mac's GPU, and Lightning refuses {hw.strategy} there;"
+                " name the accelerator",
+            )
+        if several:
+            refuse(
+                "auto-devices",
+                "accelerator devices",
+                "auto may find a Mac, which has one GPU; name the accelerator",
+            )
+        if listed:
+            refuse(
+                "auto-list",
+                "accelerator devices",
+                "auto may find a CPU, which has no device indices; name the accelerator",
+            )
+        if hw.num_nodes > 1:
+            refuse(
+                "auto-nodes",
+                "accelerator num_nodes",
+                "auto may find a Mac's GPU, which cannot train with others; name the accelerator",
+            )
+        if hw.precision in ("16-mixed", "bf16-mixed"):
+            refuse(
+                "auto-mixed",
+                "accelerator precision",
+                f"auto may find a TPU, which Lightning runs without {hw.precision}; name the"
+                " accelerator",
+            )
+        if hw.precision == "64-true":
+            refuse(
+                "auto-64",
+                "accelerator precision",
+                "auto may find a Mac's GPU or a TPU, which have no 64-true; name the accelerator",
+            )
+    if hw.accelerator == "cpu":
+        if listed:
+            refuse("cpu-list", "accelerator devices", "CPU processes have no indices, only a count")
+        if hw.strategy == "fsdp":
+            refuse(
+                "cpu-fsdp", "accelerator strategy", "Lightning's fsdp needs a GPU; fsdp2 does not"
+            )
+        if hw.family == "deepspeed":
+            refuse("cpu-deepspeed", "accelerator strategy", "Lightning's DeepSpeed needs a GPU")
+        if hw.precision == "16-mixed":
+            refuse(
+                "cpu-16-mixed",
+                "accelerator precision",
+                "Lightning has no 16-mixed on a CPU and runs bf16-mixed instead",
+            )
+    if hw.accelerator == "mps":
+        if hw.strategy != "auto":
+            refuse(
+                "mps-strategy",
+                "accelerator strategy",
+                f"a Mac's GPU trains alone: Lightning refuses {hw.strategy} on it",
+            )
+        if several or (listed and hw.devices != [0]):
+            refuse("mps-devices", "accelerator devices", "a Mac has one GPU, with index 0")
+        if hw.num_nodes > 1:
+            refuse(
+                "mps-nodes",
+                "accelerator num_nodes",
+                "a Mac's GPU trains alone: torch.distributed has no backend for it",
+            )
+        if hw.precision == "64-true":
+            refuse("mps-64", "accelerator precision", "a Mac's GPU has no float64")
+    if hw.accelerator == "tpu":
+        if hw.strategy != "auto":
+            refuse(
+                "tpu-strategy",
+                "accelerator strategy",
+                f"a TPU is trained with Lightning's XLA strategy, not {hw.strategy}; auto takes it",
+            )
+        if several and hw.devices not in TPU_DEVICES:
+            refuse(
+                "tpu-devices",
+                "accelerator devices",
+                f"a TPU host has {TPU_DEVICES} devices, and Lightning takes one or all of them",
+            )
+        if listed and len(hw.devices) > 1:
+            refuse("tpu-list", "accelerator devices", "Lightning takes one index on a TPU, no more")
+        if hw.num_nodes > 1:
+            refuse(
+                "tpu-nodes",
+                "accelerator num_nodes",
+                "the hosts of a TPU pod find each other and Lightning ignores num_nodes; answer 1"
+                " and start the same command on each host",
+            )
+        if hw.precision in ("16-mixed", "bf16-mixed", "64-true"):
+            refuse(
+                "tpu-precision",
+                "accelerator precision",
+                f"Lightning's XLA strategy has no {hw.precision}",
+            )
+    if hw.strategy == "fsdp" and hw.precision == "64-true":
+        refuse("fsdp-64", "strategy precision", "Lightning's fsdp has no 64-true")
+    if hw.strategy == "fsdp2" and hw.precision in ("16-mixed", "64-true"):
+        refuse("fsdp2-precision", "strategy precision", f"Lightning's fsdp2 has no {hw.precision}")
+    if hw.family == "deepspeed":
+        if hw.precision == "64-true":
+            refuse("deepspeed-64", "strategy precision", "DeepSpeed has no 64-true")
+        if listed and hw.devices != list(range(len(hw.devices))):
+            refuse(
+                "deepspeed-list",
+                "strategy devices",
+                "DeepSpeed counts devices from 0; give a count and choose with CUDA_VISIBLE_DEVICES",
+            )
+        if hw.model == "gan":
+            refuse(
+                "deepspeed-gan",
+                "strategy model",
+                "DeepSpeed takes one optimizer, and the gan has two",
+            )
+    if hw.strategy == "ddp_spawn" and hw.num_nodes > 1:
+        refuse(
+            "ddp_spawn-nodes",
+            "strategy num_nodes",
+            "SLURM and torchrun start the processes of several machines, and ddp_spawn would start"
+            " them once more; ddp does not",
+        )
+    return found
+
+
+def nearest(answers: dict[str, str]) -> list[dict[str, str]]:
+    """The smallest changes of the hardware answers that make them work, the likeliest first.
+
+    An answer that is wrong by itself counts as open.
+    """
+    listed = len(re.findall(r"\d+", str(answers["devices"]))) or 1
+    candidates = {
+        "accelerator": ("gpu", "cpu", "mps", "tpu", "auto"),
+        "devices": ("auto", str(listed), str(list(range(listed))), "1"),
+        "num_nodes": ("1",),
+        "strategy": ("fsdp2", "ddp", "fsdp", "auto", *CHOICES["strategy"]),
+        "precision": ("bf16-mixed", "32-true", "auto", *CHOICES["precision"]),
+    }
+    for count in range(len(HARDWARE) + 1):
+        found = []
+        # An accelerator that nobody named is the first thing to name, one that was the last to change.
+        order = HARDWARE if answers["accelerator"] == "auto" else HARDWARE[1:] + HARDWARE[:1]
+        for prompts in itertools.combinations(order, count):
+            for values in itertools.product(*(dict.fromkeys(candidates[p]) for p in prompts)):
+                change = dict(zip(prompts, values))
+                if any(answers[prompt] == value for prompt, value in change.items()):
+                    continue
+                trial = {**answers, **change}
+                if any(answer_problem(prompt, trial[prompt]) for prompt in HARDWARE):
+                    continue
+                if not conflicts(parse_hardware(trial)):
+                    found.append(change)
+        if found:
+            return found
+    raise AssertionError(f"no hardware works for {answers}")
+
+
+def hardware_problems(answers: dict[str, str], wrong: set[str]) -> list[Problem]:
+    """The rules that allowed answers break together; rules about `wrong` ones do not count yet."""
+    changes = nearest(answers)
+    ways: dict[str, list[str]] = {}
+    for change in changes:
+        words = [f"{prompt}={shlex.quote(value)}" for prompt, value in change.items()]
+        *others, last = words
+        key, _, value = last.partition("=")
+        ways.setdefault(" ".join([*others, f"{key}="]), []).append(value)
+    allowed = ", or ".join(key + "|".join(values) for key, values in list(ways.items())[:3])
+    return [
+        Problem(" with ".join(prompts), [answers[p] for p in prompts], reason, allowed, changes[0])
+        for prompts, reason in conflicts(parse_hardware(answers)).values()
+        if not wrong & set(prompts)
+    ]
+
+
+# --- All of it --------------------------------------------------------------------------------------
+
+
+def problems(answers: dict[str, Any]) -> list[Problem]:
+    """Everything that is wrong with the answers; empty if they can work."""
+    found = [answer_problem(prompt, answers.get(prompt)) for prompt in PROMPTS]
+    found = [problem for problem in found if problem]
+    mended = dict(answers)
+    for problem in found:
+        mended.update(problem.fix)
+    if conflicts(parse_hardware(mended)):
+        found += hardware_problems(mended, {problem.prompt for problem in found})
+    return found
+
+
+def fixed(answers: dict[str, Any]) -> dict[str, str]:
+    """The answers with every suggested fix applied: they pass the rules."""
+    answers = {prompt: answers.get(prompt) for prompt in PROMPTS}
+    while True:
+        found = problems(answers)
+        if not found:
+            return answers
+        for problem in found:
+            answers.update(problem.fix)
+
+
+def quoted(words: list[str]) -> str:
+    """A command line for the user's shell."""
+    return subprocess.list2cmdline(words) if os.name == "nt" else " ".join(map(shlex.quote, words))
+
+
+def command(answers: dict[str, Any], overwrite: bool = False) -> str:
+    """The cookiecutter command that gives these answers, with the fixes, to this template."""
+    words = ["cookiecutter", "--no-input"]
+    output = answers.get("_output_dir")
+    if output and output != os.environ.get("PWD"):
+        words += ["--output-dir", output]
+    if answers.get("_checkout"):
+        words += ["--checkout", answers["_checkout"]]
+    if overwrite:
+        words += ["--overwrite-if-exists"]
+    words.append(str(answers.get("_template", "cookiecutter-lightning")))
+    for prompt, value in fixed(answers).items():
+        if re.search("[{][%#{]", value):  # cookiecutter would render it
+            value = "{" + "% raw %" + "}" + value + "{" + "% endraw %" + "}"
+        words.append(f"{prompt}={value}")
+    return quoted(words)
+
+
+def report(answers: dict[str, Any], found: list[Problem], overwrite: bool = False) -> str:
+    """What the user reads."""
+    lines = ["", "These answers cannot work; nothing was written.", ""]
+    for problem in found:
+        values = problem.value if isinstance(problem.value, list) else [problem.value]
+        shown = " with ".join(
+            f"{prompt}={value!r}" for prompt, value in zip(problem.prompt.split(" with "), values)
+        )
+        lines += [
+            f"  {shown}",
+            f"    why:     {problem.reason}",
+            f"    allowed: {problem.allowed}",
+            "",
+        ]
+    lines += ["This command works:", "", command(answers, overwrite), ""]
+    return "\n".join(lines)
+
+
+def cookiecutter_problem() -> str | None:
+    """A sentence if cookiecutter is too old. (2.7.0 reports a wrong `__version__`.)"""
+    try:
+        version = metadata.version("cookiecutter")
+    except metadata.PackageNotFoundError:
+        return None
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+    if numbers >= OLDEST_COOKIECUTTER:
+        return None
+    oldest = ".".join(map(str, OLDEST_COOKIECUTTER))
+    return (
+        f"This template needs cookiecutter {oldest} or newer, and this is {version}; nothing was"
+        f" written. Update it with: python -m pip install --upgrade 'cookiecutter>={oldest}'"
+    )
+
+
+# --- Folders ----------------------------------------------------------------------------------------
+
+
+def birth(path: Path) -> float | None:
+    """When a folder was made, in seconds since the epoch; None if the system does not say."""
+    status = os.stat(path)
+    if hasattr(status, "st_birthtime"):  # macOS, and Windows since Python 3.12
+        return status.st_birthtime
+    if os.name == "nt":
+        return status.st_ctime
+    try:
+        buffer = ctypes.create_string_buffer(256)
+        at_fdcwd, statx_btime = -100, 0x800
+        if ctypes.CDLL(None).statx(at_fdcwd, os.fsencode(path), 0, statx_btime, buffer):
+            return None
+    except (AttributeError, OSError):
+        return None
+    mask = int.from_bytes(buffer[0:4], sys.byteorder)
+    seconds = int.from_bytes(buffer[80:88], sys.byteorder, signed=True)
+    nanoseconds = int.from_bytes(buffer[88:92], sys.byteorder)
+    return seconds + nanoseconds / 1e9 if mask & statx_btime else None
+
+
+def remove_strays(project: Path, output: Path, slug: str) -> None:
+    """Remove the folders that cookiecutter made because a slug has path separators.
+
+    cookiecutter removes only the innermost one. What is not empty, or was there before, stays.
+    """
+    parts = [part for part in re.split(r"[/\\]" if os.name == "nt" else "/", slug) if part]
+    if len(parts) < 2 or any(project.iterdir()):
+        return
+    made = birth(project)
+    os.chdir(output)  # Windows removes no folder that a process is in
+    paths = [Path(output, slug), *Path(output, slug).parents]
+    for path in dict.fromkeys(path.resolve() for path in paths[: len(parts)]):
+        born = birth(path) if path.is_dir() else None
+        # cookiecutter takes longer to start than this, so an older folder is the user's.
+        if made is None or born is None or abs(made - born) > 0.3 or any(path.iterdir()):
+            continue
+        path.rmdir()
+
+
+def back_up(project: Path) -> None:
+    """Keep what the template may overwrite, if a project is there already (`cookiecutter -f`).
+
+    post_gen_project.py puts it back if it fails.
+    """
+    backup = project / BACKUP
+    backup.mkdir()
+    before = [path for path in project.iterdir() if path.is_file()]
+    for folder in OWNED:
+        before += [path for path in (project / folder).rglob("*") if path.is_file()]
+    names = [path.relative_to(project).as_posix() for path in before]
+    (backup / "files.json").write_text(json.dumps(names), encoding="utf-8")
+    for path, name in zip(before, names):
+        if path.stat().st_size < 1_000_000:  # the template has no larger files
+            copy = backup / "files" / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy)
+
+
+def main() -> None:
+    project = Path.cwd()
+    overwrite = any(project.iterdir())
+    old = cookiecutter_problem()
+    if old:
+        sys.exit(old)
+    found = problems(ANSWERS)
+    if found:
+        message = report(ANSWERS, found, overwrite)
+        slug = ANSWERS.get("project_slug")
+        if isinstance(slug, str) and "_output_dir" in ANSWERS:
+            remove_strays(project, Path(ANSWERS["_output_dir"]), slug)
+        sys.exit(message)
+    if (project / BACKUP).exists():
+        sys.exit(
+            f"{project / BACKUP} holds files that an interrupted run saved: move what you need out of"
+            " it, remove it, and run cookiecutter again. Nothing was written."
+        )
+    if overwrite:
+        back_up(project)
+
+
+if __name__ == "__main__":
+    main()
