@@ -14,12 +14,15 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     TQDMProgressBar,
 )
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from callbacks.pictures import Pictures
 from callbacks.predictions import Predictions
+from callbacks.run_record import RunRecord
+from loggers import place_logger
+from noise import silence
 from runs import AtomicCheckpointIO, CheckpointError, find_checkpoint, new_run, read_checkpoint
 from runs import run_of as run_folder_of
 
@@ -60,15 +63,6 @@ def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
 _typehints.discard_init_args_on_class_path_change = reset_on_swap
 
 
-class SaveConfig(SaveConfigCallback):
-    """Saves the resolved configuration of a fit in the run folder."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and trainer.is_global_zero:
-            path = Path(trainer.default_root_dir, "config.yaml")
-            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
-
-
 class CLI(LightningCLI):
     def __init__(self) -> None:
         defaults = [str(CONFIGS / name) for name in ("default.yaml", "trainer.yaml")]
@@ -77,7 +71,7 @@ class CLI(LightningCLI):
             LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            save_config_callback=SaveConfig,
+            save_config_callback=None,  # RunRecord does it
             seed_everything_default=42,
             parser_kwargs={name: {"default_config_files": defaults} for name in self.subcommands()},
             auto_configure_optimizers=False,
@@ -94,6 +88,8 @@ class CLI(LightningCLI):
             parser.add_lightning_class_args(callback, name)
         for name, values in CALLBACK_DEFAULTS.items():
             parser.set_defaults({f"{name}.{key}": value for key, value in values.items()})
+        # RunRecord sends all settings, these among them, to the loggers.
+        parser.set_defaults({"trainer.enable_autolog_hparams": False})
         for fact in FACTS:
             parser.link_arguments(
                 f"data.{fact}",
@@ -103,9 +99,12 @@ class CLI(LightningCLI):
             )
 
     def fits_checkpoint(self, fact: str) -> Callable[[Any], Any]:
+        """Passes on what the data says, if the checkpoint was trained on the same."""
+
         def check(value: Any) -> Any:
-            trained = self.trained_on.get(fact)
-            if trained is not None and list(torch.tensor(trained)) != list(torch.tensor(value)):
+            trained = self.trained_on.get(fact, value)
+            trained = tuple(trained) if isinstance(trained, list) else trained
+            if trained != value:
                 raise CheckpointError(
                     f"{self.checkpoint} was trained with {fact} {trained}, "
                     f"but this data has {fact} {value}; choose data or a checkpoint that fit"
@@ -132,7 +131,7 @@ class CLI(LightningCLI):
         if "_class_path" in hparams:  # not in the checkpoints of fits from Python
             del hparams["_instantiator"]
             network = hparams["network"].get("init_args", {})
-            self.trained_on = {fact: network.pop(fact, None) for fact in FACTS}
+            self.trained_on = {fact: network.pop(fact) for fact in FACTS if fact in network}
             model = {"class_path": hparams.pop("_class_path"), "init_args": hparams}
             config.model = None
             self.config = self.parser.parse_object(
@@ -142,6 +141,8 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         trainer = config.trainer
+        # Before the run's own paths come in, so that the file starts another run as well.
+        self.settings = self._parser(self.subcommand).dump(config, skip_none=False)
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
         if self.checkpoint:
@@ -167,6 +168,7 @@ class CLI(LightningCLI):
             keys.remove("lr_monitor")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        self.trainer_defaults["callbacks"] = RunRecord(self.settings, bool(self.checkpoint))
         trainer = super().instantiate_trainer(**kwargs)
         if isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy):
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
@@ -181,19 +183,15 @@ class CLI(LightningCLI):
             print(f"Test it with:    python train.py test --ckpt_path {path}")
 
 
-def place_logger(logger: Namespace, run: Path) -> None:
-    """Lets a logger write into the run folder."""
-    kind = logger.class_path.rpartition(".")[2]
-    if kind in ("TensorBoardLogger", "CSVLogger", "WandbLogger"):
-        logger.init_args.save_dir = str(run)
-    if kind == "TensorBoardLogger":
-        logger.init_args.name = logger.init_args.version = ""
-    elif kind == "CSVLogger":
-        logger.init_args.name = "csv"  # a new version for each process: it deletes old files
-
-
 def main() -> None:
+    silence()
     try:
         CLI()
-    except CheckpointError as error:
-        sys.exit(f"error: {error}")
+    except Exception as error:
+        # A mistake of the user's is told in a sentence; jsonargparse wraps it in errors of its own.
+        cause: BaseException | None = error
+        while cause and not isinstance(cause, CheckpointError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        sys.exit(f"error: {cause}")

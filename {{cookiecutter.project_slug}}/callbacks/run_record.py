@@ -1,0 +1,80 @@
+"""Writes down what ran."""
+
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+
+class RunRecord(Callback):
+    """Leaves in the run folder of each fit: ``config.yaml``, every setting; ``run.yaml``, command,
+    code, packages and hardware; ``uncommitted.diff``, what git had not committed. The settings go
+    to the loggers as well.
+
+    Args:
+        config: the settings as YAML.
+        continued: whether the fit goes on in a run folder that has been written before.
+    """
+
+    def __init__(self, config: str, continued: bool) -> None:
+        self.config = config
+        self.continued = continued
+
+    @rank_zero_only
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit" or trainer.fast_dev_run:
+            return
+        run = Path(trainer.default_root_dir)
+        run.mkdir(parents=True, exist_ok=True)
+        run.joinpath("config.yaml").write_text(self.config, encoding="utf-8")
+        record = [{**what_ran(), **hardware(trainer)}]
+        with run.joinpath("run.yaml").open("a", encoding="utf-8") as file:
+            yaml.safe_dump(record, file, sort_keys=False)
+        if difference := git("diff", "HEAD"):
+            run.joinpath("uncommitted.diff").write_text(difference, encoding="utf-8")
+        if not self.continued:
+            settings = yaml.safe_load(self.config)
+            for logger in trainer.loggers:
+                logger.log_hyperparams(settings)
+
+
+def what_ran() -> dict[str, Any]:
+    packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git_commit": git("rev-parse", "HEAD").strip() or None,
+        "python": platform.python_version(),
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+    }
+
+
+def hardware(trainer: Trainer) -> dict[str, Any]:
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    return {
+        "platform": platform.platform(),
+        "device": f"{device.type} {name}".strip(),
+        "processes": trainer.world_size,
+        "strategy": type(trainer.strategy).__name__,
+        "precision": trainer.precision,
+    }
+
+
+def git(*arguments: str) -> str:
+    """What a git command prints; nothing outside a repository or without git."""
+    try:
+        result = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, encoding="utf-8", check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return result.stdout
