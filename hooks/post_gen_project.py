@@ -1,0 +1,336 @@
+"""Make the rendered files the project of the answers.
+
+Keeps the files that the answers need, writes the hardware into `configs/trainer.yaml` and the
+dependencies into `pyproject.toml`, and prints what to do next. `pre_gen_project.py` has refused what
+cannot work, so this file holds recipes and no rules.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+
+BACKUP = ".cookiecutter-backup"  # from pre_gen_project.py, if a project was there (`-f`)
+OWNED = ("callbacks", "configs", "data", "launch", "models", "tests", ".github")
+CACHES = ("__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache")  # of a template in work
+
+# --- Files ------------------------------------------------------------------------------------------
+
+CLASSIFIERS = ("cnn", "mlp", "resnet", "vit")
+# The answers that a file or folder needs; what is not here is in every project.
+FILES = {
+    "models/classifier.py": {"model": CLASSIFIERS},
+    "models/autoencoder.py": {"model": ("autoencoder",)},
+    "models/gan.py": {"model": ("gan",)},
+    "models/networks/cnn.py": {"model": ("cnn",)},
+    "models/networks/mlp.py": {"model": ("mlp",)},
+    "models/networks/resnet.py": {"model": ("resnet",)},
+    "models/networks/vit.py": {"model": ("vit",)},
+    "models/networks/autoencoder.py": {"model": ("autoencoder",)},
+    "models/networks/gan.py": {"model": ("gan",)},
+    "data/digits.py": {"data": ("digits",)},
+    "data/mnist.py": {"data": ("mnist",)},
+    "data/fashion_mnist.py": {"data": ("fashion_mnist",)},
+    "data/cifar10.py": {"data": ("cifar10",)},
+    "data/image_folder.py": {"data": ("image_folder",)},
+    "parallel.py": {"strategy": ("fsdp2",)},
+    "consolidate.py": {"strategy": ("fsdp2",)},
+    "launch": {"machines": ("several",)},
+}
+
+# --- Dependencies -----------------------------------------------------------------------------------
+
+# Each with the answers that need it; the floors are the oldest versions that the tests ran with.
+DEPENDENCIES = {
+    "jsonargparse[signatures]>=4.53,<5": {},
+    "lightning>=2.6.6,<3": {},
+    "matplotlib>=3.10": {},
+    "rich>=14": {},
+    "torchdata>=0.11": {},
+    "torch>=2.9": {"accelerator": ("auto", "cpu", "gpu", "mps")},
+    "torch==2.9.*": {"accelerator": ("tpu",)},  # the newest that torch_xla has been built for
+    "torch_xla[tpu]==2.9.*": {"accelerator": ("tpu",)},
+    "torchvision>=0.24": {"vision": ("yes",), "accelerator": ("auto", "cpu", "gpu", "mps")},
+    "torchvision==0.24.*": {"vision": ("yes",), "accelerator": ("tpu",)},
+    "scikit-learn>=1.7": {"data": ("digits",)},
+    "pillow>=11": {},
+    "comet-ml>=3.49": {"logger": ("comet",)},
+    "mlflow>=3": {"logger": ("mlflow",)},
+    "tensorboard>=2.20": {"logger": ("tensorboard",)},
+    "wandb>=0.20": {"logger": ("wandb",)},
+    "deepspeed>=0.16": {
+        "strategy": ("deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_3_offload")
+    },
+}
+
+# --- Hardware ---------------------------------------------------------------------------------------
+
+# pre_gen_project.py says what `auto` means.
+BEST_PRECISION = {"gpu": "bf16-mixed"}  # 32-true elsewhere
+BATCH_NORM = ("cnn", "mlp", "resnet", "autoencoder", "gan")  # networks that have it
+FSDP_BLOCKS = {
+    "vit": ["models.networks.vit.Block"],
+    "resnet": ["torchvision.models.resnet.BasicBlock", "torchvision.models.resnet.Bottleneck"],
+}
+
+STRATEGIES = {
+    "auto": """\
+  # auto: one process on one device, ddp on several.
+  strategy: auto
+""",
+    "ddp": """\
+  # Each device has a copy of the model and a share of the batches; gradients are averaged.
+  strategy: ddp
+""",
+    "ddp_gan": """\
+  # ddp. Each of the gan's two losses leaves the other network's gradients unused: ddp has to look
+  # for them, or it waits forever. On a single device this is the same as auto.
+  strategy: ddp_find_unused_parameters_true
+""",
+    "ddp_spawn": """\
+  # ddp in processes that are started as functions, so train.py itself is run once only.
+  strategy: ddp_spawn
+""",
+    "ddp_spawn_gan": """\
+  # ddp_spawn. Each of the gan's two losses leaves the other network's gradients unused: ddp has to
+  # look for them, or it waits forever.
+  strategy: ddp_spawn_find_unused_parameters_true
+""",
+    "fsdp": """\
+  # Weights, gradients and optimizer states are sharded over the GPUs (PyTorch's first FSDP).
+  # fsdp has no gradient_clip_val by norm: use gradient_clip_algorithm: value.
+  strategy:
+    class_path: lightning.pytorch.strategies.FSDPStrategy
+    init_args:
+      sharding_strategy: FULL_SHARD  # SHARD_GRAD_OP: faster, more memory
+      state_dict_type: full  # checkpoints are plain files; sharded: folders, for large models
+      cpu_offload: false
+      # Each of these blocks is gathered, used and freed on its own.
+      auto_wrap_policy:
+        class_path: torch.distributed.fsdp.wrap.ModuleWrapPolicy
+        init_args:
+          module_classes: [{blocks}]
+""",
+    "fsdp2": """\
+  # Weights, gradients and optimizer states are sharded over the devices (PyTorch's present FSDP);
+  # parallel.py says how. Checkpoints are folders: consolidate.py makes plain files of them.
+  strategy:
+    class_path: parallel.FSDP2
+""",
+    "deepspeed_stage_2": """\
+  # DeepSpeed ZeRO 2: optimizer states and gradients are sharded over the GPUs. Checkpoints are
+  # folders; python CHECKPOINT/zero_to_fp32.py CHECKPOINT OUTPUT gives the plain weights.
+  strategy: deepspeed_stage_2
+""",
+    "deepspeed_stage_3": """\
+  # DeepSpeed ZeRO 3: weights, optimizer states and gradients are sharded over the GPUs. Checkpoints
+  # are folders; python CHECKPOINT/zero_to_fp32.py CHECKPOINT OUTPUT gives the plain weights.
+  strategy: deepspeed_stage_3
+""",
+    "deepspeed_stage_3_offload": """\
+  # DeepSpeed ZeRO 3: weights, optimizer states and gradients are sharded over the GPUs and wait in
+  # the machine's memory. Checkpoints are folders; python CHECKPOINT/zero_to_fp32.py CHECKPOINT
+  # OUTPUT gives the plain weights.
+  strategy:
+    class_path: lightning.pytorch.strategies.DeepSpeedStrategy
+    init_args:
+      config:
+        zero_allow_untested_optimizer: true
+        # DeepSpeed steps on the CPU and by default wants its own optimizer for that, which is faster
+        # but needs a CUDA compiler: --model.optimizer deepspeed.ops.adam.DeepSpeedCPUAdam
+        zero_force_ds_cpu_optimizer: false
+        zero_optimization:
+          stage: 3
+          offload_optimizer: {device: cpu}
+          offload_param: {device: cpu}
+""",
+}
+ACCELERATORS = {
+    "auto": "the best the machine has: TPU, Mac GPU, CUDA GPU, CPU, in this order",
+    "cpu": "works everywhere",
+    "gpu": "NVIDIA (CUDA) or AMD (ROCm)",
+    "mps": "the GPU of an Apple silicon Mac",
+    "tpu": "Google Cloud",
+}
+PRECISIONS = {
+    "32-true": "float32 throughout",
+    "16-mixed": "float16 where it is safe, with a loss scaler",
+    "bf16-mixed": "bfloat16 where it is safe; for GPUs since 2020 (before: {older})",
+    "16-true": "float16 throughout; an optimizer's eps below 6e-8 becomes 0 (AdamW: set 1e-4)",
+    "bf16-true": "bfloat16 throughout",
+    "64-true": "float64 throughout",
+}
+
+
+def may_be_several(answers: dict[str, str]) -> bool:
+    """Whether more than one process may train."""
+    if int(answers["num_nodes"]) > 1:
+        return True
+    if answers["devices"] == "auto":
+        return answers["accelerator"] not in ("cpu", "mps")
+    devices = json.loads(answers["devices"])
+    return (len(devices) if isinstance(devices, list) else devices) > 1
+
+
+def trainer_yaml(answers: dict[str, str]) -> str:
+    """`configs/trainer.yaml`: the arguments of Lightning's Trainer that the hardware needs."""
+    accelerator, devices, strategy = (answers[k] for k in ("accelerator", "devices", "strategy"))
+    model, precision = answers["model"], answers["precision"]
+    several = may_be_several(answers)
+
+    devices_comment = "on each machine: auto (all), a count, or a list of indices"
+    if model == "gan" and accelerator == devices == "auto":
+        devices = "1"
+        devices_comment = "the gan needs another strategy on several: see strategy"
+
+    if precision == "auto":
+        precision = BEST_PRECISION.get(accelerator, "32-true")
+    older = "32-true" if strategy == "fsdp2" else "16-mixed"
+
+    recipe = strategy
+    if model == "gan" and strategy in ("ddp", "ddp_spawn"):
+        recipe = f"{strategy}_gan"
+    elif model == "gan" and strategy == "auto" and several and accelerator in ("cpu", "gpu"):
+        recipe = "ddp_gan"
+    blocks = FSDP_BLOCKS.get(model, ["torch.nn.Sequential"])
+    strategy_lines = STRATEGIES[recipe].replace("{blocks}", ", ".join(blocks))
+    if model == "gan" and accelerator == "auto":
+        strategy_lines += "  # On several GPUs: ddp_find_unused_parameters_true.\n"
+
+    lines = f"""\
+# The hardware. Each key is an argument of Lightning's Trainer; for one run set it on the command line:
+# python train.py --trainer.devices 2
+trainer:
+  accelerator: {accelerator}  # {ACCELERATORS[accelerator]}
+  devices: {devices}  # {devices_comment}
+  num_nodes: {answers["num_nodes"]}  # machines
+  precision: {precision}  # {PRECISIONS[precision].replace("{older}", older)}
+{strategy_lines}"""
+    syncs = accelerator == "gpu" and strategy in ("auto", "ddp", "ddp_spawn", "fsdp") and several
+    if syncs and model in BATCH_NORM:
+        lines += """\
+  # Batch norm takes its statistics over the batches of all GPUs. Works on GPUs only.
+  sync_batchnorm: true
+"""
+    if accelerator == "gpu":
+        lines += """\
+
+# float32 products on tensor cores: highest (float32), high (TensorFloat32) or medium (bfloat16).
+float32_matmul_precision: high
+"""
+    return lines
+
+
+# --- What the hook does -----------------------------------------------------------------------------
+
+
+def needed(needs: dict[str, tuple[str, ...]], answers: dict[str, str]) -> bool:
+    """Whether the answers are among those of a row of `FILES` or `DEPENDENCIES`."""
+    vision = (
+        answers["data"] in ("mnist", "fashion_mnist", "cifar10") or answers["model"] == "resnet"
+    )
+    facts = {
+        **answers,
+        "machines": "one" if answers["num_nodes"] == "1" else "several",
+        "vision": "yes" if vision else "no",
+    }
+    return all(facts[prompt] in values for prompt, values in needs.items())
+
+
+def dependencies(answers: dict[str, str]) -> list[str]:
+    return sorted(package for package, needs in DEPENDENCIES.items() if needed(needs, answers))
+
+
+def remove(project: Path, path: Path) -> None:
+    """Remove a rendered file or folder; what the user had in its place comes back (`-f`)."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    for file in files:
+        before = project / BACKUP / "files" / file.relative_to(project)
+        if before.is_file():
+            shutil.copy2(before, file)
+        else:
+            file.unlink()
+    folders = [path, *path.rglob("*")] if path.is_dir() else []
+    for folder in sorted(folders, reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def keep_chosen_files(project: Path, answers: dict[str, str]) -> None:
+    for name, needs in FILES.items():
+        path = project / name
+        if not needed(needs, answers):
+            remove(project, path)
+        elif not path.exists():
+            raise FileNotFoundError(f"the template has no {name}, which the answers need")
+    for cache in CACHES:
+        for path in [*project.glob(f"{cache}"), *(project / "tests").glob(cache)]:
+            shutil.rmtree(path)
+        for folder in OWNED:
+            for path in (project / folder).rglob(cache):
+                shutil.rmtree(path)
+
+
+def write_hardware_and_dependencies(project: Path, answers: dict[str, str]) -> None:
+    pyproject = project / "pyproject.toml"
+    text = pyproject.read_text(encoding="utf-8")
+    empty = "dependencies = []\n"
+    if text.count(empty) != 1:
+        if (project / BACKUP).exists():
+            return  # `cookiecutter -f -s`: the files that were there stay as they were
+        raise ValueError(f"the template's pyproject.toml has no line {empty.strip()!r}")
+    packages = "".join(f'    "{package}",\n' for package in dependencies(answers))
+    write(pyproject, text.replace(empty, f"dependencies = [\n{packages}]\n"))
+    write(project / "configs" / "trainer.yaml", trainer_yaml(answers))
+
+
+def write(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+
+
+def restore(project: Path) -> None:
+    """Put back what was there before cookiecutter wrote (`-f`) and remove what it has written."""
+    backup = project / BACKUP
+    if not backup.is_dir():
+        return  # a new project: cookiecutter removes it
+    before = {project / name for name in json.loads((backup / "files.json").read_text("utf-8"))}
+    now = [path for path in project.iterdir() if path.is_file()]
+    for folder in OWNED:
+        now += [path for path in (project / folder).rglob("*") if path.is_file()]
+    for path in now:
+        if path not in before:
+            path.unlink()
+    shutil.copytree(backup / "files", project, dirs_exist_ok=True)
+    for folder in OWNED:
+        for path in sorted((project / folder, *(project / folder).rglob("*")), reverse=True):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+    shutil.rmtree(backup)
+
+
+def main() -> None:
+    project = Path.cwd()
+    try:
+        keep_chosen_files(project, ANSWERS)
+        write_hardware_and_dependencies(project, ANSWERS)
+        if (project / BACKUP).is_dir():
+            shutil.rmtree(project / BACKUP)
+    except BaseException as error:  # noqa: BLE001  Ctrl-C leaves no half project either
+        restore(project)
+        reason = str(error) or type(error).__name__
+        sys.exit(f"The project could not be made: {reason}. Nothing was written.")
+    print(
+        f"\n{project.name} is ready. Next:\n\n"
+        f"  cd {project.name}\n"
+        "  python -m pip install -e .\n"
+        "  python train.py\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
