@@ -1,25 +1,24 @@
-"""Augmentation of whole batches on the device they are on: every image gets its own draw."""
+"""Augmentation of a whole batch on the device it is on; each image gets its own draw."""
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
-def random_shift(images: Tensor, pixels: int) -> Tensor:
-    """Moves each image by up to `pixels` in both directions; what comes in is zero (black).
+def random_crop(images: Tensor, padding: int, flip: bool) -> Tensor:
+    """Pads images (B, C, H, W) with black, crops H x W at random, mirrors half of them if `flip`.
 
-    The usual random crop with padding. Shape and dtype stay: (B, C, H, W).
+    One gather for crop and mirror: the index of every pixel is computed, no image is looped over.
     """
     batch, channels, height, width = images.shape
-    padded = torch.nn.functional.pad(images, [pixels] * 4)
-    offsets = torch.randint(2 * pixels + 1, (2, batch, 1), device=images.device)
-    rows = offsets[0] + torch.arange(height, device=images.device)
-    columns = offsets[1] + torch.arange(width, device=images.device)
-    flat = rows[:, :, None] * padded.shape[-1] + columns[:, None, :]
-    index = flat.view(batch, 1, -1).expand(-1, channels, -1)
+    device = images.device
+    padded = functional.pad(images, [padding] * 4)
+    top, left = torch.randint(2 * padding + 1, (2, batch, 1), device=device)
+    columns = torch.arange(width, device=device).expand(batch, -1)
+    if flip:
+        mirrored = torch.rand(batch, 1, device=device) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    rows = torch.arange(height, device=device) + top
+    pixels = rows[:, :, None] * padded.shape[-1] + (columns + left)[:, None, :]
+    index = pixels.view(batch, 1, -1).expand(-1, channels, -1)
     return padded.flatten(2).gather(2, index).view_as(images)
-
-
-def random_flip(images: Tensor) -> Tensor:
-    """Mirrors half of the images left to right. Shape and dtype stay: (B, C, H, W)."""
-    chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
-    return torch.where(chosen, images.flip(-1), images)

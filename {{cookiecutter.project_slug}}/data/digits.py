@@ -1,21 +1,24 @@
-"""Scikit-learn's bundled handwritten digits: 1,797 grey images of 8x8 pixels, no download."""
+"""Scikit-learn's bundled handwritten digits: 1,797 grey images of 8 x 8, without a download."""
 
 import torch
 from torch import Tensor
 
+from data.datasets import ImageTensors
 from data.images import ImageData
+
+CLASS_NAMES = list("0123456789")
 
 
 class Digits(ImageData):
-    """Handwritten digits; a fifth of them, chosen by `seed`, is the test split."""
+    """A fifth of the images, chosen by `seed`, is the test split."""
 
     image_shape = (1, 8, 8)
-    class_names = list("0123456789")
-    max_shift = 1
+    class_names = CLASS_NAMES
+    crop_padding = 1
 
-    def load(self) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        from sklearn.datasets import load_digits  # here: it is slow to import
+    def load(self) -> tuple[ImageTensors, dict[str, Tensor]]:
+        from sklearn.datasets import load_digits  # here, since its import takes a while
 
         digits = load_digits()
         images = torch.from_numpy(digits.images).mul(255 / 16).round().to(torch.uint8)
-        return images.unsqueeze(1), torch.from_numpy(digits.target).long(), {}
+        return ImageTensors(images.unsqueeze(1), torch.from_numpy(digits.target).long()), {}

@@ -1,0 +1,97 @@
+"""Images in memory and in files, fetched a batch at a time."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+
+Batch = tuple[Tensor, Tensor]
+
+EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+class ImageTensors(Dataset):
+    """Images in memory, fetched a batch at a time: uint8 (N, C, H, W) and int64 labels (N,)."""
+
+    def __init__(self, images: Tensor, labels: Tensor, names: list[str] | None = None) -> None:
+        self.images, self.labels, self.names = images, labels, names
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.images[index], self.labels[index]
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        rows = torch.tensor(indices, pin_memory=self.images.is_cuda)
+        rows = rows.to(self.images.device, non_blocking=True)
+        return self.images.index_select(0, rows), self.labels.index_select(0, rows)
+
+
+class ImageFiles(Dataset):
+    """Images that are read when they are fetched: uint8 (B, C, H, W) and int64 labels (B,)."""
+
+    def __init__(self, names: list[str], labels: Tensor, image_shape: tuple[int, int, int]) -> None:
+        self.names, self.labels, self.image_shape = names, labels, image_shape
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Batch:
+        return read_image(self.names[index], self.image_shape), self.labels[index]
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        images = [read_image(self.names[i], self.image_shape) for i in indices]
+        return torch.stack(images), self.labels[indices]
+
+
+def find_images(folder: str | Path) -> list[str]:
+    """Paths of all images in and below a folder, sorted; hidden files and folders are left out."""
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}.")
+    paths = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [
+            os.path.join(parent, name)
+            for name in files
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
+        ]
+    if not paths:
+        raise FileNotFoundError(
+            f"There are no images in {folder}: no file there ends in {', '.join(sorted(EXTENSIONS))}."
+        )
+    return sorted(paths)
+
+
+def read_image(path: str, image_shape: tuple[int, int, int]) -> Tensor:
+    """Reads an image as uint8 (C, H, W): resized until it covers H x W, and cropped at the centre.
+
+    C is 1 (grey) or 3. Turned as its EXIF data says; what is transparent becomes white; of several
+    frames the first counts; 16 bits become 8.
+
+    Raises:
+        ValueError: the file cannot be read as an image; names it.
+    """
+    channels, height, width = image_shape
+    try:
+        with Image.open(path) as image:
+            # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: faster by as much.
+            side = max(height, width)
+            image.draft(None, (side, side))
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("L" if channels == 1 else "RGB")
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    pixels = torch.from_numpy(np.array(image)).view(height, width, channels)
+    return pixels.permute(2, 0, 1).contiguous()

@@ -1,0 +1,31 @@
+"""The order of the training images: known from seed, epoch and rank alone."""
+
+import os
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch.utils.data import Dataset
+from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
+
+
+class TrainSampler(StatefulDistributedSampler):
+    """Shuffles anew in each epoch; continues in the middle of one after a resume.
+
+    The place that a checkpoint holds counts in its own epoch only.
+    """
+
+    def __init__(self, dataset: Dataset, trainer: Trainer) -> None:
+        world = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
+        super().__init__(dataset, seed=int(os.environ.get("PL_GLOBAL_SEED", "0")), **world)
+        # Lightning sets the epoch too, but only after workers have begun to load its first batches.
+        # Between an epoch's last batch and its end, the next batches are those of the next epoch.
+        epochs = trainer.fit_loop.epoch_progress.current
+        at_end = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        self.set_epoch(epochs.processed + (at_end and epochs.processed < epochs.ready))
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"epoch": self.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["epoch"] == self.epoch:
+            super().load_state_dict(state_dict)
