@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -166,6 +167,14 @@ class CLI(LightningCLI):
             keys.remove("last_checkpoint")
         if trainer.logger is False:
             keys.remove("lr_monitor")
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        # jsonargparse records a link also where the network has no such argument, and the
+        # checkpoint would not load: gan and autoencoder take no number of classes.
+        recorded = self.model.hparams.get("network", {}).get("init_args", {})
+        for fact in set(FACTS) - set(signature(type(self.model.network)).parameters):
+            recorded.pop(fact, None)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         self.trainer_defaults["callbacks"] = RunRecord(self.settings, bool(self.checkpoint))
