@@ -75,12 +75,16 @@ def find_checkpoint(name: str, default: Word, root: Path) -> Path:
     if path.is_dir() and (found := _in_run(path, default)):
         return found
     runs = sorted((run for run in root.glob("version_*") if _checkpoints(run)), key=_number)
-    found = "\n".join(
+    listing = "\n".join(
         f"  {run}: {', '.join(path.stem for path in _checkpoints(run))}" for run in runs
     )
     raise CheckpointError(
         f"--ckpt_path {name}: no checkpoint there. "
-        + (f"Runs that have one:\n{found}" if runs else f"No run under {root} has one; train first")
+        + (
+            f"Runs that have one:\n{listing}"
+            if runs
+            else f"No run under {root} has one; train first"
+        )
     )
 
 

@@ -31,7 +31,9 @@ class Predictions(BasePredictionWriter):
     def __init__(self, output: str | None = None) -> None:
         super().__init__(write_interval="epoch")
         if output is not None and Path(output).suffix not in (".csv", ".parquet"):
-            raise ValueError(f"--predictions.output {output}: the name must end in .csv or .parquet")
+            raise ValueError(
+                f"--predictions.output {output}: the name must end in .csv or .parquet"
+            )
         self.output = output
 
     def write_on_epoch_end(
@@ -69,8 +71,8 @@ class Predictions(BasePredictionWriter):
         self, trainer: Trainer, index: list[int], columns: dict[str, Tensor]
     ) -> dict[str, list]:
         data = trainer.datamodule
-        names = getattr(data, "predict_names", None)
-        classes = getattr(data, "class_names", None)
+        names: list[str] | None = getattr(data, "predict_names", None)
+        classes: list[str] = getattr(data, "class_names", [])
         table: dict[str, list] = {"input": [names[i] if names else str(i) for i in index]}
         for key, values in columns.items():
             if values.ndim == 1:

@@ -1,7 +1,7 @@
 """Image reconstruction with any network that has an encoder and a decoder."""
 
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -87,7 +87,7 @@ class Autoencoder(LightningModule):
         optimizer = self.optimizer(self.parameters(), self.lr)
         if self.scheduler is None:
             return optimizer
-        scheduler = self.scheduler(optimizer)
+        scheduler: Any = self.scheduler(optimizer)
         if getattr(scheduler, "total_steps", 0) is None:
             scheduler.total_steps = self.trainer.estimated_stepping_batches
         config = {

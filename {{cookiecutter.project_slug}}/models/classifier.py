@@ -91,7 +91,7 @@ class Classifier(LightningModule):
         optimizer = self.optimizer(self.parameters(), self.lr)
         if self.scheduler is None:
             return optimizer
-        scheduler = self.scheduler(optimizer)
+        scheduler: Any = self.scheduler(optimizer)
         if getattr(scheduler, "total_steps", 0) is None:
             scheduler.total_steps = self.trainer.estimated_stepping_batches
         config = {

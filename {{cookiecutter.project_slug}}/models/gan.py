@@ -160,7 +160,7 @@ class GAN(LightningModule):
         optimizers = [self.optimizer(network.parameters(), self.lr) for network in networks]
         if self.scheduler is None:
             return [{"optimizer": optimizer} for optimizer in optimizers]
-        schedulers = [self.scheduler(optimizer) for optimizer in optimizers]
+        schedulers: list[Any] = [self.scheduler(optimizer) for optimizer in optimizers]
         for scheduler in schedulers:
             if getattr(scheduler, "total_steps", 0) is None:
                 scheduler.total_steps = self.trainer.estimated_stepping_batches

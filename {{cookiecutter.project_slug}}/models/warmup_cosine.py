@@ -3,6 +3,7 @@
 from math import cos, pi
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -26,7 +27,7 @@ class WarmupCosine(LRScheduler):
         self.total_steps = total_steps
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         step = self.last_epoch
         factor = min(1.0, (step + 1) / (self.warmup_steps + 1))
         if self.total_steps is not None and step > self.warmup_steps:

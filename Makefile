@@ -1,0 +1,34 @@
+# Everything runs in .venv, which is made once and updated when pyproject.toml changes.
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+
+.PHONY: demo test test-fast test-all benchmarks clean
+
+demo: .venv/base
+	$(BIN)/python benchmarks/demo.py
+
+test: .venv/test
+	$(PYTEST) -m "not nightly and not slurm"
+
+test-fast: .venv/test
+	$(PYTEST) -m "not slow and not nightly and not slurm"
+
+test-all: .venv/test
+	$(PYTEST)
+
+.venv/pip:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+.venv/base: .venv/pip pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/test: .venv/base
+	$(BIN)/python -m pip install --quiet --group test
+	touch $@
+
+clean:
+	rm -rf .venv build

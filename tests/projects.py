@@ -1,0 +1,52 @@
+"""Run the command line of rendered projects in this process (its imports cost seconds)."""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+# Whatever hardware a project is meant for, the tests train on one CPU process.
+ONE_CPU = [
+    *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1"),
+    *("--trainer.strategy=auto", "--trainer.precision=32-true", "--trainer.sync_batchnorm=false"),
+    "--data.num_workers=0",
+]
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+TWO_BATCHES = [f"--trainer.limit_{kind}_batches=2" for kind in ("train", "val", "test", "predict")]
+SMALL = [*ONE_CPU, *QUIET, *TWO_BATCHES, "--data.batch_size=8"]
+
+
+@contextlib.contextmanager
+def inside(project: Path, folder: Path | None = None) -> Iterator[None]:
+    """Makes the project's modules importable and `folder` (default: the project) current."""
+    before, argv, here = set(sys.modules), sys.argv, Path.cwd()
+    sys.path.insert(0, str(project))
+    os.chdir(folder or project)
+    try:
+        yield
+    finally:
+        os.chdir(here)
+        sys.argv = argv
+        sys.path.remove(str(project))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            spec = getattr(sys.modules[name], "__path__", [])
+            if file.startswith(str(project)) or any(p.startswith(str(project)) for p in spec):
+                del sys.modules[name]
+
+
+def command(script: str, *arguments: str):
+    """What `python script.py arguments` does, inside a project; gives what its `main` returns."""
+    sys.argv = [f"{script}.py", *arguments]
+    module: ModuleType = importlib.import_module("cli" if script == "train" else script)
+    return module.main()
+
+
+def small_data(project: Path, data: str, folder: Path) -> list[str]:
+    """Makes the small data set of a project's own tests; gives the options that point to it."""
+    module = importlib.import_module(f"tests.small_data.{data}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return module.write(folder)

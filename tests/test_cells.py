@@ -1,0 +1,121 @@
+"""Every pair of data and model is rendered, linted, trained, resumed, evaluated and predicted."""
+
+import csv
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from projects import SMALL, command, inside, small_data
+from templates import CHOICES, ROOT
+
+CELLS = list(itertools.product(CHOICES["data"], CHOICES["model"]))
+# Each data set and each model once: what a maintainer runs on every save.
+FAST = [(d, m) for i, (d, m) in enumerate(CELLS) if CHOICES["model"].index(m) == (i // 6) % 6]
+FAST.append(("digits", "gan"))
+
+
+def cells(fast: list) -> list:
+    return [
+        pytest.param(*cell, marks=[] if cell in fast else pytest.mark.slow, id="-".join(cell))
+        for cell in CELLS
+    ]
+
+
+@pytest.mark.parametrize(("data", "model"), cells(CELLS))
+def test_renders_clean(render, data, model):
+    project = render(data=data, model=model)
+    for path in project.rglob("*"):
+        if path.is_file() and path.suffix != ".pyc":
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"\{\{(?!\s*\$)|\{%|cookiecutter\.|\}\}(?!\})", text.replace("${{", "")
+                                 if path.suffix == ".yml" else text), path
+    for path in project.rglob("*.yaml"):
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+    ruff = [sys.executable, "-m", "ruff"]
+    for arguments in (["check", "--no-cache", "."], ["format", "--no-cache", "--check", "."]):
+        result = subprocess.run([*ruff, *arguments], cwd=project, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+    for path in project.rglob("*.py"):
+        compile(path.read_text(encoding="utf-8"), path, "exec")
+
+
+@pytest.mark.parametrize(("data", "model"), cells(FAST))
+def test_trains_resumes_evaluates_predicts(render, tmp_path, capsys, data, model):
+    project = render(data=data, model=model)
+    with inside(project, tmp_path):
+        options = [*SMALL, *small_data(project, data, tmp_path / "data")]
+        fitted = command("train", "fit", *options, "--trainer.max_epochs=1")
+        run = Path("logs", "version_0")
+        checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+        assert checkpoint["state_dict"].keys() == fitted.model.state_dict().keys()
+        steps = fitted.trainer.global_step
+        resumed = command("train", "fit", *options, "--trainer.max_epochs=2", "--ckpt_path=last")
+        assert resumed.trainer.global_step == 2 * steps > 0
+        for subcommand in ("validate", "test"):
+            trainer = command("train", subcommand, *options, "--ckpt_path=best").trainer
+            metrics = trainer.callback_metrics
+            assert metrics
+            assert all(torch.isfinite(value) for value in metrics.values())
+        command("train", "predict", *options, "--ckpt_path", str(run))
+        with open(run / "predictions.csv", newline="", encoding="utf-8") as file:
+            assert len(list(csv.DictReader(file))) == 16
+        assert [path.name for path in Path("logs").glob("version_*")] == ["version_0"]
+
+
+OWN_TESTS = [("digits", "cnn"), *((d, m) for d, m in FAST if d != "digits"), ("mnist", "gan")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "model"), OWN_TESTS, ids="-".join)
+def test_the_projects_own_tests_pass(render, data, model):
+    project = render(data=data, model=model, copy=True)
+    pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    result = subprocess.run(pytest_command, cwd=project, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert not (project / "logs").exists(), "the tests leave files in the project"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("data", "model"), [*FAST, ("digits", "autoencoder")], ids="-".join)
+def test_type_checks(render, tmp_path, data, model):
+    mypy = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), "."]
+    result = subprocess.run(mypy, cwd=render(data=data, model=model), capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def test_every_file_of_the_template_is_in_a_project(render):
+    """A file that no answer keeps is dead."""
+    template = ROOT / "{{cookiecutter.project_slug}}"
+    files = {
+        path.relative_to(template).as_posix()
+        for path in template.rglob("*")
+        if path.is_file() and "cache" not in path.as_posix()
+    }
+    projects = [render(data=data, model=model) for data, model in CELLS]
+    projects.append(render(strategy="fsdp2", accelerator="cpu", devices="2"))
+    projects.append(render(num_nodes="2", strategy="ddp", accelerator="gpu", devices="8"))
+    kept = {p.relative_to(project).as_posix() for project in projects for p in project.rglob("*")}
+    assert files <= kept
+
+
+@pytest.mark.parametrize("prompt", CHOICES)
+def test_every_choice_is_rendered(render, prompt):
+    """A new choice without a project in this file fails here."""
+    companions = {
+        "mps": {"accelerator": "mps"},
+        "tpu": {"accelerator": "tpu"},
+    }
+    gpu = {"accelerator": "gpu", "devices": "2"}
+    for choice in CHOICES[prompt]:
+        answers = {prompt: choice, **companions.get(choice, {})}
+        if prompt == "strategy" and choice != "auto":
+            answers |= gpu
+        if prompt == "precision" and choice in ("16-mixed", "16-true", "bf16-mixed", "bf16-true"):
+            answers |= gpu
+        project = render(**answers)
+        assert (project / "configs" / "trainer.yaml").is_file()

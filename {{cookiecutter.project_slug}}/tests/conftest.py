@@ -1,0 +1,48 @@
+"""Fixtures: the command line in this process, on a data set of a few images."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cli import CLI, main
+
+PROJECT = Path(__file__).resolve().parents[1]
+DEFAULTS = yaml.safe_load((PROJECT / "configs" / "default.yaml").read_text(encoding="utf-8"))
+DATA = DEFAULTS["data"]["class_path"].split(".")[1]
+# Whatever hardware the project is meant for, its tests run on one CPU process.
+SMALL = [
+    *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1"),
+    *("--trainer.strategy=auto", "--trainer.precision=32-true", "--trainer.sync_batchnorm=false"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+    *("--data.batch_size=8", "--data.num_workers=0"),
+]
+TWO_BATCHES = [
+    *("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"),
+    *("--trainer.limit_test_batches=2", "--trainer.limit_predict_batches=2"),
+]
+
+
+@pytest.fixture(scope="session")
+def data_arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Makes the small data set and gives the options that point to it."""
+    small_data = importlib.import_module(f"tests.small_data.{DATA}")
+    return small_data.write(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def train(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data_arguments: list[str]
+) -> Callable[..., CLI]:
+    """`train("test", "--ckpt_path", "best")` is `python train.py test …` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def train(subcommand: str, *options: str) -> CLI:
+        arguments = [subcommand, *SMALL, *TWO_BATCHES, *data_arguments, *options]
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        return main()
+
+    return train

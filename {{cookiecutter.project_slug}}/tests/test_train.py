@@ -1,0 +1,151 @@
+"""What `python train.py` promises."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
+
+from models import warmup_cosine
+from tests.conftest import DEFAULTS, PROJECT
+
+MONITOR = DEFAULTS["best_checkpoint"]["monitor"]
+RUN = Path("logs", "version_0")
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+def test_one_step(train, subcommand):
+    if subcommand != "fit":
+        train("fit", "--trainer.max_epochs=1")
+    train(subcommand, "--trainer.fast_dev_run=true")
+
+
+def test_a_run_leaves_one_whole_folder(train, capsys):
+    train("fit", "--trainer.max_epochs=1")
+    assert (
+        f"train.py test --ckpt_path {RUN / 'checkpoints' / 'best.ckpt'}" in capsys.readouterr().out
+    )
+    names = {path.relative_to(RUN).as_posix() for path in RUN.rglob("*")}
+    assert {"config.yaml", "run.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= names
+    train("fit", "--trainer.max_epochs=1", "--config", str(RUN / "config.yaml"))
+    assert sorted(path.name for path in Path("logs").glob("version_*")) == [
+        "version_0",
+        "version_1",
+    ]
+
+
+def test_the_same_command_gives_the_same_weights(train):
+    first, second = (train("fit", "--trainer.max_epochs=1").model.state_dict() for _ in "ab")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_checkpoint_holds_no_code_and_rebuilds_the_system_in_a_new_process(train):
+    system = train("fit", "--trainer.max_epochs=1").model
+    path = (RUN / "checkpoints" / "last.ckpt").resolve()
+    kind = type(system)
+    script = (
+        f"import torch; from {kind.__module__} import {kind.__name__} as System\n"
+        f"torch.load({str(path)!r}, weights_only=True)\n"
+        f"system = System.load_from_checkpoint({str(path)!r}, weights_only=True)\n"
+        "print(sum(float(p.double().sum()) for p in system.parameters()))"
+    )
+    command = [sys.executable, "-W", "error::UserWarning", "-c", script]
+    result = subprocess.run(command, check=False, cwd=PROJECT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    total = sum(float(p.double().sum()) for p in system.parameters())
+    assert float(result.stdout) == pytest.approx(total, rel=1e-6)
+
+
+def test_a_continued_fit_goes_on_in_its_folder(train):
+    train("fit", "--trainer.max_epochs=1")
+    trainer = train("fit", "--trainer.max_epochs=3", "--ckpt_path=last").trainer
+    assert trainer.current_epoch == 3
+    assert [path.name for path in Path("logs").glob("version_*")] == ["version_0"]
+    last = torch.load(RUN / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == trainer.global_step
+
+
+def test_evaluation_without_a_checkpoint_is_refused(train, capsys):
+    with pytest.raises(SystemExit, match="train first"):
+        train("test")
+    train("fit", "--trainer.max_epochs=1")
+    with pytest.raises(SystemExit, match="version_0: best, last"):
+        train("test", "--ckpt_path=elsewhere.ckpt")
+
+
+def test_predict_writes_a_row_for_each_image(train):
+    train("fit", "--trainer.max_epochs=1")
+    train("predict", "--ckpt_path", str(RUN), "--predictions.output=found.csv")
+    with open("found.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 16 == len({row["input"] for row in rows})
+
+
+def test_learns_one_batch(train):
+    cli = train("fit", "--trainer.fast_dev_run=true")
+    [batch] = [batch for batch, _ in zip(cli.datamodule.train_dataloader(), "1", strict=False)]
+    images, labels = cli.datamodule.on_after_batch_transfer(batch, 0)
+    loader = DataLoader(list(zip(images, labels, strict=True)), batch_size=len(images))
+    system = type(cli.model)(cli.model.network, lr=2e-3)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=40,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    [before] = trainer.validate(system, loader, verbose=False)
+    trainer.fit(system, loader)
+    [after] = trainer.validate(system, loader, verbose=False)
+    if MONITOR == "val/acc":
+        assert after[MONITOR] > 0.9
+    else:
+        assert after[MONITOR] < 0.7 * before[MONITOR]
+
+
+def test_swapping_a_class_resets_its_arguments(train):
+    options = ["--model.optimizer=torch.optim.SGD", "--model.lr=0.01"]
+    cli = train("fit", "--trainer.fast_dev_run=true", *options)
+    [*_, optimizer] = cli.trainer.optimizers
+    assert type(optimizer) is torch.optim.SGD
+    assert optimizer.defaults["weight_decay"] == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["torch.optim.lr_scheduler.StepLR", "--model.scheduler.step_size=1"],
+        ["torch.optim.lr_scheduler.ReduceLROnPlateau", f"--model.scheduler_monitor={MONITOR}"],
+        ["torch.optim.lr_scheduler.LinearLR", "--model.scheduler_interval=step"],
+    ],
+    ids=["epoch", "monitor", "step"],
+)
+def test_schedulers(train, options):
+    scheduler, *rest = options
+    cli = train("fit", "--trainer.max_epochs=2", f"--model.scheduler={scheduler}", *rest)
+    steps = {"StepLR": 2, "ReduceLROnPlateau": 2, "LinearLR": 4}[scheduler.rpartition(".")[2]]
+    assert {c.scheduler.last_epoch for c in cli.trainer.lr_scheduler_configs} == {steps}
+
+
+def test_the_default_schedule_ends_at_zero(train):
+    cli = train("fit", "--trainer.max_epochs=40", "--trainer.limit_val_batches=0")
+    [scheduler, *_] = [config.scheduler for config in cli.trainer.lr_scheduler_configs]
+    assert isinstance(scheduler, warmup_cosine.WarmupCosine)
+    assert scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PROJECT / "configs").rglob("*.yaml")), ids=lambda p: p.name
+)
+def test_every_config_parses(train, path, capsys):
+    if "trial" in (config := yaml.safe_load(path.read_text(encoding="utf-8"))) or "space" in config:
+        return  # sweep.py reads these
+    with pytest.raises(SystemExit) as stop:
+        train("fit", "--config", str(path), "--print_config")
+    assert stop.value.code in (0, None), capsys.readouterr().err
