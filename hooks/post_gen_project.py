@@ -37,6 +37,11 @@ FILES = {
     "data/fashion_mnist.py": {"data": ("fashion_mnist",)},
     "data/cifar10.py": {"data": ("cifar10",)},
     "data/image_folder.py": {"data": ("image_folder",)},
+    "tests/small_data/digits.py": {"data": ("digits",)},
+    "tests/small_data/mnist.py": {"data": ("mnist",)},
+    "tests/small_data/fashion_mnist.py": {"data": ("fashion_mnist",)},
+    "tests/small_data/cifar10.py": {"data": ("cifar10",)},
+    "tests/small_data/image_folder.py": {"data": ("image_folder",)},
     "parallel.py": {"strategy": ("fsdp2",)},
     "consolidate.py": {"strategy": ("fsdp2",)},
     "launch": {"machines": ("several",)},
@@ -87,8 +92,8 @@ STRATEGIES = {
   strategy: ddp
 """,
     "ddp_gan": """\
-  # ddp. Each of the gan's two losses leaves the other network's gradients unused: ddp has to look
-  # for them, or it waits forever. On a single device this is the same as auto.
+  # ddp. Neither of the gan's two losses uses all weights: ddp has to look for those left out, or it
+  # stops with an error.
   strategy: ddp_find_unused_parameters_true
 """,
     "ddp_spawn": """\
@@ -96,8 +101,8 @@ STRATEGIES = {
   strategy: ddp_spawn
 """,
     "ddp_spawn_gan": """\
-  # ddp_spawn. Each of the gan's two losses leaves the other network's gradients unused: ddp has to
-  # look for them, or it waits forever.
+  # ddp_spawn. Neither of the gan's two losses uses all weights: ddp has to look for those left out,
+  # or it stops with an error.
   strategy: ddp_spawn_find_unused_parameters_true
 """,
     "fsdp": """\
@@ -202,7 +207,7 @@ def trainer_yaml(answers: dict[str, str]) -> str:
         strategy_lines += "  # On several GPUs: ddp_find_unused_parameters_true.\n"
 
     lines = f"""\
-# The hardware. Each key is an argument of Lightning's Trainer; for one run set it on the command line:
+# The hardware: arguments of Lightning's Trainer. For a single run give them on the command line:
 # python train.py --trainer.devices 2
 trainer:
   accelerator: {accelerator}  # {ACCELERATORS[accelerator]}

@@ -326,8 +326,13 @@ def conflicts(hw: Hardware) -> dict[str, tuple[tuple[str, ...], str]]:
             refuse(
                 "auto-mixed",
                 "accelerator precision",
-                f"auto may find a TPU, which Lightning runs without {hw.precision}; name the"
-                " accelerator",
+                f"auto may find a TPU, for which Lightning has no {hw.precision}; name the accelerator",
+            )
+        if hw.precision == "16-true":
+            refuse(
+                "auto-16-true",
+                "accelerator precision",
+                "auto may find a TPU, where 16-true changes nothing; name the accelerator",
             )
         if hw.precision == "64-true":
             refuse(
@@ -395,8 +400,22 @@ def conflicts(hw: Hardware) -> dict[str, tuple[tuple[str, ...], str]]:
                 "accelerator precision",
                 f"Lightning's XLA strategy has no {hw.precision}",
             )
-    if hw.strategy == "fsdp" and hw.precision == "64-true":
-        refuse("fsdp-64", "strategy precision", "Lightning's fsdp has no 64-true")
+        if hw.precision == "16-true":
+            refuse(
+                "tpu-16-true",
+                "accelerator precision",
+                "Lightning asks torch_xla for float16 in a way that torch_xla 2.9 ignores: it would"
+                " train in float32",
+            )
+    if hw.strategy == "fsdp":
+        if hw.precision == "64-true":
+            refuse("fsdp-64", "strategy precision", "Lightning's fsdp has no 64-true")
+        if hw.model == "gan":
+            refuse(
+                "fsdp-gan",
+                "strategy model",
+                "fsdp takes one backward pass per step, and the gan has two; fsdp2 takes them",
+            )
     if hw.strategy == "fsdp2" and hw.precision in ("16-mixed", "64-true"):
         refuse("fsdp2-precision", "strategy precision", f"Lightning's fsdp2 has no {hw.precision}")
     if hw.family == "deepspeed":
