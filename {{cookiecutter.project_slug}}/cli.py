@@ -22,7 +22,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from callbacks.pictures import Pictures
 from callbacks.predictions import Predictions
 from callbacks.run_record import RunRecord
-from loggers import place_logger
+from loggers import place_loggers
 from noise import silence
 from runs import AtomicCheckpointIO, CheckpointError, find_checkpoint, new_run, read_checkpoint
 from runs import run_of as run_folder_of
@@ -47,6 +47,7 @@ CALLBACK_DEFAULTS = {
         "save_on_train_epoch_end": True,
         "save_on_exception": True,
     },
+    "early_stopping": {"check_on_train_epoch_end": False},  # a fit may do without validation
 }
 # What the data module knows and the network needs: no number is written twice.
 FACTS = ("image_shape", "num_classes")
@@ -65,6 +66,8 @@ _typehints.discard_init_args_on_class_path_change = reset_on_swap
 
 
 class CLI(LightningCLI):
+    config: Namespace
+
     def __init__(self) -> None:
         defaults = [str(CONFIGS / name) for name in ("default.yaml", "trainer.yaml")]
         super().__init__(
@@ -143,7 +146,7 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         trainer = config.trainer
         # Before the run's own paths come in, so that the file starts another run as well.
-        self.settings = self._parser(self.subcommand).dump(config, skip_none=False)
+        self.settings = self._parser(self.subcommand).dump(config, skip_unset=False)
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
         if self.checkpoint:
@@ -155,17 +158,14 @@ class CLI(LightningCLI):
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
-        loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
-        for logger in loggers:
-            if isinstance(logger, Namespace):
-                place_logger(logger, run)
+        place_loggers(trainer, run, self.checkpoint if self.subcommand == "fit" else None)
         keys = self._parser(self.subcommand).callback_keys
         if trainer.enable_progress_bar is False:
             keys.remove("progress_bar")
         if trainer.enable_checkpointing is False:
             keys.remove("best_checkpoint")
             keys.remove("last_checkpoint")
-        if trainer.logger is False:
+        if not trainer.logger:
             keys.remove("lr_monitor")
 
     def instantiate_classes(self) -> None:
@@ -192,10 +192,10 @@ class CLI(LightningCLI):
             print(f"Test it with:    python train.py test --ckpt_path {path}")
 
 
-def main() -> None:
+def main() -> CLI:
     silence()
     try:
-        CLI()
+        return CLI()
     except Exception as error:
         # A mistake of the user's is told in a sentence; jsonargparse wraps it in errors of its own.
         cause: BaseException | None = error
