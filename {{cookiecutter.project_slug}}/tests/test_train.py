@@ -52,12 +52,12 @@ def test_checkpoint_holds_no_code_and_rebuilds_the_system_in_a_new_process(train
         f"import torch; from {kind.__module__} import {kind.__name__} as System\n"
         f"torch.load({str(path)!r}, weights_only=True)\n"
         f"system = System.load_from_checkpoint({str(path)!r}, weights_only=True)\n"
-        "print(sum(float(p.double().sum()) for p in system.parameters()))"
+        "print(sum(float(p.detach().double().sum()) for p in system.parameters()))"
     )
     command = [sys.executable, "-W", "error::UserWarning", "-c", script]
     result = subprocess.run(command, check=False, cwd=PROJECT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    total = sum(float(p.double().sum()) for p in system.parameters())
+    total = sum(float(p.detach().double().sum()) for p in system.parameters())
     assert float(result.stdout) == pytest.approx(total, rel=1e-6)
 
 

@@ -1,0 +1,105 @@
+"""Trains cells with the default answers as a user would and prints what they reach.
+
+    python benchmarks/accuracy.py                     # all models on the digits
+    python benchmarks/accuracy.py --data cifar10 --models cnn vit --options --data.data_dir=/data
+
+Each cell is `python train.py` in a new process, then `python train.py test`. The columns: the
+figure on the test split, the goal (digits only), and the seconds of the fit, start-up included.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from templates import CHOICES, render_template
+
+# On the digits, on two CPU cores: the figure and the seconds to reach it in.
+GOALS = {
+    "mlp": (">= 0.96", 60),
+    "cnn": (">= 0.98", 60),
+    "resnet": (">= 0.98", 180),
+    "vit": (">= 0.95", 60),
+    "autoencoder": ("<= 0.25", 60),
+    "gan": ("<= 0.35", 180),
+}
+FIGURES = {
+    "autoencoder": "MSE / MSE of the training mean",
+    "gan": "Fréchet distance / untrained generator's",
+}
+# The figure is relative to what costs nothing to reach: this prints it.
+BASELINES = {
+    "autoencoder": """
+train = torch.cat([images for images, _ in data.train_dataloader()]).float() / 127.5 - 1
+test = torch.cat([images for images, _ in data.test_dataloader()]).float() / 127.5 - 1
+print((test - train.mean(dim=0)).square().mean().item())
+""",
+    "gan": """
+from models.gan import Moments, frechet_distance
+real, fake = Moments(), Moments()
+for images, _ in data.test_dataloader():
+    real.update(images.float() / 127.5 - 1)
+torch.manual_seed(0)
+system.network.eval()
+with torch.inference_mode():
+    for chunk in system.noise(system.num_samples, torch.Generator().manual_seed(0)).split(256):
+        fake.update(system(chunk))
+print(frechet_distance(real, fake))
+""",
+}
+# A fit of no step: the system and the data as the configuration makes them.
+PREPARE = """
+import sys, torch
+from cli import main
+sys.argv = ["train.py", "fit", "--trainer.fast_dev_run=1", "--trainer.limit_train_batches=0",
+    "--trainer.enable_model_summary=false", "--data.augment=false", *sys.argv[1:]]
+cli = main()
+data, system = cli.datamodule, cli.model
+"""
+
+
+def run(project: Path, *arguments: str) -> str:
+    command = [sys.executable, *arguments]
+    result = subprocess.run(command, cwd=project, capture_output=True, text=True)
+    if result.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{result.stdout[-2000:]}{result.stderr[-2000:]}")
+    return result.stdout
+
+
+def measure(data: str, model: str, options: list[str]) -> tuple[float, float]:
+    """The figure of a cell on the test split and the seconds of its fit."""
+    with tempfile.TemporaryDirectory() as folder:
+        project = render_template(Path(folder), data=data, model=model)
+        quiet = ["--trainer.enable_progress_bar=false", *options]
+        start = time.perf_counter()
+        run(project, "train.py", "fit", *quiet)
+        seconds = time.perf_counter() - start
+        output = run(project, "train.py", "test", "--ckpt_path=best", *quiet)
+        metric = {"autoencoder": "test/loss", "gan": "test/frechet"}.get(model, "test/acc")
+        figure = float(re.search(rf"{metric}\W+([\d.]+)", output)[1])
+        if model in BASELINES:
+            figure /= float(run(project, "-c", PREPARE + BASELINES[model], *options).split()[-1])
+    return figure, seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=CHOICES["data"], default="digits")
+    parser.add_argument("--models", nargs="+", choices=CHOICES["model"], default=list(GOALS))
+    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[])
+    arguments = parser.parse_args()
+    print("| model | figure on the test split | reached | goal | seconds of `train.py` | within |")
+    print("|---|---|---|---|---|---|")
+    for model in arguments.models:
+        figure, seconds = measure(arguments.data, model, arguments.options)
+        goal, limit = GOALS[model] if arguments.data == "digits" else ("", "")
+        name = FIGURES.get(model, "accuracy")
+        print(f"| {model} | {name} | {figure:.3f} | {goal} | {seconds:.0f} | {limit} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
