@@ -1,16 +1,133 @@
-"""Where each logger writes."""
+"""Where the loggers write, and how a continued run goes on in them."""
 
+import csv
+import os
 from pathlib import Path
+from typing import Any
 
+import yaml
 from jsonargparse import Namespace
+from lightning.fabric.utilities.logger import _flatten_dict
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers.tensorboard import _TENSORBOARD_AVAILABLE
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from runs import read_checkpoint
+
+# The argument by which a logger goes on in what it has in its store.
+IDS = {"WandbLogger": "id", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
+WANDB_WARNING = "The anonymous setting has no effect and will be removed in a future version."
 
 
-def place_logger(logger: Namespace, run: Path) -> None:
-    """Lets the configured logger write into the run folder."""
+class AppendingWriter(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        """Takes over the columns of the file that is there; Lightning's deletes it."""
+        path = Path(self.metrics_file_path)
+        if path.exists():
+            with path.open(newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+
+class AppendingCSVLogger(CSVLogger):
+    """Keeps what an earlier part of the run has logged."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is None:
+            self._experiment = AppendingWriter(self.log_dir)
+        return self._experiment
+
+
+def place_loggers(trainer: Namespace, run: Path, resume: Path | None) -> None:
+    """Lets the configured loggers write into the run folder, or go on in what they wrote there.
+
+    Args:
+        trainer: settings of the Trainer; its ``logger`` is changed.
+        run: the run folder. MLflow alone has a database for all runs, ``mlflow.db`` beside it.
+        resume: the checkpoint that a fit goes on from. TensorBoard and CSV forget what was logged
+            after it, since that will be logged again.
+    """
+    if trainer.logger in (None, True):
+        name = "TensorBoardLogger" if _TENSORBOARD_AVAILABLE else "CSVLogger"
+        trainer.logger = Namespace(class_path=f"lightning.pytorch.loggers.{name}")
+    if trainer.logger and (rank_zero_only.rank or trainer.fast_dev_run):
+        # One that writes nothing, since some write as soon as they are made.
+        trainer.logger = Namespace(class_path="lightning.pytorch.loggers.CSVLogger")
+    record = run / "run.yaml"
+    parts = yaml.safe_load(record.read_text(encoding="utf-8")) if record.exists() else []
+    ids = parts[-1].get("loggers", {}) if parts else {}
+    step = _steps_logged(resume) if resume else None
+    for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
+        if isinstance(logger, Namespace):
+            _place(logger, run, ids, step)
+
+
+def _place(logger: Namespace, run: Path, ids: dict[str, str], step: int | None) -> None:
     kind = logger.class_path.rpartition(".")[2]
-    if kind in ("TensorBoardLogger", "CSVLogger", "WandbLogger"):
-        logger.init_args.save_dir = str(run)
+    arguments = logger.init_args = logger.get("init_args", Namespace())
+    if kind in IDS and not arguments.get(IDS[kind]):
+        arguments[IDS[kind]] = ids.get(kind)
+    if kind in ("TensorBoardLogger", "CSVLogger"):
+        arguments.save_dir = str(run)
+        arguments.name = arguments.version = ""
     if kind == "TensorBoardLogger":
-        logger.init_args.name = logger.init_args.version = ""
+        arguments.default_hp_metric = False  # `log_settings` does it
+        arguments.purge_step = step
     elif kind == "CSVLogger":
-        logger.init_args.name = "csv"  # a new version for each process: it deletes old files
+        logger.class_path = "loggers.AppendingCSVLogger"
+        if step is not None:
+            _drop_rows(run / "metrics.csv", step)
+    elif kind == "WandbLogger":
+        from wandb.errors import term
+
+        arguments.save_dir = str(run)
+        arguments.name = arguments.get("name") or run.name
+        # Lightning passes on a setting that wandb no longer has: as good as said.
+        term._printed_messages.add(WANDB_WARNING)
+    elif kind == "MLFlowLogger":
+        arguments.run_name = arguments.get("run_name") or run.name
+        if not arguments.get("tracking_uri"):
+            arguments.tracking_uri = f"sqlite:///{(run.parent / 'mlflow.db').as_posix()}"
+            arguments.artifact_location = str(run.parent / "mlflow")
+    elif kind == "CometLogger":
+        # An archive for each process that logs: comet_ml gives all of them the same random name.
+        archive = run / f"comet_{len(list(run.glob('comet_*')))}"
+        options = {"offline_directory": str(archive), "name": run.name, "display_summary_level": 0}
+        if arguments.get("online") is False:
+            # Lightning would make an experiment that is neither sent nor kept.
+            arguments.online = None
+            os.environ["COMET_START_ONLINE"] = "0"
+        logger.dict_kwargs = options | logger.get("dict_kwargs", {})
+
+
+def _steps_logged(checkpoint: Path) -> int:
+    loop = read_checkpoint(checkpoint)["loops"]["fit_loop"]
+    batches = loop["epoch_loop.batch_progress"]["total"]
+    # A checkpoint of mid-epoch is written before its last step is counted.
+    mid_epoch = batches["completed"] < batches["processed"]
+    return loop["epoch_loop.state_dict"]["_batches_that_stepped"] + mid_epoch
+
+
+def _drop_rows(path: Path, step: int) -> None:
+    if path.exists():
+        with path.open(newline="") as file:
+            header, *rows = csv.reader(file)
+        column = header.index("step")
+        with path.open("w", newline="") as file:
+            # A kill may have left half a row.
+            kept = [row for row in rows if len(row) == len(header) and int(row[column]) < step]
+            csv.writer(file).writerows([header, *kept])
+
+
+def log_settings(logger: Logger, settings: dict[str, Any]) -> None:
+    """Logs all settings as hyperparameters; to TensorBoard beside the metric that is monitored."""
+    logger.log_hyperparams(settings)
+    if isinstance(logger, TensorBoardLogger):
+        from torch.utils.tensorboard.summary import hparams
+
+        values = logger._sanitize_params(_flatten_dict(settings))
+        for summary in hparams(values, {settings["best_checkpoint"]["monitor"]: 0.0}):
+            logger.experiment._get_file_writer().add_summary(summary)

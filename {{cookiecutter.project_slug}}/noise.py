@@ -12,10 +12,20 @@ FILTERS = (
     (r"Checkpoint directory .* exists and is not empty", "lightning.pytorch.callbacks"),
 )
 
+LOG_FILTERS = (
+    # Lightning advertises other products of its makers at each start.
+    ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless cloud"),
+    # An experiment is made when its first run is.
+    ("lightning.pytorch.loggers.mlflow", "not found. Creating it"),
+    # An experiment that is kept offline may be made where there is no network.
+    ("comet_ml.env_logging", "Failed to log ip"),
+    # It wants to be imported before torch to log by itself; Lightning logs.
+    ("comet_ml.experiment", "To get all data logged automatically"),
+)
+
 
 def silence() -> None:
     for message, module in FILTERS:
         warnings.filterwarnings("ignore", message=message, module=module.replace(".", r"\."))
-    # Lightning advertises other products of its makers at each start.
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(lambda record: "Tip: For seamless cloud" not in record.getMessage())
+    for name, message in LOG_FILTERS:
+        logging.getLogger(name).addFilter(lambda r, text=message: text not in r.getMessage())

@@ -31,7 +31,8 @@ def draw_grid(images: Tensor, captions: list[str], columns: int = 8, cell: int =
 def log_picture(trainer: Trainer, name: str, picture: Image.Image) -> None:
     """Sends a picture to every logger that takes pictures; the others are left alone."""
     for logger in trainer.loggers:
-        kind, step = type(logger).__name__, trainer.global_step
+        kind = type(logger).__name__
+        step = trainer.fit_loop.epoch_loop._batches_that_stepped  # what metrics are logged with
         experiment: Any = logger.experiment
         if kind == "TensorBoardLogger":
             tensor = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)

@@ -13,6 +13,8 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from loggers import log_settings
+
 
 class RunRecord(Callback):
     """Leaves in the run folder of each fit: ``config.yaml``, every setting; ``run.yaml``, command,
@@ -35,15 +37,21 @@ class RunRecord(Callback):
         run = Path(trainer.default_root_dir)
         run.mkdir(parents=True, exist_ok=True)
         run.joinpath("config.yaml").write_text(self.config, encoding="utf-8")
-        record = [{**what_ran(), **hardware(trainer)}]
+        if not self.continued:
+            for logger in trainer.loggers:
+                log_settings(logger, yaml.safe_load(self.config))
+        record = [{**what_ran(), **hardware(trainer), "loggers": logger_ids(trainer)}]
         with run.joinpath("run.yaml").open("a", encoding="utf-8") as file:
             yaml.safe_dump(record, file, sort_keys=False)
         if difference := git("diff", "HEAD"):
             run.joinpath("uncommitted.diff").write_text(difference, encoding="utf-8")
-        if not self.continued:
-            settings = yaml.safe_load(self.config)
-            for logger in trainer.loggers:
-                logger.log_hyperparams(settings)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # What an evaluation logs belongs to the step and epoch of its checkpoint.
+        if not trainer.training:
+            trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
 
 
 def what_ran() -> dict[str, Any]:
@@ -67,6 +75,11 @@ def hardware(trainer: Trainer) -> dict[str, Any]:
         "strategy": type(trainer.strategy).__name__,
         "precision": trainer.precision,
     }
+
+
+def logger_ids(trainer: Trainer) -> dict[str, str]:
+    """By what a continued run finds its place in the loggers again."""
+    return {type(logger).__name__: logger.version for logger in trainer.loggers if logger.version}
 
 
 def git(*arguments: str) -> str:
