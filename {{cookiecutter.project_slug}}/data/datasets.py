@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -30,6 +31,17 @@ class ImageTensors(Dataset):
         rows = torch.tensor(indices, pin_memory=self.images.is_cuda)
         rows = rows.to(self.images.device, non_blocking=True)
         return self.images.index_select(0, rows), self.labels.index_select(0, rows)
+
+    def move_to(self, device: torch.device) -> None:
+        """Puts all images into the memory of the device; if it is short, says so and does not."""
+        size = self.images.nbytes
+        if device.type == "cuda" and size > (free := torch.cuda.mem_get_info(device)[0]) / 2:
+            rank_zero_info(
+                f"The images take {size / 1e9:.1f} GB and {device} has {free / 1e9:.1f} GB free: "
+                "they stay in main memory."
+            )
+        else:
+            self.images, self.labels = self.images.to(device), self.labels.to(device)
 
 
 class ImageFiles(Dataset):
@@ -79,19 +91,20 @@ def read_image(path: str, image_shape: tuple[int, int, int]) -> Tensor:
     """
     channels, height, width = image_shape
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as file:
             # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: faster by as much.
-            side = max(height, width)
-            image.draft(None, (side, side))
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("L" if channels == 1 else "RGB")
-            image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            file.draft(None, (max(height, width),) * 2)
+            image = ImageOps.exif_transpose(file)
+        if image.mode == "F":
+            raise ValueError("its pixels are floats, with a range that nobody knows")
+        if image.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert("L" if channels == 1 else "RGB")
+        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+    except Exception as error:  # Pillow's decoders raise many kinds
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
     pixels = torch.from_numpy(np.array(image)).view(height, width, channels)
     return pixels.permute(2, 0, 1).contiguous()

@@ -1,10 +1,10 @@
 """Scikit-learn's bundled handwritten digits: 1,797 grey images of 8 x 8, without a download."""
 
 import torch
-from torch import Tensor
 
 from data.datasets import ImageTensors
 from data.images import ImageData
+from data.splits import Rows
 
 CLASS_NAMES = list("0123456789")
 
@@ -16,7 +16,7 @@ class Digits(ImageData):
     class_names = CLASS_NAMES
     crop_padding = 1
 
-    def load(self) -> tuple[ImageTensors, dict[str, Tensor]]:
+    def load(self) -> tuple[ImageTensors, Rows]:
         from sklearn.datasets import load_digits  # here, since its import takes a while
 
         digits = load_digits()

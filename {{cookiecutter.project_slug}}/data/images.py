@@ -1,21 +1,20 @@
 """What the data modules share: splits, loaders, and the work on whole batches."""
 
 import warnings
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities.data import suggested_max_num_workers
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
-from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 from torch.utils.data import DataLoader, Subset, default_convert
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from data.augment import random_crop
 from data.datasets import Batch, ImageFiles, ImageTensors, find_images
 from data.samplers import TrainSampler
-from data.splits import shuffle, split_fold, split_off
+from data.splits import Rows, complete_splits
 
 # torchdata 0.11 calls a function that torch deprecates.
 warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
@@ -68,10 +67,12 @@ class ImageData(LightningDataModule):
                 "num_folds must be 2 or more, and fold from 0 to num_folds - 1."
             )
         self.save_hyperparameters()
+        # A checkpoint holds no paths.
+        self.hparams.update({k: str(v) for k, v in self.hparams.items() if isinstance(v, Path)})
         self.batch_size = batch_size
-        self.splits: dict[str, Subset] = {}
+        self.splits: dict[str, Any] = {}  # Subsets of ImageTensors or ImageFiles
 
-    def load(self) -> tuple[ImageTensors | ImageFiles, dict[str, Tensor]]:
+    def load(self) -> tuple[ImageTensors | ImageFiles, Rows]:
         """All images with their labels, and the rows of the splits that the data set comes with."""
         raise NotImplementedError
 
@@ -86,6 +87,14 @@ class ImageData(LightningDataModule):
         names = split.dataset.names
         return [names[i] for i in split.indices] if names else [str(i) for i in range(len(split))]
 
+    @property
+    def device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    @property
+    def predicts_folder(self) -> bool:
+        return bool(self.trainer and self.trainer.predicting and self.hparams.predict_dir)
+
     def setup(self, stage: str) -> None:
         if self.hparams.predict_dir and stage == "predict":
             names = find_images(self.hparams.predict_dir)
@@ -93,44 +102,18 @@ class ImageData(LightningDataModule):
             self.splits["predict"] = Subset(files, range(len(names)))
         elif "train" not in self.splits:
             dataset, rows = self.load()
-            rows = self.split(dataset.labels, rows)
-            if isinstance(dataset, ImageTensors):
-                self.move(dataset)
+            keys = ("val_fraction", "num_folds", "fold", "seed")
+            options = {key: self.hparams[key] for key in keys}
+            rows = complete_splits(rows, dataset.labels, self.test_fraction, **options)
+            if isinstance(dataset, ImageTensors) and self.wants_on_device():
+                dataset.move_to(self.device)
             self.splits = {name: Subset(dataset, rows[name].tolist()) for name in rows}
             self.splits["predict"] = self.splits["test"]
 
-    def split(self, labels: Tensor, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Adds the splits that the data set does not come with to `rows`."""
-        seed = self.hparams.seed
-        train, val = rows.get("train", torch.arange(len(labels))), rows.get("val")
-        test = rows.get("test")
-        if test is None:
-            train, test = split_off(train, labels, self.test_fraction, seed)
-        if self.hparams.num_folds is not None:
-            pool = train if val is None else torch.cat([train, val])
-            train, val = split_fold(pool, labels, self.hparams.num_folds, self.hparams.fold, seed)
-        elif val is None:
-            train, val = split_off(train, labels, self.hparams.val_fraction, seed)
-        # Shuffled once, so that the first batch already has all classes; test stays in order.
-        return {"train": shuffle(train, seed), "val": shuffle(val, seed), "test": test.sort()[0]}
-
-    def move(self, dataset: ImageTensors) -> None:
-        """Puts the images on the device where `on_device` asks for it and they fit."""
-        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        on_device = self.hparams.on_device
-        if on_device == "auto":
-            workers = self.hparams.num_workers not in ("auto", 0)
-            on_device = device.type in ("cuda", "mps") and not workers
-        if on_device and device.type == "cuda":
-            size, free = dataset.images.nbytes, torch.cuda.mem_get_info(device)[0]
-            if size > free / 2:
-                rank_zero_info(
-                    f"The images take {size / 1e9:.1f} GB; with {free / 1e9:.1f} GB free on {device} "
-                    "they stay in main memory."
-                )
-                return
-        if on_device:
-            dataset.images, dataset.labels = dataset.images.to(device), dataset.labels.to(device)
+    def wants_on_device(self) -> bool:
+        if self.hparams.on_device == "auto":
+            return self.device.type in ("cuda", "mps") and self.hparams.num_workers in ("auto", 0)
+        return self.hparams.on_device
 
     def train_dataloader(self) -> StatefulDataLoader:
         split = self.splits["train"]
@@ -152,7 +135,7 @@ class ImageData(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         return self.evaluation_dataloader(self.splits["predict"])
 
-    def evaluation_dataloader(self, split: Subset) -> DataLoader:
+    def evaluation_dataloader(self, split: Any) -> DataLoader:
         options = self.loader_options(split)
         world = self.trainer and self.trainer.distributed_sampler_kwargs
         if world:
@@ -164,18 +147,22 @@ class ImageData(LightningDataModule):
                 options["batch_size"] += 1
         return DataLoader(split, **options)
 
-    def loader_options(self, split: Subset) -> dict[str, Any]:
-        in_memory = isinstance(split.dataset, ImageTensors)
-        workers = self.hparams.num_workers
-        if workers == "auto":
-            devices = self.trainer.num_devices if self.trainer else 1
-            workers = 0 if in_memory else min(8, suggested_max_num_workers(devices) + 1)
-        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+    def workers(self, dataset: ImageTensors | ImageFiles) -> int:
+        if self.hparams.num_workers != "auto":
+            return self.hparams.num_workers
+        if isinstance(dataset, ImageTensors):
+            return 0
+        return min(
+            8, 1 + suggested_max_num_workers(self.trainer.num_devices if self.trainer else 1)
+        )
+
+    def loader_options(self, split: Any) -> dict[str, Any]:
+        workers = self.workers(split.dataset)
         return {
             "batch_size": self.batch_size,
             "num_workers": workers,
             "persistent_workers": workers > 0,
-            "pin_memory": on_gpu and not (in_memory and split.dataset.images.is_cuda),
+            "pin_memory": self.device.type == "cuda" and split.dataset.labels.is_cpu,
             "collate_fn": default_convert,
             "generator": torch.Generator(),  # else each loader would draw from the global one
         }
@@ -189,13 +176,19 @@ class ImageData(LightningDataModule):
             images = self.trainer.precision_plugin.convert_input(images)
         return images, labels
 
-    def state_dict(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         return {"class_names": list(self.class_names), "image_shape": list(self.image_shape)}
 
+    def state_dict(self) -> dict[str, Any]:
+        return self.facts() | {"num_workers": self.workers(self.splits["train"].dataset)}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        for fact, here in self.state_dict().items():
-            if state_dict[fact] != here:
+        for name, here in self.facts().items():
+            if state_dict[name] != here:
                 raise ValueError(
-                    f"The checkpoint comes from data with {fact} {state_dict[fact]}, "
-                    f"but this {type(self).__name__} has {fact} {here}."
+                    f"The checkpoint comes from data with {name} {state_dict[name]}, "
+                    f"but this {type(self).__name__} has {name} {here}."
                 )
+        if self.trainer and self.trainer.state.fn == "fit":
+            # The loader's place in the epoch is stored by worker.
+            self.hparams.num_workers = state_dict["num_workers"]

@@ -1,17 +1,24 @@
-"""Stratified splits and folds: a function of the labels and a seed."""
+"""Splits and folds with the same share of every class: a function of the labels and a seed."""
 
 import torch
 from torch import Tensor
+
+Rows = dict[str, Tensor]  # indices of the images in each split: train, val, test
 
 
 def shuffle(rows: Tensor, seed: int) -> Tensor:
     return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
 
 
-def split_off(rows: Tensor, labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Splits `rows` of the labels (N,) in two: the rest, and `fraction` of each class, rounded up."""
+def sort_by_class(rows: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """Class after class, shuffled within each."""
     rows = shuffle(rows, seed)
-    rows = rows[labels[rows].argsort(stable=True)]
+    return rows[labels[rows].argsort(stable=True)]
+
+
+def split_off(rows: Tensor, labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """The rest of `rows`, and `fraction` of each class in them, rounded up."""
+    rows = sort_by_class(rows, labels, seed)
     counts = labels[rows].bincount()
     place_in_class = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[labels[rows]]
     taken = place_in_class < (counts.double() * fraction).ceil()[labels[rows]]
@@ -19,10 +26,32 @@ def split_off(rows: Tensor, labels: Tensor, fraction: float, seed: int) -> tuple
 
 
 def split_fold(
-    rows: Tensor, labels: Tensor, folds: int, fold: int, seed: int
+    rows: Tensor, labels: Tensor, num_folds: int, fold: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Splits `rows` of the labels (N,) in two: the other folds, and the given one (from 0)."""
-    rows = shuffle(rows, seed)
-    rows = rows[labels[rows].argsort(stable=True)]
-    taken = torch.arange(len(rows)) % folds == fold
+    """The other folds of `rows`, and the given one."""
+    rows = sort_by_class(rows, labels, seed)
+    taken = torch.arange(len(rows)) % num_folds == fold
     return rows[~taken], rows[taken]
+
+
+def complete_splits(
+    rows: Rows,
+    labels: Tensor,
+    test_fraction: float,
+    val_fraction: float,
+    num_folds: int | None,
+    fold: int,
+    seed: int,
+) -> Rows:
+    """The splits that the data set comes with, if any, and those that it lacks."""
+    train, val = rows.get("train", torch.arange(len(labels))), rows.get("val")
+    test = rows.get("test")
+    if test is None:
+        train, test = split_off(train, labels, test_fraction, seed)
+    if num_folds is not None:
+        pool = train if val is None else torch.cat([train, val])
+        train, val = split_fold(pool, labels, num_folds, fold, seed)
+    elif val is None:
+        train, val = split_off(train, labels, val_fraction, seed)
+    # Shuffled once, so that already the first batch has all classes; test stays in order.
+    return {"train": shuffle(train, seed), "val": shuffle(val, seed), "test": test.sort().values}

@@ -1,0 +1,91 @@
+"""The images of a folder, read once: all of them as one memory-mapped file, and what failed."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data.datasets import ImageFiles
+
+VERSION = 1  # of the way in which images are read: another one makes caches useless
+
+
+class Attempts(Dataset):
+    """The images of `files`, and in place of one that cannot be read the reason."""
+
+    def __init__(self, files: ImageFiles) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor | str:
+        try:
+            return self.files[index][0]
+        except ValueError as error:
+            return str(error)
+
+
+def read_all(files: ImageFiles, num_workers: int, path: Path | None = None) -> dict[int, str]:
+    """Reads all files, into `path` as uint8 (N, C, H, W) if there is one.
+
+    Returns:
+        By index, why files cannot be read; their images are zeros.
+    """
+    errors = {}
+    zeros = torch.zeros(files.image_shape, dtype=torch.uint8)
+    loader = DataLoader(Attempts(files), batch_size=64, num_workers=num_workers, collate_fn=list)
+    with open(path or os.devnull, "wb") as file:
+        for index, image in enumerate(image for batch in loader for image in batch):
+            if isinstance(image, str):
+                errors[index], image = image, zeros
+            file.write(image.numpy())
+    return errors
+
+
+def read_once(
+    files: ImageFiles, folder: Path, num_workers: int, keep_images: bool
+) -> tuple[Tensor | None, dict[int, str]]:
+    """`read_all`, if a file has changed since it was last done; what comes of it is kept in `folder`.
+
+    Processes that do so at once are in nobody's way: each renames files of its own at the end.
+
+    Returns:
+        The memory-mapped images if `keep_images`, and by index, why files cannot be read.
+    """
+    prefix = f".images-{files.image_shape[-1]}px-"
+    stem = folder / (prefix + fingerprint(files, folder))
+    images, errors = stem.with_suffix(".uint8"), stem.with_suffix(".json")
+    if not errors.is_file() or (keep_images and not images.is_file()):
+        rank_zero_info(f"Reading {len(files)} images once; what comes of it is kept in {folder}.")
+        with TemporaryDirectory(dir=folder, prefix=".reading-") as own:
+            new_images, new_errors = Path(own, "images"), Path(own, "errors")
+            found = read_all(files, num_workers, new_images if keep_images else None)
+            new_errors.write_text(json.dumps(found, indent=1), encoding="utf-8")
+            for old in folder.glob(f"{prefix}*"):
+                old.unlink(missing_ok=True)
+            if keep_images:
+                new_images.replace(images)
+            new_errors.replace(errors)
+    reasons = {int(i): why for i, why in json.loads(errors.read_text(encoding="utf-8")).items()}
+    if not keep_images:
+        return None, reasons
+    shape = len(files), *files.image_shape
+    size = torch.Size(shape).numel()
+    return torch.from_file(str(images), size=size, dtype=torch.uint8).view(shape), reasons
+
+
+def fingerprint(files: ImageFiles, folder: Path) -> str:
+    """Another one for other names, sizes or times of the files, or another shape of the images."""
+    digest = hashlib.sha256(repr((VERSION, files.image_shape)).encode())
+    for name in files.names:
+        status = os.stat(name)
+        line = f"{os.path.relpath(name, folder)} {status.st_size} {status.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,144 @@
+"""Your own images, in a folder for each class."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import Subset
+
+from data.datasets import ImageFiles, ImageTensors, find_images
+from data.image_cache import read_all, read_once
+from data.images import ImageData
+from data.splits import Rows
+
+SPLITS = ("train", "val", "test")
+
+
+class ImageFolder(ImageData):
+    """Images in `DATA_DIR/<split>/<class>/*`, the splits being train, val and test, or in
+    `DATA_DIR/<class>/*`. Where val or test is missing, it is split off from train.
+
+    An image is resized until its shorter side is `image_size`; the square in its middle counts.
+
+    Args:
+        data_dir: folder of the images.
+        image_size: height and width in pixels.
+        skip_unreadable: leave out files that cannot be read; all are read once to find them.
+        cache: keep the resized images in one file in `data_dir`, until an image changes.
+    """
+
+    flip = True
+
+    def __init__(
+        self,
+        data_dir: str = "datasets/",
+        image_size: int = 64,
+        skip_unreadable: bool = False,
+        cache: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.root = Path(data_dir)
+        self.image_shape = (3, image_size, image_size)
+        self.crop_padding = image_size // 8
+        if self.root.is_dir() or not self.hparams.predict_dir:
+            self.folders, self.class_names = find_classes(self.root)
+        else:  # a checkpoint's images are not needed to predict others
+            self.class_names = []
+
+    def prepare_data(self) -> None:
+        if (self.hparams.cache or self.hparams.skip_unreadable) and not self.predicts_folder:
+            self.load()  # in one process, so that the others find the files that it leaves
+
+    def load(self) -> tuple[ImageTensors | ImageFiles, Rows]:
+        names, labels, rows = list_images(self.folders, self.class_names)
+        files = ImageFiles(names, labels, self.image_shape)
+        cache, skip = self.hparams.cache, self.hparams.skip_unreadable
+        if not (cache or skip):
+            return files, rows
+        images, errors = read_once(files, self.root, self.workers(files), keep_images=cache)
+        if errors and not skip:
+            raise ValueError(
+                f"{len(errors)} of {len(files)} images cannot be read. {next(iter(errors.values()))}. "
+                "Repair or remove them, or leave them out with skip_unreadable: true."
+            )
+        readable = report(files, errors)
+        rows = {name: index[readable[index]] for name, index in rows.items()}
+        return (files if images is None else ImageTensors(images, labels, names)), rows
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        files = self.splits["predict"].dataset
+        if self.hparams.predict_dir and stage == "predict" and self.hparams.skip_unreadable:
+            readable = report(files, read_all(files, self.workers(files)))
+            self.splits["predict"] = Subset(files, readable.nonzero().flatten().tolist())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.class_names = self.class_names or state_dict["class_names"]
+        super().load_state_dict(state_dict)
+
+
+def report(files: ImageFiles, errors: dict[int, str]) -> Tensor:
+    """Tells how many files are left out; gives for each (N,) whether it can be read."""
+    if errors:
+        reasons = "\n".join(list(errors.values())[:3])
+        rank_zero_warn(f"Left out {len(errors)} of {len(files)} images, for example:\n{reasons}")
+    readable = torch.ones(len(files), dtype=torch.bool)
+    readable[list(errors)] = False
+    return readable
+
+
+def subfolders(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folder of each split (only train, if there are none), and the names of the classes.
+
+    Raises:
+        FileNotFoundError: no such folder, or none in it.
+        ValueError: folders that do not make sense as splits or classes.
+    """
+    layout = f"{root}/<train, val or test>/<class>/<image> or {root}/<class>/<image>"
+    if not root.is_dir():
+        raise FileNotFoundError(f"There is no folder {root}. Put images in {layout}.")
+    folders = {"train": root}
+    if any(name.lower() == "train" for name in subfolders(root)):
+        folders = {name: root / name for name in subfolders(root)}
+        if others := set(folders) - set(SPLITS):
+            raise ValueError(f"{root} has splits, but they are not named {SPLITS}: {others}.")
+    names = subfolders(folders["train"])
+    if not names:
+        raise FileNotFoundError(
+            f"{folders['train']} has no folders of classes. Put images in {layout}."
+        )
+    if len({name.lower() for name in names}) < len(names):
+        raise ValueError(f"{folders['train']} has classes that differ in case only: {names}.")
+    for folder in folders.values():
+        if others := set(names) ^ set(subfolders(folder)):
+            raise ValueError(
+                f"{folders['train']} and {folder} must have the same classes; only one has {others}."
+            )
+    return folders, names
+
+
+def list_images(folders: dict[str, Path], class_names: list[str]) -> tuple[list[str], Tensor, Rows]:
+    """Paths and labels of all images, and which of them are in which split."""
+    names: list[str] = []
+    labels: list[int] = []
+    rows: Rows = {}
+    for split, folder in folders.items():
+        first = len(names)
+        for label, class_name in enumerate(class_names):
+            found = find_images(folder / class_name)
+            least = 1 + len(SPLITS) - len(folders) if split == "train" else 1
+            if len(found) < least:
+                raise ValueError(
+                    f"{folder / class_name} has {len(found)} images: too few to split off val and test"
+                )
+            names += found
+            labels += [label] * len(found)
+        rows[split] = torch.arange(first, len(names))
+    return names, torch.tensor(labels), rows
