@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -33,8 +33,9 @@ def inside(project: Path, folder: Path | None = None) -> Iterator[None]:
         sys.path.remove(str(project))
         for name in set(sys.modules) - before:
             file = getattr(sys.modules[name], "__file__", None) or ""
-            spec = getattr(sys.modules[name], "__path__", [])
-            if file.startswith(str(project)) or any(p.startswith(str(project)) for p in spec):
+            paths = getattr(sys.modules[name], "__path__", [])
+            paths = [file, *(str(p) for p in paths)] if isinstance(paths, Iterable) else [file]
+            if any(path.startswith(str(project)) for path in paths):
                 del sys.modules[name]
 
 
