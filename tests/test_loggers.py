@@ -1,0 +1,256 @@
+"""Each logger is really run, continued and read back: settings, metrics, learning rate, pictures."""
+
+import csv
+import json
+import shutil
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from projects import ONE_CPU, QUIET, command, inside
+
+STEPS = 4  # batches an epoch
+OPTIONS = [
+    *(*ONE_CPU, *QUIET, f"--trainer.limit_train_batches={STEPS}", "--trainer.limit_val_batches=2"),
+    *("--trainer.limit_test_batches=2", "--trainer.log_every_n_steps=2", "--data.batch_size=8"),
+    *("--pictures.every_n_epochs=1", "--model.lr=0.00123", "--model.network.width=8"),
+    "--model.scheduler.total_steps=12",
+]
+LOGGERS = "lightning.pytorch.loggers."
+# metric: the steps that it is logged at in three epochs (the third in a continued run) and a test
+LOGGED = {
+    "train/loss": [1, 3, 5, 7, 9, 11],
+    "lr-AdamW": [1, 3, 5, 7, 9, 11],
+    "val/loss": [3, 7, 11],
+    "val/acc": [3, 7, 11],
+    "test/loss": [12],
+    "test/acc": [12],
+}
+PICTURES = 3
+
+
+@pytest.fixture
+def folder(render, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with inside(render(), tmp_path):
+        yield tmp_path
+
+
+def train(*options: str):
+    cli = command("train", *options)
+    for package, finish in (("wandb", "finish"), ("comet_ml", "end")):
+        if package in sys.modules:
+            getattr(sys.modules[package], finish)()
+    return cli
+
+
+def fit_continue_test(*options: str) -> Path:
+    train("fit", *OPTIONS, *options, "--trainer.max_epochs=2")
+    train("fit", *OPTIONS, *options, "--trainer.max_epochs=3", "--ckpt_path=last")
+    train("test", *OPTIONS, *options, "--ckpt_path=last")
+    [run] = Path("logs").glob("version_*")
+    names = {"config.yaml", "run.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    assert names <= {path.relative_to(run).as_posix() for path in run.rglob("*")}
+    return run
+
+
+def read_tensorboard(run: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    metrics = {
+        tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
+    hparams = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    settings = HParamsPluginData.FromString(hparams).session_start_info.hparams
+    settings = {name: getattr(value, value.WhichOneof("kind")) for name, value in settings.items()}
+    experiment = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    infos = HParamsPluginData.FromString(experiment).experiment.metric_infos
+    assert [info.name.tag for info in infos] == ["val/acc"]
+    return metrics, settings, len(events.Images("val/pictures"))
+
+
+def read_csv(run: Path):
+    metrics: dict[str, list[int]] = {}
+    with (run / "metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value and name not in ("step", "epoch"):
+                    metrics.setdefault(name, []).append(int(row["step"]))
+    settings = yaml.safe_load((run / "hparams.yaml").read_text())
+    return metrics, flatten(settings, "/"), None
+
+
+def wandb_records(path: Path):
+    """The records of wandb's file: LevelDB's log format after a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, at, record = path.read_bytes(), 7, b""
+    while at < len(content):
+        if 32768 - at % 32768 < 7:  # the rest of a block is padding
+            at += 32768 - at % 32768
+        length, kind = struct.unpack("<4xHB", content[at : at + 7])
+        record += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record or its last part
+            yield Record.FromString(record)
+            record = b""
+
+
+def read_wandb(run: Path):
+    metrics, settings, pictures, ids = {}, {}, 0, set()
+    for path in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
+        for record in wandb_records(path):
+            if record.run.run_id:
+                ids.add((record.run.run_id, record.run.display_name))
+            for item in [*record.run.config.update, *record.config.update]:
+                settings[item.key] = json.loads(item.value_json)
+            row = {
+                "/".join(item.nested_key) or item.key: item.value_json
+                for item in record.history.item
+            }
+            for name in row.keys() & LOGGED.keys():
+                metrics.setdefault(name, []).append(int(row["trainer/global_step"]))
+            pictures += any(name.startswith("val/pictures") for name in row)
+    [(_, name)] = ids
+    assert name == run.name
+    return metrics, flatten(settings, "/"), pictures
+
+
+def read_mlflow(run: Path):
+    from mlflow import MlflowClient
+
+    client = MlflowClient("sqlite:///logs/mlflow.db")
+    [experiment] = [e for e in client.search_experiments() if e.name != "Default"]
+    [found] = client.search_runs([experiment.experiment_id])
+    assert found.info.run_name == run.name
+    assert found.info.status == "FINISHED"
+    assert not Path("mlruns").exists()
+    metrics = {
+        name: [metric.step for metric in client.get_metric_history(found.info.run_id, name)]
+        for name in found.data.metrics
+    }
+    pictures = [
+        f for f in client.list_artifacts(found.info.run_id, "images") if f.path[-3:] == "png"
+    ]
+    return metrics, found.data.params, len(pictures)
+
+
+def read_comet(run: Path):
+    metrics, settings, pictures, ids = {}, {}, 0, set()
+    for path in sorted(run.glob("comet_*/*.zip")):
+        with zipfile.ZipFile(path) as archive:
+            ids.add(json.loads(archive.read("experiment.json"))["offline_id"])
+            for line in archive.read("messages.json").splitlines():
+                message = json.loads(line)
+                payload = message["payload"]
+                if message["type"] == "metric_msg":
+                    metric = payload["metric"]
+                    metrics.setdefault(metric["metricName"], []).append(metric["step"])
+                elif message["type"] == "parameter_msg":
+                    parameter = payload.get("param") or payload["params"]
+                    settings[parameter["paramName"]] = parameter["paramValue"]
+                pictures += payload.get("upload_type") == "visualization"
+    assert len(ids) == 1
+    return metrics, {k.replace("|", "/"): v for k, v in settings.items()}, pictures
+
+
+def flatten(tree, separator, prefix=""):
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    return {
+        name: value
+        for key, branch in tree.items()
+        for name, value in flatten(
+            branch, separator, f"{prefix}{separator}{key}" if prefix else key
+        ).items()
+    }
+
+
+READERS = {
+    "TensorBoardLogger": ([], read_tensorboard),
+    "CSVLogger": (["--trainer.logger.save_dir=logs"], read_csv),
+    "WandbLogger": (["--trainer.logger.offline=true"], read_wandb),
+    "MLFlowLogger": ([], read_mlflow),
+    "CometLogger": (["--trainer.logger.online=false"], read_comet),
+}
+
+
+@pytest.mark.parametrize("logger", READERS)
+def test_everything_is_logged_and_a_run_continues_in_its_logger(folder, logger):
+    options, read = READERS[logger]
+    run = fit_continue_test(f"--trainer.logger={LOGGERS}{logger}", *options)
+    metrics, settings, pictures = read(run)
+    assert {name: metrics.get(name) for name in LOGGED} == LOGGED
+    config = flatten(yaml.safe_load((run / "config.yaml").read_text()), "/")
+    assert config["model/init_args/lr"] == 0.00123
+    assert float(settings["model/init_args/lr"]) == 0.00123
+    assert not config.keys() - settings.keys()
+    assert pictures in (PICTURES, None)
+    outside = {path.name for path in Path(".").iterdir()} | {p.name for p in Path("logs").iterdir()}
+    assert outside <= {"logs", "version_0", "mlflow.db", "mlflow"}
+
+
+def test_several_loggers_forget_what_came_after_the_checkpoint(folder):
+    """A run that was killed goes on from its last checkpoint and logs those steps again."""
+    loggers = [
+        {"class_path": f"{LOGGERS}{name}", "init_args": {"save_dir": "elsewhere"}}
+        for name in ("CSVLogger", "TensorBoardLogger")
+    ]
+    Path("several.yaml").write_text(yaml.safe_dump({"trainer": {"logger": loggers}}))
+    options = [*OPTIONS, "--config=several.yaml"]
+    train("fit", *options, "--trainer.max_epochs=1")
+    run = Path("logs/version_0")
+    early = shutil.copy(run / "checkpoints/last.ckpt", run / "checkpoints/early.ckpt")
+    train("fit", *options, "--trainer.max_epochs=3", "--ckpt_path=last")
+    train("validate", *options, "--ckpt_path=last")
+    train("fit", *options, "--trainer.max_epochs=2", f"--ckpt_path={early}")
+    for read in (read_csv, read_tensorboard):
+        metrics = read(run)[0]
+        assert metrics["train/loss"] == [1, 3, 5, 7]
+        assert metrics["val/acc"] == [3, 7]
+    assert not Path("elsewhere").exists()
+
+
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_logger_switch_keeps_the_run_folder(folder, value):
+    run = fit_continue_test(f"--trainer.logger={value}")
+    files = {path.name for path in run.iterdir()} - {"config.yaml", "run.yaml", "checkpoints"}
+    assert all(name.startswith(("events.", "hparams.")) for name in files)
+    assert bool(files) == (value == "true")
+
+
+@pytest.mark.parametrize("logger", ["MLFlowLogger", "CometLogger"])
+def test_fast_dev_run_writes_nothing(folder, logger):
+    train("fit", *OPTIONS, f"--trainer.logger={LOGGERS}{logger}", "--trainer.fast_dev_run=true")
+    assert not list(Path(".").iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_log_once(render, tmp_path):
+    project = render()
+    loggers = [{"class_path": LOGGERS + name, "init_args": {}} for name in ("MLFlowLogger",)]
+    loggers.append({"class_path": f"{LOGGERS}CSVLogger", "init_args": {"save_dir": "logs"}})
+    loggers.append({"class_path": f"{LOGGERS}WandbLogger", "init_args": {"offline": True}})
+    loggers.append({"class_path": f"{LOGGERS}CometLogger", "init_args": {"online": False}})
+    (tmp_path / "loggers.yaml").write_text(yaml.safe_dump({"trainer": {"logger": loggers}}))
+    options = [*OPTIONS, "--config=loggers.yaml", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    script = [sys.executable, str(project / "train.py"), "fit", *options]
+    command_line = [*script, "--trainer.max_epochs=2"]
+    result = subprocess.run(command_line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert "warn" not in (result.stdout + result.stderr).lower(), result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"logs", "loggers.yaml"}
+    assert sorted(p.name for p in (tmp_path / "logs").iterdir()) == [
+        *("mlflow", "mlflow.db", "version_0")
+    ]
+    with inside(project, tmp_path):
+        run = Path("logs/version_0")
+        for read in (read_csv, read_mlflow, read_wandb, read_comet):
+            assert read(run)[0]["val/acc"] == [3, 7]
