@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image, ImageOps
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset
 
 Batch = tuple[Tensor, Tensor]
@@ -91,20 +92,30 @@ def read_image(path: str, image_shape: tuple[int, int, int]) -> Tensor:
     """
     channels, height, width = image_shape
     try:
-        with Image.open(path) as file:
+        with Image.open(path) as image:
             # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: faster by as much.
-            file.draft(None, (max(height, width),) * 2)
-            image = ImageOps.exif_transpose(file)
-        if image.mode == "F":
-            raise ValueError("its pixels are floats, with a range that nobody knows")
-        if image.mode.startswith("I"):
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("L" if channels == 1 else "RGB")
-        image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+            image.draft(None, (max(height, width),) * 2)
+            ImageOps.exif_transpose(image, in_place=True)
+            pixels = to_bytes(image, "L" if channels == 1 else "RGB")
     except Exception as error:  # Pillow's decoders raise many kinds
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
-    pixels = torch.from_numpy(np.array(image)).view(height, width, channels)
-    return pixels.permute(2, 0, 1).contiguous()
+    scale = min(pixels.shape[0] / height, pixels.shape[1] / width)
+    rows, columns = round(height * scale), round(width * scale)
+    top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2
+    middle = pixels[top : top + rows, left : left + columns].permute(2, 0, 1)
+    # The same result as Pillow's, in less time.
+    resized = functional.interpolate(middle[None], (height, width), mode="bilinear", antialias=True)
+    return resized[0].contiguous()
+
+
+def to_bytes(image: Image.Image, mode: str) -> Tensor:
+    """Pixels of any kind as uint8 (H, W, C), C being 1 for mode L and 3 for mode RGB."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, of a range that is not known")
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    image = image if image.mode == mode else image.convert(mode)
+    return torch.from_numpy(np.array(image)).view(image.height, image.width, -1)
