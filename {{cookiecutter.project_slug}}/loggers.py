@@ -86,7 +86,7 @@ def _place(logger: Namespace, run: Path, ids: dict[str, str], step: int | None) 
         arguments.save_dir = str(run)
         arguments.name = arguments.get("name") or run.name
         # Lightning passes on a setting that wandb no longer has: as good as said.
-        term._printed_messages.add(WANDB_WARNING)
+        term._printed_messages.add(f"{term.WARN_STRING} {WANDB_WARNING}")
     elif kind == "MLFlowLogger":
         arguments.run_name = arguments.get("run_name") or run.name
         if not arguments.get("tracking_uri"):
@@ -124,6 +124,7 @@ def _drop_rows(path: Path, step: int) -> None:
 
 def log_settings(logger: Logger, settings: dict[str, Any]) -> None:
     """Logs all settings as hyperparameters; to TensorBoard beside the metric that is monitored."""
+    settings = _number_lists(settings)
     logger.log_hyperparams(settings)
     if isinstance(logger, TensorBoardLogger):
         from torch.utils.tensorboard.summary import hparams
@@ -131,3 +132,12 @@ def log_settings(logger: Logger, settings: dict[str, Any]) -> None:
         values = logger._sanitize_params(_flatten_dict(settings))
         for summary in hparams(values, {settings["best_checkpoint"]["monitor"]: 0.0}):
             logger.experiment._get_file_writer().add_summary(summary)
+
+
+def _number_lists(value: Any) -> Any:
+    """Makes a list of dictionaries a dictionary: loggers cut off long values, not many."""
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        return {str(key): _number_lists(item) for key, item in value.items()}
+    return value

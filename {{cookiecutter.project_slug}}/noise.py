@@ -1,7 +1,9 @@
-"""Messages of our libraries that tell nobody anything, each filtered as narrowly as can be."""
+"""What is not shown: messages that tell nobody anything, tracebacks of a user's mistake."""
 
 import logging
+import traceback
 import warnings
+from pathlib import Path
 
 FILTERS = (
     # lightning 2.6 calls a torch class that torch 2.14 renames.
@@ -29,3 +31,17 @@ def silence() -> None:
         warnings.filterwarnings("ignore", message=message, module=module.replace(".", r"\."))
     for name, message in LOG_FILTERS:
         logging.getLogger(name).addFilter(lambda r, text=message: text not in r.getMessage())
+
+
+def users_mistake(error: BaseException | None) -> BaseException | None:
+    """The error, or that which it wraps, which this project's own code has raised on purpose: its
+    message is a sentence for the user, and the traceback would only hide it."""
+    project = Path(__file__).parent
+    while error:
+        frames = traceback.extract_tb(error.__traceback__)
+        file = Path(frames[-1].filename)
+        own = file.is_relative_to(project) and "site-packages" not in file.parts
+        if own and (frames[-1].line or "").startswith("raise ") and isinstance(error, Exception):
+            return error
+        error = error.__cause__
+    return None
