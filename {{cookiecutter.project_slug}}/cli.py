@@ -15,15 +15,16 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     TQDMProgressBar,
 )
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from callbacks.pictures import Pictures
 from callbacks.predictions import Predictions
+from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from loggers import place_loggers
-from noise import silence
+from noise import silence, users_mistake
 from runs import AtomicCheckpointIO, CheckpointError, find_checkpoint, new_run, read_checkpoint
 from runs import run_of as run_folder_of
 
@@ -63,6 +64,18 @@ def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
 
 
 _typehints.discard_init_args_on_class_path_change = reset_on_swap
+
+
+class Instantiator(_InstantiatorFn):
+    """Records for the checkpoint only those facts that the network has an argument for."""
+
+    def __call__(
+        self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any
+    ) -> Any:
+        known = signature(type(kwargs["network"])).parameters if "network" in kwargs else {}
+        links = applied_instantiation_links.items()
+        links = {key: value for key, value in links if key.rpartition(".")[2] in known}
+        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
 
 
 class CLI(LightningCLI):
@@ -134,7 +147,7 @@ class CLI(LightningCLI):
         hparams = read_checkpoint(self.checkpoint).get("hyper_parameters", {})
         if "_class_path" in hparams:  # not in the checkpoints of fits from Python
             del hparams["_instantiator"]
-            network = hparams["network"].get("init_args", {})
+            network = hparams.get("network", {}).get("init_args", {})
             self.trained_on = {fact: network.pop(fact) for fact in FACTS if fact in network}
             model = {"class_path": hparams.pop("_class_path"), "init_args": hparams}
             config.model = None
@@ -149,12 +162,13 @@ class CLI(LightningCLI):
         self.settings = self._parser(self.subcommand).dump(config, skip_unset=False)
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
+        self.made: Path | None = None
         if self.checkpoint:
             run = run_folder_of(self.checkpoint)
         elif rank_zero_only.rank or trainer.fast_dev_run:
             run = self.root  # the other processes write nothing, and hear of the folder from this
         else:
-            run = new_run(self.root)
+            run = self.made = new_run(self.root)
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
@@ -168,16 +182,21 @@ class CLI(LightningCLI):
         if not trainer.logger:
             keys.remove("lr_monitor")
 
+    def _add_instantiators(self) -> None:
+        for key, kind in (("model", LightningModule), ("data", LightningDataModule)):
+            self.parser.add_instantiator(Instantiator(self, key), kind, subclasses=True)
+
     def instantiate_classes(self) -> None:
-        super().instantiate_classes()
-        # jsonargparse records a link also where the network has no such argument, and the
-        # checkpoint would not load: gan and autoencoder take no number of classes.
-        recorded = self.model.hparams.get("network", {}).get("init_args", {})
-        for fact in set(FACTS) - set(signature(type(self.model.network)).parameters):
-            recorded.pop(fact, None)
+        try:
+            super().instantiate_classes()
+        except Exception:
+            if self.made and not any(self.made.iterdir()):
+                self.made.rmdir()
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        self.trainer_defaults["callbacks"] = RunRecord(self.settings, bool(self.checkpoint))
+        record = RunRecord(self.settings, bool(self.checkpoint))
+        self.trainer_defaults["callbacks"] = [record, RandomState()]
         trainer = super().instantiate_trainer(**kwargs)
         if isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy):
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
@@ -197,10 +216,6 @@ def main() -> CLI:
     try:
         return CLI()
     except Exception as error:
-        # A mistake of the user's is told in a sentence; jsonargparse wraps it in errors of its own.
-        cause: BaseException | None = error
-        while cause and not isinstance(cause, CheckpointError):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        sys.exit(f"error: {cause}")
+        if cause := users_mistake(error):
+            sys.exit(f"error: {cause}")
+        raise
