@@ -1,0 +1,85 @@
+"""The READMEs say what is so: their commands run, their tables are those of the benchmarks."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from projects import SMALL, command, inside
+from templates import CHOICES, ROOT
+
+
+def blocks(readme: Path, language: str = "bash") -> list[str]:
+    text = readme.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(readme: Path) -> list[list[str]]:
+    lines = "\n".join(blocks(readme)).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+@pytest.mark.slow
+def test_the_commands_of_a_project_run(render, tmp_path):
+    """Each in turn, in one folder, as pasted; only the number of batches is cut."""
+    project = render(copy=True)
+    pytest.importorskip("optuna")
+    with inside(project, tmp_path):
+        ran = 0
+        for words in commands(project / "README.md"):
+            if words[:3] == ["python", "-m", "pip"]:
+                continue  # `make demo` installs a project
+            assert words[0] == "python", words
+            script, *options = words[1:]
+            if script == "train.py":
+                if not options or options[0].startswith("-"):
+                    options.insert(0, "fit")
+                if {"--help", "--print_config"} & set(options):
+                    with pytest.raises(SystemExit) as stop:
+                        command("train", *options)
+                    assert not stop.value.code
+                else:
+                    command("train", options[0], *SMALL, "--trainer.max_epochs=1", *options[1:])
+            else:
+                arguments = [sys.executable, str(project / script), *options]
+                if script != "export.py":
+                    arguments += [*SMALL, "--trainer.max_epochs=1"] if script == "crossval.py" else []
+                result = subprocess.run(arguments, capture_output=True, text=True)
+                assert result.returncode == 0, f"{words}: {result.stdout}{result.stderr}"
+            ran += 1
+        assert ran > 10
+
+
+@pytest.mark.parametrize("model", CHOICES["model"])
+@pytest.mark.parametrize("data", CHOICES["data"])
+def test_the_python_of_a_project_names_what_is_there(render, data, model):
+    project = render(data=data, model=model)
+    [block] = blocks(project / "README.md", "python")
+    with inside(project):
+        imports = "\n".join(line for line in block.splitlines() if line.startswith("from "))
+        exec(imports, {})
+
+
+def test_the_commands_of_the_template_exist():
+    """`make demo` and `make test` are what CI runs; here: every target and file that is named."""
+    text = (ROOT / "README.md").read_text("utf-8") + (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in set(re.findall(r"\bmake ([a-z-]+)", text)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for script in set(re.findall(r"benchmarks/\w+\.py", text)):
+        assert (ROOT / script).is_file(), script
+
+
+def test_the_answers_shown_are_those_of_the_template(render):
+    text = (ROOT / "README.md").read_text("utf-8")
+    for prompt, choices in CHOICES.items():
+        [row] = re.findall(rf"^\| `{prompt}`.*$", text, re.MULTILINE)
+        assert re.findall(r"`([^`]+)`", row) == [prompt, *choices]
+
+
+def test_the_example_of_answers_renders(render):
+    [example] = [words for words in commands(ROOT / "README.md") if "--no-input" in words]
+    answers = dict(word.split("=", 1) for word in example if "=" in word)
+    assert (render(**answers) / "train.py").is_file()
