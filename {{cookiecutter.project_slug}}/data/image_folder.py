@@ -136,7 +136,7 @@ def list_images(folders: dict[str, Path], class_names: list[str]) -> tuple[list[
             least = 1 + len(SPLITS) - len(folders) if split == "train" else 1
             if len(found) < least:
                 raise ValueError(
-                    f"{folder / class_name} has {len(found)} images: too few to split off val and test"
+                    f"{folder / class_name} has too few images ({len(found)}) to split off val or test."
                 )
             names += found
             labels += [label] * len(found)

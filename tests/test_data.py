@@ -1,0 +1,758 @@
+"""The data modules, as they lie in the template: on small files in each data set's own format."""
+
+import importlib
+import os
+import pickle
+import struct
+import urllib.error
+import warnings
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from fixtures import write_cifar10, write_images, write_mnist
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser
+from PIL import Image
+from projects import inside
+from templates import ROOT
+from torch.nn import functional
+
+SETS = ("digits", "mnist", "fashion_mnist", "cifar10", "image_folder")
+SHAPES = {"digits": (1, 8, 8), "cifar10": (3, 32, 32), "image_folder": (3, 16, 16)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def template_project():
+    with inside(ROOT / "{{cookiecutter.project_slug}}"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with a small data set of each kind; do not change it."""
+    root = tmp_path_factory.mktemp("data")
+    write_mnist(root)
+    write_mnist(root, data="fashion_mnist")
+    write_cifar10(root)
+    write_images(root / "images")
+    return root
+
+
+def module(name):
+    return importlib.import_module(f"data.{name}")
+
+
+def digits(**options):
+    return module("digits").Digits(**options)
+
+
+def folder(path, **options):
+    options = {"image_size": 16, "num_workers": 0} | options
+    return module("image_folder").ImageFolder(data_dir=str(path), **options)
+
+
+def make(name, files, **options):
+    if name == "digits":
+        return digits(**options)
+    if name == "image_folder":
+        return folder(files / "images", **options)
+    class_name = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}[name]
+    return getattr(module(name), class_name)(data_dir=str(files), **options)
+
+
+def ready(data, stage="fit"):
+    data.prepare_data()
+    data.setup(stage)
+    return data
+
+
+def trainer(**options):
+    quiet = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    return Trainer(accelerator="cpu", devices=1, **(quiet | options))
+
+
+class Recorder(LightningModule):
+    """A small network with dropout that remembers which batches it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.Dropout(), torch.nn.Linear(16, 10)
+        )
+        self.seen = []
+
+    def training_step(self, batch, batch_idx):
+        images, labels = batch
+        self.seen.append(images.sum().item())
+        return functional.cross_entropy(self.network(images), labels)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", functional.cross_entropy(self.network(batch[0]), batch[1]))
+
+    def test_step(self, batch, batch_idx):
+        self.seen.append(batch[0])
+
+    def predict_step(self, batch, batch_idx):
+        return batch
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters())
+
+
+# --- What every data set promises ---
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_facts_are_known_before_the_data_is_there(name, files, tmp_path):
+    data = make(name, files if name == "image_folder" else tmp_path)
+    assert data.image_shape == SHAPES.get(name, (1, 28, 28))
+    assert type(data.class_names) is list
+    assert data.num_classes == len(data.class_names) == (2 if name == "image_folder" else 10)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_loaders_give_bytes_and_labels_in_batches(name, files):
+    data = ready(make(name, files, batch_size=5))
+    loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
+    for loader in (*loaders, data.predict_dataloader()):
+        images, labels = next(iter(loader))
+        assert images.dtype == torch.uint8 and images.shape[1:] == data.image_shape
+        assert labels.dtype == torch.int64 and len(labels) == len(images) <= 5
+    image, label = data.splits["train"][0]
+    assert image.shape == data.image_shape and 0 <= label < data.num_classes
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_splits_share_no_image(name, files):
+    data = ready(make(name, files))
+    rows = [row for split in ("train", "val", "test") for row in data.splits[split].indices]
+    assert sorted(rows) == list(range(len(data.splits["train"].dataset)))
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
+def test_official_test_split_is_kept(name, files):
+    data = ready(make(name, files))
+    assert [len(data.splits[split]) for split in ("train", "val", "test")] == [90, 10, 40]
+    assert data.splits["test"].indices == list(range(100, 140))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_options_are_plain_for_the_command_line(name, files):
+    kind = type(make(name, files))
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(kind, "data")
+    options = ["batch_size=7", "num_workers=auto", "num_folds=5", "fold=2", "on_device=false"]
+    config = parser.parse_args([f"--data.{option}" for option in [*options, "augment=true"]]).data
+    assert (config.batch_size, config.num_workers, config.on_device) == (7, "auto", False)
+    help = parser.format_help()
+    assert "images in a batch" in help and ("--data.data_dir" in help) == (name != "digits")
+    with pytest.raises(Exception, match="num_workers"):
+        parser.parse_args(["--data.num_workers=many"])
+
+
+# --- Splits ---
+
+
+def labels_of(data, split):
+    return data.splits[split].dataset.labels[data.splits[split].indices]
+
+
+def test_splits_follow_from_the_seed_and_have_the_same_share_of_each_class():
+    first, same, other = (ready(digits(seed=seed)) for seed in (0, 0, 1))
+    assert first.splits["train"].indices == same.splits["train"].indices
+    assert set(first.splits["test"].indices) != set(other.splits["test"].indices)
+    shares = [labels_of(first, split).bincount() / 1797 for split in ("train", "val", "test")]
+    for share, expected in zip(shares, (0.72, 0.08, 0.2), strict=True):
+        assert share.sum().item() == pytest.approx(expected, abs=0.01)
+        assert share.max() - share.min() < 0.01
+
+
+def test_test_split_does_not_depend_on_what_is_kept_for_validation():
+    splits = [ready(digits(**o)).splits for o in ({}, {"val_fraction": 0.3}, {"num_folds": 3})]
+    assert splits[0]["test"].indices == splits[1]["test"].indices == splits[2]["test"].indices
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_folds_partition_what_is_not_test(name, files):
+    folds = [ready(make(name, files, num_folds=3, fold=fold)) for fold in range(3)]
+    vals = [set(data.splits["val"].indices) for data in folds]
+    pool = vals[0] | vals[1] | vals[2]
+    assert len(pool) == sum(map(len, vals)) and max(map(len, vals)) - min(map(len, vals)) <= 1
+    for data, val in zip(folds, vals, strict=True):
+        assert set(data.splits["train"].indices) == pool - val
+        assert not pool & set(data.splits["test"].indices)
+        counts = labels_of(data, "val").bincount(minlength=data.num_classes)
+        others = labels_of(folds[0], "val").bincount(minlength=data.num_classes)
+        assert (counts - others).abs().max() <= 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"num_folds": 3, "fold": 3}, {"num_folds": 1}, {"val_fraction": 1.0}]
+)
+def test_splits_that_make_no_sense_are_refused(options):
+    with pytest.raises(ValueError, match="num_folds must be 2 or more|must lie between 0 and 1"):
+        digits(**options)
+
+
+# --- Batches on the device ---
+
+
+class Batches(Callback):
+    def __init__(self):
+        self.train, self.val = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.train.append(batch[0])
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        self.val.append(batch[0])
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("32-true", torch.float32), ("64-true", torch.float64), ("bf16-true", torch.bfloat16)],
+)
+def test_images_reach_the_model_between_minus_one_and_one(precision, dtype):
+    batches = Batches()
+    fit = trainer(max_epochs=1, precision=precision, callbacks=batches)
+    fit.fit(Recorder(), digits())
+    for images in (*batches.train, *batches.val):
+        assert images.dtype == dtype and images.min() == -1 and images.max() == 1
+
+
+def test_augmentation_is_for_training_only():
+    def seen(augment):
+        seed_everything(0)
+        batches = Batches()
+        data = digits(augment=augment)
+        trainer(max_steps=2, callbacks=batches, num_sanity_val_steps=1).fit(Recorder(), data)
+        return batches
+
+    with_it, without = seen(True), seen(False)
+    assert not any(map(torch.equal, with_it.train, without.train))
+    assert all(map(torch.equal, with_it.val, without.val))
+
+
+def test_crop_and_flip_draw_for_each_image():
+    random_crop = module("augment").random_crop
+    image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
+    images = torch.cat([image, image + 100], dim=1).expand(400, -1, -1, -1)
+    padded = functional.pad(images[:1], [2] * 4)
+    possible = [
+        part.flip(-1) if flip else part
+        for top in range(5)
+        for left in range(5)
+        for part in [padded[0, :, top : top + 5, left : left + 5]]
+        for flip in (False, True)
+    ]
+    result = random_crop(images, 2, flip=True)
+    assert result.dtype == torch.uint8 and result.shape == images.shape
+    found = Counter(
+        next(i for i, part in enumerate(possible) if torch.equal(part, one)) for one in result
+    )
+    assert len(found) == 50  # every offset, mirrored or not
+    unflipped = random_crop(images, 2, flip=False)
+    assert all(any(torch.equal(part, one) for part in possible[::2]) for one in unflipped)
+
+
+def test_augmentation_waits_for_no_device():
+    data = ready(digits(augment=True))
+    data.trainer = trainer()
+    data.trainer.training = True
+    batch = next(iter(data.train_dataloader()))
+    with torch.profiler.profile() as profile:
+        data.on_after_batch_transfer(batch, 0)
+    calls = {event.key: event.count for event in profile.key_averages()}
+    assert "aten::gather" in calls
+    assert not {"aten::item", "aten::_local_scalar_dense", "aten::nonzero"} & set(calls)
+    assert sum(calls.values()) < 100  # none for each of the 128 images
+
+
+def test_images_that_do_not_fit_the_device_stay_in_main_memory(monkeypatch, caplog):
+    tensors = module("datasets").ImageTensors
+    images = tensors(torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(10))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
+    with caplog.at_level("INFO"):
+        images.move_to(torch.device("cuda", 0))
+    assert images.images.is_cpu and "stay in main memory" in caplog.text
+    images.move_to(torch.device("meta"))
+    assert images.images.is_meta and images.labels.is_meta
+
+
+# --- The order of the images, and going on with it ---
+
+
+def order(seed, epochs=2, **options):
+    seed_everything(seed)
+    model = Recorder()
+    trainer(max_epochs=epochs, limit_val_batches=0).fit(model, digits(**options))
+    return model.seen
+
+
+def test_order_follows_from_the_seed_and_differs_between_epochs():
+    first, same, other = order(0), order(0), order(1)
+    assert first == same and first != other
+    assert first[: len(first) // 2] != first[len(first) // 2 :]
+
+
+class RandomState(Callback):
+    def state_dict(self):
+        return {"torch": torch.get_rng_state()}
+
+    def load_state_dict(self, state_dict):
+        torch.set_rng_state(state_dict["torch"])
+
+
+def resumable_fit(folder, ckpt_path=None, num_workers="auto", **options):
+    """Weights and batches of a fit that saves after each step and each validation."""
+    seed_everything(0)
+    callbacks = [
+        RandomState(),
+        ModelCheckpoint(
+            folder, "step-{step}", every_n_train_steps=1, save_top_k=-1, save_on_exception=False
+        ),
+        ModelCheckpoint(folder, "epoch-{step}", monitor="val/loss", save_top_k=-1),
+    ]
+    data = digits(augment=True, batch_size=400, num_workers=num_workers)
+    model = Recorder()
+    options = {"max_epochs": 2, "enable_checkpointing": True} | options
+    trainer(callbacks=callbacks, **options).fit(model, data, ckpt_path=ckpt_path, weights_only=True)
+    return torch.cat([weights.flatten() for weights in model.parameters()]), model.seen
+
+
+@pytest.mark.parametrize("options", [{}, {"limit_train_batches": 2}, {"val_check_interval": 2}])
+def test_fit_continues_bit_for_bit_from_every_checkpoint(options, tmp_path):
+    weights, seen = resumable_fit(tmp_path / "all", **options)
+    paths = sorted((tmp_path / "all").glob("*.ckpt"), key=os.path.getmtime)
+    assert len(paths) >= len(seen) + 2
+    for path in paths:
+        again, rest = resumable_fit(tmp_path / "again", path, **options)
+        assert rest == seen[len(seen) - len(rest) :], path.name
+        assert torch.equal(again, weights), path.name
+
+
+def test_fit_continues_bit_for_bit_with_workers_and_with_another_number_of_them(tmp_path):
+    weights, seen = resumable_fit(tmp_path / "all", num_workers=1)
+    assert seen == resumable_fit(tmp_path / "none", num_workers=0)[1]
+    for name, workers in (("step-step=2", 1), ("step-step=3", 0), ("epoch-step=3", "auto")):
+        path = tmp_path / "all" / f"{name}.ckpt"
+        again, _ = resumable_fit(tmp_path / "again", path, num_workers=workers)
+        assert torch.equal(again, weights), name
+
+
+def test_last_incomplete_batch_is_dropped_in_training_only():
+    data = ready(digits(batch_size=100))
+    data.trainer = trainer()
+    assert [len(labels) for _, labels in data.train_dataloader()] == [100] * 12
+    assert sum(len(labels) for _, labels in data.val_dataloader()) == 149
+    data.batch_size = 5000  # more than there are
+    assert [len(labels) for _, labels in data.train_dataloader()] == [1284]
+
+
+def test_one_batch_can_be_overfitted():
+    batches = Batches()
+    trainer(max_epochs=3, overfit_batches=1, callbacks=batches).fit(Recorder(), digits())
+    assert all(torch.equal(images, batches.train[0]) for images in batches.train)
+
+
+# --- Several processes ---
+
+
+@pytest.mark.parametrize("images", [2, 5, 16, 17, 33, 41, 364])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_evaluation_sees_each_image_once_and_keeps_processes_in_step(images, processes):
+    if images < processes:
+        pytest.skip("fewer images than processes")
+    data = ready(digits(batch_size=4))
+    split = torch.utils.data.Subset(data.splits["test"].dataset, range(images))
+    seen, lengths = [], set()
+    for rank in range(processes):
+        world = {"num_replicas": processes, "rank": rank}
+        data.trainer = SimpleNamespace(
+            distributed_sampler_kwargs=world, strategy=trainer().strategy, num_devices=processes
+        )
+        batches = data.evaluation_dataloader(split).batch_sampler
+        batches = list(batches)
+        lengths.add(len(batches))
+        seen += [index for batch in batches for index in batch]
+    assert sorted(seen) == list(range(images)) and len(lengths) == 1
+
+
+def test_data_modules_travel_to_spawned_processes(files):
+    for name in SETS:
+        data = make(name, files, batch_size=4)
+        copy = ready(pickle.loads(pickle.dumps(data)))
+        assert next(iter(copy.train_dataloader()))[0].shape[1:] == data.image_shape
+
+
+# --- Checkpoints ---
+
+
+def test_checkpoint_knows_the_data_and_holds_primitives(files, tmp_path):
+    kind = module("mnist").MNIST
+    data = kind(data_dir=files, batch_size=4)  # a Path
+    model = Recorder()
+    model.network[1] = torch.nn.Linear(28 * 28, 16)
+    fit = trainer(max_steps=1)
+    fit.fit(model, data)
+    fit.save_checkpoint(tmp_path / "x.ckpt")
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert checkpoint["datamodule_hyper_parameters"]["data_dir"] == str(files)
+    assert checkpoint["MNIST"]["class_names"] == data.class_names
+    again = kind.load_from_checkpoint(tmp_path / "x.ckpt")
+    assert again.hparams == data.hparams
+
+
+@pytest.mark.parametrize("stage", ["fit", "test", "predict"])
+def test_data_that_does_not_fit_the_checkpoint_is_an_error_that_names_both(stage, tmp_path):
+    fit = trainer(max_steps=1)
+    fit.fit(Recorder(), digits())
+    fit.save_checkpoint(tmp_path / "x.ckpt")
+    other = digits()
+    other.class_names = ["even", "odd"]
+    with pytest.raises(ValueError, match="class_names") as error:
+        getattr(trainer(max_steps=2), stage)(Recorder(), other, ckpt_path=tmp_path / "x.ckpt")
+    assert "'9'" in str(error.value) and "'even', 'odd'" in str(error.value)
+
+
+# --- Without a Trainer, and without noise ---
+
+
+def test_data_modules_work_in_a_plain_loop():
+    data = ready(digits())
+    loader = data.train_dataloader()
+    first, second = (torch.cat([labels for _, labels in loader]) for _ in range(2))
+    assert len(first) == 1284 and not torch.equal(first, second)
+    images, _ = data.on_after_batch_transfer(next(iter(loader)), 0)
+    assert images.dtype == torch.float32 and images.max() == 1
+
+
+def test_data_causes_no_warning(monkeypatch):
+    connector = "lightning.pytorch.trainer.connectors.data_connector"
+    monkeypatch.setattr(f"{connector}.suggested_max_num_workers", lambda devices: 8)
+    with warnings.catch_warnings(record=True) as caught:
+        importlib.reload(module("images"))  # sets its filters inside of this block
+        model, data = Recorder(), digits(batch_size=64)
+        fit = trainer(max_epochs=1)
+        fit.fit(model, data)
+        fit.predict(model, data)
+    messages = [str(warning.message) for warning in caught]
+    assert not [text for text in messages if "treespec" not in text]
+
+
+# --- Sets that torchvision downloads ---
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "file"),
+    [
+        ("mnist", "MNIST/raw", "t10k-labels-idx1-ubyte"),
+        ("fashion_mnist", "FashionMNIST/raw", "train-images-idx3-ubyte"),
+        ("cifar10", "cifar-10-batches-py", "data_batch_3"),
+    ],
+)
+def test_downloaded_sets(name, place, file, tmp_path, no_network):
+    # Nothing there, and no network: where to put what.
+    with pytest.raises(FileNotFoundError, match="cannot be downloaded") as error:
+        make(name, tmp_path).prepare_data()
+    assert str(tmp_path / place) in str(error.value) and file in str(error.value)
+    assert "\n" not in str(error.value)
+    # All files there: no network is needed.
+    new = tmp_path / "new"
+    write_cifar10(new) if name == "cifar10" else write_mnist(new, data=name)
+    ready(make(name, new))
+    # A damaged file is named.
+    path = new / place / file
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match="is damaged") as error:
+        ready(make(name, new))
+    assert str(path) in str(error.value)
+    # A missing one is asked for.
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="Put these files there"):
+        make(name, new).prepare_data()
+
+
+def test_files_of_another_data_set_are_refused(tmp_path):
+    write_mnist(tmp_path)
+    path = tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    path.write_bytes(struct.pack(">4BI", 0, 0, 8, 1, 100) + bytes(range(100)))
+    with pytest.raises(ValueError, match="100 labels up to 99; MNIST has 10 classes"):
+        ready(make("mnist", tmp_path))
+
+
+# --- Folders of images ---
+
+
+def test_image_folder_with_splits(tmp_path):
+    for split, count in (("train", 10), ("val", 4), ("test", 3)):
+        write_images(tmp_path / split, count=count)
+    data = ready(folder(tmp_path))
+    assert [len(data.splits[split]) for split in ("train", "val", "test")] == [20, 8, 6]
+    assert data.class_names == ["cat", "dog"]
+    assert data.predict_names == [
+        str(tmp_path / "test" / name / f"{i:05}.jpg") for name in ("cat", "dog") for i in range(3)
+    ]
+    assert set(labels_of(data, "train")[:8].tolist()) == {0, 1}  # not class after class
+    assert {len(ready(folder(tmp_path, num_folds=2)).splits["val"])} == {14}  # train and val
+
+
+def test_image_folder_splits_what_is_missing(tmp_path):
+    write_images(tmp_path / "train", count=10)
+    write_images(tmp_path / "test", count=3)
+    data = ready(folder(tmp_path, val_fraction=0.2))
+    assert [len(data.splits[split]) for split in ("train", "val", "test")] == [16, 4, 6]
+
+
+def test_image_folder_ignores_what_is_no_image_and_looks_into_folders(tmp_path):
+    write_images(tmp_path, count=5)
+    photo = (tmp_path / "cat" / "00000.jpg").read_bytes()
+    for name in (".DS_Store", "Thumbs.db", "notes.txt", "._00001.jpg"):
+        (tmp_path / "cat" / name).write_bytes(b"x")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "cat" / "more").mkdir()
+    (tmp_path / "cat" / "more" / "UPPER.JPEG").write_bytes(photo)
+    data = ready(folder(tmp_path))
+    assert data.class_names == ["cat", "dog"]
+    names = data.splits["train"].dataset.names
+    assert len(names) == 11 and str(tmp_path / "cat" / "more" / "UPPER.JPEG") in names
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        ([], "There is no folder .*Put images in"),
+        (["."], "has no folders of classes"),
+        (["photo.jpg"], "has no folders of classes"),
+        (["cat/a.jpg", "cat/b.jpg", "cat/c.jpg", "dog/"], "There are no images in .*dog"),
+        (["cat/a.jpg", "dog/a.jpg"], "cat has too few images \\(1\\)"),
+        (["Cat/a.jpg", "cat/a.jpg"], "differ in case only"),
+        (["train/cat/a.jpg", "train/dog/a.jpg", "val/cat/a.jpg"], "same classes.*dog"),
+        (["train/cat/a.jpg", "test/cat/a.jpg", "test/cow/a.jpg"], "same classes.*cow"),
+        (["train/cat/a.jpg", "valid/cat/a.jpg"], "not named .*valid"),
+    ],
+)
+def test_image_folder_says_what_is_wrong_with_the_folders(paths, message, tmp_path):
+    for path in paths:
+        target = tmp_path / "images" / path
+        (target.parent if target.suffix else target).mkdir(parents=True, exist_ok=True)
+        if target.suffix:
+            Image.new("RGB", (20, 20)).save(target)
+    with pytest.raises((FileNotFoundError, ValueError), match=message) as error:
+        ready(folder(tmp_path / "images"))
+    assert str(tmp_path / "images") in str(error.value)
+
+
+def read(path, shape=(3, 8, 8)):
+    return module("datasets").read_image(str(path), shape)
+
+
+def test_images_of_every_kind_can_be_read(tmp_path):
+    shades = np.full((8, 8), 100, np.uint8)
+    grey = Image.fromarray(shades)
+    kinds = {
+        "grey.png": grey,
+        "bits.png": grey.convert("1"),
+        "rgb.webp": grey.convert("RGB"),
+        "palette.png": grey.convert("P"),
+        "cmyk.jpg": grey.convert("RGB").convert("CMYK"),
+        "16bit.png": Image.fromarray(shades.astype(np.uint16) * 257),
+        "16bit.tif": Image.fromarray(shades.astype(np.uint16) * 257),
+        "alpha.png": grey.convert("RGBA"),
+        "bmp.BMP": grey,
+    }
+    for name, image in kinds.items():
+        image.save(tmp_path / name)
+        pixels = read(tmp_path / name)
+        assert pixels.shape == (3, 8, 8) and pixels.dtype == torch.uint8
+        if name != "bits.png":
+            assert (pixels.float() - 100).abs().max() <= 3, name
+        assert read(tmp_path / name, (1, 8, 8)).shape == (1, 8, 8)
+
+
+def test_what_is_transparent_becomes_white_and_of_frames_the_first_counts(tmp_path):
+    clear = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    palette = Image.new("P", (8, 8), 0)
+    palette.save(tmp_path / "palette.png", transparency=0)
+    frames = [Image.new("L", (8, 8), shade) for shade in (0, 255)]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert read(tmp_path / "clear.png").min() == read(tmp_path / "palette.png").min() == 255
+    assert read(tmp_path / "moving.gif").max() == 0
+
+
+def test_images_are_turned_resized_and_cropped_at_the_centre(tmp_path):
+    pixels = np.zeros((64, 128, 3), np.uint8)
+    pixels[:, 64:] = 255  # the right half is white
+    image = Image.fromarray(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees: right becomes bottom
+    for options in ({}, {"exif": exif}):
+        image.save(tmp_path / "image.jpg", quality=95, **options)
+        result = read(tmp_path / "image.jpg").float()
+        result = result.transpose(1, 2) if options else result
+        assert result[..., :4].max() < 10 and result[..., 4:].min() > 245
+
+
+def test_large_jpegs_are_read_small_and_alike(tmp_path):
+    write_images(tmp_path, ("cat",), count=1, size=256)
+    path = tmp_path / "cat" / "00000.jpg"
+    expected = Image.open(path).resize((32, 32), Image.Resampling.BOX)
+    difference = read(path, (3, 32, 32)).permute(1, 2, 0).numpy() - np.asarray(expected, int)
+    assert np.abs(difference).mean() < 2
+
+
+def broken(folder):
+    """Adds three files that cannot be read to the class of dogs."""
+    whole = (folder / "dog" / "00000.jpg").read_bytes()
+    (folder / "dog" / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "dog" / "text.png").write_text("no image")
+    Image.fromarray(np.ones((8, 8), np.float32)).save(folder / "dog" / "float.tif")
+
+
+@pytest.mark.parametrize("name", ["truncated.jpg", "text.png", "float.tif"])
+def test_an_unreadable_image_is_named(name, tmp_path):
+    write_images(tmp_path)
+    broken(tmp_path)
+    with pytest.raises(ValueError, match="cannot be read as an image") as error:
+        read(tmp_path / "dog" / name)
+    assert str(tmp_path / "dog" / name) in str(error.value)
+
+
+def everything(data):
+    loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
+    return torch.cat([images for loader in loaders for images, _ in loader])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_images_stop_the_training_or_are_skipped_and_counted(workers, tmp_path):
+    write_images(tmp_path, count=6)
+    broken(tmp_path)
+    with pytest.raises(ValueError, match=r"dog.*cannot be read as an image"):
+        everything(ready(folder(tmp_path, num_workers=workers)))
+    with pytest.raises(ValueError, match="3 of 15 images cannot be read.*skip_unreadable"):
+        ready(folder(tmp_path, cache=True, num_workers=workers))
+    for cache in (False, True):
+        with pytest.warns(UserWarning, match="Left out 3 of 15 images"):
+            data = ready(folder(tmp_path, skip_unreadable=True, cache=cache, num_workers=workers))
+        assert len(everything(data)) == 12
+        assert not [name for name in data.predict_names if "truncated" in name]
+
+
+def cache_files(folder):
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_cache_is_built_once_and_anew_when_files_change(tmp_path, monkeypatch):
+    write_images(tmp_path, count=6)
+    plain = everything(ready(folder(tmp_path)))
+    assert torch.equal(everything(ready(folder(tmp_path, cache=True))), plain)
+    before = cache_files(tmp_path)
+    assert len(before) == 2
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data.datasets.read_image", None)  # not called again
+        data = ready(folder(tmp_path, cache=True))
+        assert torch.equal(everything(data), plain)
+        assert data.predict_names[0].startswith(str(tmp_path))
+
+    Image.new("RGB", (30, 30), "red").save(tmp_path / "cat" / "00000.jpg")  # changed
+    changed = everything(ready(folder(tmp_path, cache=True)))
+    assert not torch.equal(changed, plain)
+    Image.new("RGB", (30, 30), "red").save(tmp_path / "cat" / "new.jpg")  # added
+    assert len(everything(ready(folder(tmp_path, cache=True)))) == 13
+    assert len(cache_files(tmp_path)) == 2 and cache_files(tmp_path) != before  # old ones go
+    ready(folder(tmp_path, cache=True, image_size=8))  # another size has a cache of its own
+    assert len(cache_files(tmp_path)) == 4
+
+
+def test_cache_that_was_not_finished_leaves_nothing(tmp_path, monkeypatch):
+    write_images(tmp_path, count=6)
+    calls = []
+
+    def stop(path, shape):
+        calls.append(path)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return torch.zeros(shape, dtype=torch.uint8)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data.datasets.read_image", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ready(folder(tmp_path, cache=True))
+    assert cache_files(tmp_path) == []
+
+
+def build_cache(path):
+    """In a process of its own."""
+    with inside(ROOT / "{{cookiecutter.project_slug}}"):
+        return int(everything(ready(folder(path, cache=True))).sum())
+
+
+def test_cache_can_be_built_by_several_processes_at_once(tmp_path):
+    write_images(tmp_path, count=20)
+    expected = int(everything(ready(folder(tmp_path))).sum())
+    with torch.multiprocessing.get_context("fork").Pool(3) as pool:
+        assert pool.map(build_cache, [tmp_path] * 3) == [expected] * 3
+    assert len(cache_files(tmp_path)) == 2
+
+
+# --- Images to predict ---
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_predict_dir_gives_all_images_in_order(name, files, tmp_path):
+    photos = write_images(tmp_path / "new", ("b", "a"), count=3)
+    data = make(name, files, predict_dir=str(photos), batch_size=4)
+    batches = trainer().predict(Recorder(), data)
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    assert images.shape == (6, *data.image_shape) and images.min() >= -1 and images.max() <= 1
+    assert labels.tolist() == [-1] * 6
+    assert data.predict_names == [
+        str(photos / name / f"{i:05}.jpg") for name in ("a", "b") for i in range(3)
+    ]
+    expected = read(data.predict_names[4], data.image_shape)
+    assert torch.equal(images[4], expected / 127.5 - 1)
+
+
+def test_predict_gives_the_test_split_by_default():
+    data = digits()
+    batches = trainer().predict(Recorder(), data)
+    assert torch.cat([labels for _, labels in batches]).equal(labels_of(data, "test"))
+    assert data.predict_names == [str(i) for i in range(len(data.splits["test"]))]
+
+
+def test_predict_dir_needs_no_training_images(tmp_path, no_network):
+    photos = write_images(tmp_path / "new", count=2)
+    for name in ("mnist", "cifar10"):
+        data = make(name, tmp_path / "nothing", predict_dir=str(photos))
+        assert sum(len(b[1]) for b in trainer().predict(Recorder(), data)) == 4
+    data = folder(tmp_path / "nothing", predict_dir=str(photos), skip_unreadable=True)
+    data.load_state_dict({"class_names": ["x", "y"], "image_shape": [3, 16, 16], "num_workers": 0})
+    assert data.class_names == ["x", "y"] and data.num_classes == 2
+    broken(tmp_path / "new")
+    with pytest.warns(UserWarning, match="Left out 3 of 7"):
+        trainer().predict(Recorder(), data)
+    assert len(data.predict_names) == 4
+
+
+@pytest.mark.parametrize("name", ["digits", "image_folder"])
+def test_predict_dir_without_images_is_refused(name, files, tmp_path):
+    with pytest.raises(FileNotFoundError, match="There are no images in"):
+        make(name, files, predict_dir=str(tmp_path)).setup("predict")
+    with pytest.raises(FileNotFoundError, match="There is no folder"):
+        make(name, files, predict_dir=str(tmp_path / "none")).setup("predict")
