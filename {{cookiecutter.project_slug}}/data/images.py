@@ -67,7 +67,7 @@ class ImageData(LightningDataModule):
                 "num_folds must be 2 or more, and fold from 0 to num_folds - 1."
             )
         self.save_hyperparameters()
-        # A checkpoint holds no paths.
+        # A checkpoint holds plain values only.
         self.hparams.update({k: str(v) for k, v in self.hparams.items() if isinstance(v, Path)})
         self.batch_size = batch_size
         self.splits: dict[str, Any] = {}  # Subsets of ImageTensors or ImageFiles
@@ -102,9 +102,7 @@ class ImageData(LightningDataModule):
             self.splits["predict"] = Subset(files, range(len(names)))
         elif "train" not in self.splits:
             dataset, rows = self.load()
-            keys = ("val_fraction", "num_folds", "fold", "seed")
-            options = {key: self.hparams[key] for key in keys}
-            rows = complete_splits(rows, dataset.labels, self.test_fraction, **options)
+            rows = complete_splits(rows, dataset.labels, self.test_fraction, self.hparams)
             if isinstance(dataset, ImageTensors) and self.wants_on_device():
                 dataset.move_to(self.device)
             self.splits = {name: Subset(dataset, rows[name].tolist()) for name in rows}
@@ -152,9 +150,7 @@ class ImageData(LightningDataModule):
             return self.hparams.num_workers
         if isinstance(dataset, ImageTensors):
             return 0
-        return min(
-            8, 1 + suggested_max_num_workers(self.trainer.num_devices if self.trainer else 1)
-        )
+        return min(8, 1 + suggested_max_num_workers(getattr(self.trainer, "num_devices", 1)))
 
     def loader_options(self, split: Any) -> dict[str, Any]:
         workers = self.workers(split.dataset)

@@ -1,5 +1,7 @@
 """Splits and folds with the same share of every class: a function of the labels and a seed."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,24 +36,19 @@ def split_fold(
     return rows[~taken], rows[taken]
 
 
-def complete_splits(
-    rows: Rows,
-    labels: Tensor,
-    test_fraction: float,
-    val_fraction: float,
-    num_folds: int | None,
-    fold: int,
-    seed: int,
-) -> Rows:
-    """The splits that the data set comes with, if any, and those that it lacks."""
+def complete_splits(rows: Rows, labels: Tensor, test_fraction: float, hparams: Any) -> Rows:
+    """The splits that the data set comes with, if any, and those that it lacks.
+
+    `hparams` has the data module's val_fraction, num_folds, fold and seed.
+    """
     train, val = rows.get("train", torch.arange(len(labels))), rows.get("val")
-    test = rows.get("test")
+    test, seed = rows.get("test"), hparams.seed
     if test is None:
         train, test = split_off(train, labels, test_fraction, seed)
-    if num_folds is not None:
+    if hparams.num_folds is not None:
         pool = train if val is None else torch.cat([train, val])
-        train, val = split_fold(pool, labels, num_folds, fold, seed)
+        train, val = split_fold(pool, labels, hparams.num_folds, hparams.fold, seed)
     elif val is None:
-        train, val = split_off(train, labels, val_fraction, seed)
+        train, val = split_off(train, labels, hparams.val_fraction, seed)
     # Shuffled once, so that already the first batch has all classes; test stays in order.
     return {"train": shuffle(train, seed), "val": shuffle(val, seed), "test": test.sort().values}
