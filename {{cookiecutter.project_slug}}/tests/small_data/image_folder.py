@@ -10,7 +10,7 @@ def write(folder: Path) -> list[str]:
     random = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (folder / name).mkdir()
-        for i in range(30):
+        for i in range(50):
             pixels = random.integers(0, 256, (40, 48, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i:02}.jpg")
     return [f"--data.data_dir={folder}", "--data.image_size=32"]
