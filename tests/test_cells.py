@@ -32,8 +32,10 @@ def test_renders_clean(render, data, model):
     for path in project.rglob("*"):
         if path.is_file() and path.suffix != ".pyc":
             text = path.read_text(encoding="utf-8")
-            assert not re.search(r"\{\{(?!\s*\$)|\{%|cookiecutter\.|\}\}(?!\})", text.replace("${{", "")
-                                 if path.suffix == ".yml" else text), path
+            assert not re.search(
+                r"\{\{(?!\s*\$)|\{%|cookiecutter\.|\}\}(?!\})",
+                text.replace("${{", "") if path.suffix == ".yml" else text,
+            ), path
     for path in project.rglob("*.yaml"):
         yaml.safe_load(path.read_text(encoding="utf-8"))
     ruff = [sys.executable, "-m", "ruff"]
@@ -84,7 +86,9 @@ def test_the_projects_own_tests_pass(render, data, model):
 @pytest.mark.parametrize(("data", "model"), [*FAST, ("digits", "autoencoder")], ids="-".join)
 def test_type_checks(render, tmp_path, data, model):
     mypy = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), "."]
-    result = subprocess.run(mypy, cwd=render(data=data, model=model), capture_output=True, text=True)
+    result = subprocess.run(
+        mypy, cwd=render(data=data, model=model), capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stdout
 
 
