@@ -1,0 +1,204 @@
+"""Exported files give what the checkpoint gives, without the project and, as ONNX, without torch."""
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed.checkpoint
+from projects import SMALL, command, inside
+from templates import CHOICES
+
+CELLS = list(itertools.product(CHOICES["model"], ["onnx", "pt2", "torchscript"]))
+# Each kind of system and each format once: what a maintainer runs on every save.
+FAST = [("cnn", "onnx"), ("autoencoder", "pt2"), ("gan", "torchscript")]
+# What a server does that has never heard of PyTorch or of the project.
+SERVER = """
+import json, sys
+for name in ("torch", "lightning", "models", "data", "export"):
+    sys.modules[name] = None  # importing it fails
+import numpy, onnxruntime
+session = onnxruntime.InferenceSession("model.onnx")
+[images] = session.get_inputs()
+probabilities = session.run(None, {images.name: numpy.load("images.npy")})[0]
+numpy.save("probabilities.npy", probabilities)
+print(json.dumps(session.get_modelmeta().custom_metadata_map))
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(render, tmp_path_factory):
+    """`trained("vit")` is a project of this model and a folder with a small run of it."""
+    made = {}
+
+    def trained(model: str) -> tuple[Path, Path]:
+        if model not in made:
+            project, folder = render(model=model), tmp_path_factory.mktemp(model)
+            with inside(project, folder):
+                command("train", "fit", *SMALL, "--trainer.max_epochs=1")
+            made[model] = project, folder
+        return made[model]
+
+    return trained
+
+
+def expected(inputs: torch.Tensor) -> list[torch.Tensor]:
+    """What the system of the checkpoint gives, by way of its own code."""
+    from runs import read_checkpoint
+
+    path = "logs/version_0/checkpoints/best.ckpt"
+    name = read_checkpoint(Path(path))["hyper_parameters"]["_class_path"].rpartition(".")[2]
+    module = __import__(f"models.{name.lower()}", fromlist=[name])
+    system = getattr(module, name).load_from_checkpoint(path).eval()
+    with torch.no_grad():
+        if name == "GAN":
+            return [system(inputs)]
+        images = inputs.float() / 127.5 - 1
+        if name == "Autoencoder":
+            return [system(images), system.predict_step((images, None), 0)["embedding"]]
+        return [system.predict_step((images, None), 0)["probability"]]
+
+
+def inputs_of(model: str, batch: int) -> torch.Tensor:
+    if model == "gan":
+        return torch.randn(batch, 64)
+    return torch.randint(256, (batch, 1, 8, 8), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [pytest.param(*c, marks=[] if c in FAST else pytest.mark.slow, id="-".join(c)) for c in CELLS],
+)
+def test_gives_what_the_checkpoint_gives(trained, capfd, recwarn, model, kind):
+    project, folder = trained(model)
+    with inside(project, folder):
+        capfd.readouterr()
+        recwarn.clear()
+        command("export", "best", "--format", kind)
+        output = capfd.readouterr()
+        assert "max abs difference" in output.out
+        assert ("deprecated" in output.out) == (kind == "torchscript")
+        assert not output.err
+        assert not recwarn.list
+        [path] = Path("logs/version_0").glob(f"model.{kind}")
+        for batch in (2, 7):  # none that the export itself has tried
+            inputs = inputs_of(model, batch)
+            outputs, metadata = read(path, inputs)
+            for found, right in zip(outputs, expected(inputs), strict=True):
+                torch.testing.assert_close(found, right, atol=1e-4, rtol=0)
+        assert json.loads(metadata["class_names"]) == list("0123456789")
+        assert json.loads(metadata["image_shape"]) == [1, 8, 8]
+
+
+def read(path: Path, inputs: torch.Tensor) -> tuple[list[torch.Tensor], dict[str, str]]:
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path))
+        outputs = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
+        metadata = session.get_modelmeta().custom_metadata_map
+        return [torch.from_numpy(output) for output in outputs], metadata
+    metadata = {"class_names": "", "image_shape": ""}
+    if path.suffix == ".pt2":
+        module = torch.export.load(path, extra_files=metadata).module()
+    else:
+        module = torch.jit.load(path, _extra_files=metadata)
+    return list(module(inputs).values()), metadata
+
+
+def test_onnx_runs_without_torch_and_project(trained, tmp_path):
+    project, folder = trained("cnn")
+    images = inputs_of("cnn", 5)
+    with inside(project, folder):
+        command("export", "logs/version_0", "--output", str(tmp_path / "model.onnx"))
+        [right] = expected(images)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    np.save(tmp_path / "images.npy", images.numpy())
+    result = subprocess.run(
+        [sys.executable, "-I", "-c", SERVER],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(json.loads(result.stdout)["class_names"]) == list("0123456789")
+    found = np.load(tmp_path / "probabilities.npy")
+    np.testing.assert_allclose(found, right.numpy(), atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_a_sharded_checkpoint_is_exported(trained, tmp_path, recwarn):
+    project, folder = trained("cnn")
+    plain = torch.load(folder / "logs/version_0/checkpoints/best.ckpt")
+    sharded = tmp_path / "sharded.ckpt"
+    torch.distributed.checkpoint.save(
+        {"state_dict": plain.pop("state_dict")}, checkpoint_id=sharded, no_dist=True
+    )
+    torch.save(plain, sharded / "meta.pt")
+    with inside(project, folder):
+        recwarn.clear()
+        command("export", str(sharded), "--format=pt2", "--output=sharded.pt2")
+        assert not recwarn.list
+        inputs = inputs_of("cnn", 4)
+        [found], _ = read(Path("sharded.pt2"), inputs)
+        torch.testing.assert_close(found, expected(inputs)[0], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("wrong", [1e-3, float("nan")])
+def test_a_file_that_differs_is_removed(trained, monkeypatch, tmp_path, wrong):
+    project, folder = trained("cnn")
+    with inside(project, folder):
+        import export
+
+        run = export.run
+        monkeypatch.setattr(export, "run", lambda *a: [x + wrong for x in run(*a)])
+        with pytest.raises(SystemExit, match=r"^error: The pt2 file differs from .* by (1\.0|nan)"):
+            command("export", "best", "--format=pt2", f"--output={tmp_path / 'm.pt2'}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_export_keeps_the_file_that_was_there(trained, monkeypatch, tmp_path):
+    project, folder = trained("cnn")
+    path = tmp_path / "model.onnx"
+    path.write_text("of yesterday")
+    with inside(project, folder):
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
+        with pytest.raises(SystemExit, match="pip install onnx onnxscript onnxruntime"):
+            command("export", "best", f"--output={path}")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["of yesterday"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_missing_packages_are_a_sentence(trained, package):
+    project, folder = trained("cnn")
+    code = f"import sys; sys.modules['{package}'] = None; sys.path.insert(0, r'{project}')\n"
+    code += "sys.argv = ['export.py', 'best', '--output=x.onnx']; import export; export.main()"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.strip().endswith("pip install onnx onnxscript onnxruntime")
+    assert "\n" not in result.stderr.strip()
+    assert not (folder / "x.onnx").exists()
+
+
+def test_no_checkpoint_is_a_sentence(trained, tmp_path):
+    project, _ = trained("cnn")
+    with inside(project, tmp_path), pytest.raises(SystemExit, match="no checkpoint there"):
+        command("export", "best")
+
+
+def test_a_checkpoint_of_a_fit_from_python_is_a_sentence(trained, tmp_path):
+    project, folder = trained("cnn")
+    checkpoint = torch.load(folder / "logs/version_0/checkpoints/best.ckpt")
+    del checkpoint["hyper_parameters"]["_class_path"]
+    torch.save(checkpoint, tmp_path / "python.ckpt")
+    with inside(project, tmp_path), pytest.raises(SystemExit, match="from a fit in Python"):
+        command("export", "python.ckpt")
