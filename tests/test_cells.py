@@ -117,7 +117,7 @@ def test_every_choice_is_rendered(render, prompt):
         answers = {prompt: choice, **companions.get(choice, {})}
         if prompt == "strategy" and choice != "auto":
             answers |= gpu
-        if prompt == "precision" and choice in ("16-mixed", "16-true", "bf16-mixed", "bf16-true"):
+        if prompt == "precision" and choice != "auto":
             answers |= gpu
         project = render(**answers)
         assert (project / "configs" / "trainer.yaml").is_file()
