@@ -165,7 +165,7 @@ PRECISIONS = {
     "32-true": "float32 throughout",
     "16-mixed": "float16 where it is safe, with a loss scaler",
     "bf16-mixed": "bfloat16 where it is safe; for GPUs since 2020 (before: {older})",
-    "16-true": "float16 throughout; an optimizer's eps below 6e-8 becomes 0 (AdamW: set 1e-4)",
+    "16-true": "float16 throughout",
     "bf16-true": "bfloat16 throughout",
     "64-true": "float64 throughout",
 }
@@ -227,6 +227,16 @@ trainer:
 # float32 products on tensor cores: highest (float32), high (TensorFloat32) or medium (bfloat16).
 float32_matmul_precision: high
 """
+    if precision == "16-true":
+        lines += """\
+
+# The optimizer's usual eps of 1e-8 is 0 in float16, and it would divide by it.
+model:
+  init_args:
+    optimizer:
+      init_args:
+        eps: 1.0e-4
+"""
     return lines
 
 
@@ -285,7 +295,8 @@ def write_hardware_and_dependencies(project: Path, answers: dict[str, str]) -> N
     text = pyproject.read_text(encoding="utf-8")
     empty = "dependencies = []\n"
     if text.count(empty) != 1:
-        if (project / BACKUP).exists():
+        before = project / BACKUP / "files" / "pyproject.toml"
+        if before.is_file() and before.read_text(encoding="utf-8") == text:
             return  # `cookiecutter -f -s`: the files that were there stay as they were
         raise ValueError(f"the template's pyproject.toml has no line {empty.strip()!r}")
     packages = "".join(f'    "{package}",\n' for package in dependencies(answers))

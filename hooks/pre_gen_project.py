@@ -90,7 +90,7 @@ WINDOWS_NAMES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
 # fmt: off
 PROJECT_NAMES = (
     "callbacks", "cli", "configs", "consolidate", "crossval", "data", "datasets", "export",
-    "launch", "logs", "models", "parallel", "runs", "sweep", "tests", "train",
+    "launch", "loggers", "logs", "models", "noise", "parallel", "runs", "sweep", "tests", "train",
 )
 # Names under which the dependencies are installed or imported.
 DEPENDENCY_NAMES = (
@@ -102,6 +102,7 @@ DEPENDENCY_NAMES = (
     "torchvision", "typing-extensions", "uv", "wandb", "wheel", "yaml",
 )
 # fmt: on
+STANDARD_LIBRARY = {"test"} | {name.lower() for name in getattr(sys, "stdlib_module_names", ())}
 
 
 class Problem(NamedTuple):
@@ -154,12 +155,9 @@ def slug_reason(slug: str) -> str | None:
         return "a module of the project has this name"
     if name in DEPENDENCY_NAMES:
         return "a package that the project needs has this name"
-    if name.replace("-", "_") in {module.lower() for module in STDLIB}:
+    if name.replace("-", "_") in STANDARD_LIBRARY:
         return "a module of Python's standard library has this name"
     return None
-
-
-STDLIB = getattr(sys, "stdlib_module_names", frozenset())  # since Python 3.10
 
 
 def slug_problem(slug: str) -> Problem | None:
@@ -168,7 +166,7 @@ def slug_problem(slug: str) -> Problem | None:
         return None
     fix = re.sub(r"[^A-Za-z0-9._-]+", "-", slug).strip("._-")[:LONGEST_SLUG].strip("._-")
     if slug_reason(fix):
-        fix = f"{fix}-project" if fix else DEFAULTS["project_slug"]
+        fix = f"my-{fix}" if fix else DEFAULTS["project_slug"]
     allowed = (
         f"1 to {LONGEST_SLUG} ASCII letters, digits, '-', '_' or '.', the first and the last a letter"
         " or digit, and no name that Windows, Python or a dependency uses"
@@ -510,12 +508,12 @@ def problems(answers: dict[str, Any]) -> list[Problem]:
 def fixed(answers: dict[str, Any]) -> dict[str, str]:
     """The answers with every suggested fix applied: they pass the rules."""
     answers = {prompt: answers.get(prompt) for prompt in PROMPTS}
-    while True:
-        found = problems(answers)
-        if not found:
-            return answers
+    found = problems(answers)
+    while found:
         for problem in found:
             answers.update(problem.fix)
+        found = problems(answers)
+    return answers
 
 
 def quoted(words: list[str]) -> str:

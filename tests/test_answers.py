@@ -1,0 +1,608 @@
+"""The prompts, what is refused and why, answers that try to break out, and hooks that fail."""
+
+import ast
+import json
+import shlex
+import shutil
+import string
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from cookiecutter.exceptions import FailedHookException
+from cookiecutter.main import cookiecutter
+from templates import CHOICES, DEFAULTS, PROMPTS, ROOT, render_template
+
+PROJECT = ROOT / "{{cookiecutter.project_slug}}"
+
+
+@pytest.fixture(scope="module")
+def pre_gen(hook):
+    return hook("pre_gen_project")
+
+
+@pytest.fixture(scope="module")
+def post_gen(hook):
+    return hook("post_gen_project")
+
+
+def answers(**changes):
+    return {**DEFAULTS, "description": "", **changes}
+
+
+def refused(pre_gen, **changes):
+    """The prompts that are refused for these answers."""
+    return [problem.prompt for problem in pre_gen.problems(answers(**changes))]
+
+
+# --- Prompts --------------------------------------------------------------------------------------
+
+
+def test_prompts_are_the_public_api():
+    names = "project_name project_slug description author license data model accelerator devices"
+    assert " ".join(PROMPTS) == f"{names} num_nodes strategy precision logger"
+
+
+def test_hooks_know_the_choices(pre_gen):
+    assert {name: sorted(values) for name, values in pre_gen.CHOICES.items()} == {
+        name: sorted(values) for name, values in CHOICES.items()
+    }
+    assert list(PROMPTS) == list(pre_gen.PROMPTS)
+    assert all(pre_gen.CHOICES[name][0] == CHOICES[name][0] for name in CHOICES)
+
+
+def test_every_prompt_and_choice_has_a_label():
+    labels = json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))["__prompts__"]
+    assert list(labels) == list(PROMPTS)
+    for name, values in CHOICES.items():
+        assert [*labels[name]] == ["__prompt__", *values], name
+
+
+def test_post_gen_has_a_recipe_for_every_choice(post_gen):
+    for name in ("data", "model"):
+        for value in CHOICES[name]:
+            files = [file for file, needs in post_gen.FILES.items() if value in needs.get(name, ())]
+            assert files, f"no file belongs to {name}={value}"
+    for file in post_gen.FILES:
+        assert (PROJECT / file).exists() or file == "launch", f"the template has no {file}"
+    assert {*CHOICES["strategy"]} <= {*post_gen.STRATEGIES}
+    assert {*CHOICES["accelerator"]} == {*post_gen.ACCELERATORS}
+    assert {*CHOICES["precision"]} == {"auto", *post_gen.PRECISIONS}
+    loggers = [values for needs in post_gen.DEPENDENCIES.values() for values in needs.values()]
+    for logger in {*CHOICES["logger"]} - {"csv"}:
+        assert (logger,) in loggers
+
+
+def test_hooks_agree(pre_gen, post_gen):
+    assert (pre_gen.BACKUP, pre_gen.OWNED) == (post_gen.BACKUP, post_gen.OWNED)
+
+
+def test_hooks_can_be_read_by_python_3_8():
+    for path in (ROOT / "hooks").glob("*.py"):
+        ast.parse(path.read_text("utf-8"), feature_version=(3, 8))
+
+
+def test_defaults_are_fine(pre_gen):
+    assert pre_gen.problems(answers()) == []
+    assert pre_gen.fixed(answers()) == answers()
+
+
+# --- Single answers -------------------------------------------------------------------------------
+
+GOOD_SLUGS = [
+    "my-project",
+    "MyProject",
+    "a",
+    "2fast",
+    "my.project",
+    "snake_case",
+    "x" * 64,
+    "torchy",
+]
+BAD_SLUGS = [
+    *[
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "-x",
+        "x-",
+        "x.",
+        "x_",
+        "x" * 65,
+        "a b",
+        "a/b",
+        "a\\b",
+        "../x",
+        "/x",
+    ],
+    *["con", "CON", "Nul", "com1", "LPT9", "con.x", "aux", "prn"],
+    *["json", "Random", "test", "typing", "distutils"][: 4 if sys.version_info >= (3, 12) else 5],
+    *["torch", "Torch", "lightning", "scikit-learn", "scikit_learn", "sklearn", "PIL", "comet.ml"],
+    *["models", "data", "callbacks", "train", "cli", "tests", "configs", "logs", "parallel"],
+    *["naïve", "🎉", "x\n", "x\0y", "~", "$HOME", "`x`", "x;y", "x:y", "x|y", "x*", 'x"y', "x'y"],
+]
+
+
+@pytest.mark.parametrize("slug", GOOD_SLUGS)
+def test_slug_is_taken(pre_gen, slug):
+    assert refused(pre_gen, project_slug=slug) == []
+
+
+@pytest.mark.parametrize("slug", BAD_SLUGS)
+def test_slug_is_refused(pre_gen, slug):
+    assert refused(pre_gen, project_slug=slug) == ["project_slug"]
+    assert pre_gen.problems(pre_gen.fixed(answers(project_slug=slug))) == []
+
+
+def test_slug_cannot_be_a_module_or_package_of_the_project(pre_gen, post_gen):
+    modules = {path.stem for path in PROJECT.glob("*.py")} | {
+        path.name for path in PROJECT.iterdir() if path.is_dir() and path.name.isidentifier()
+    }
+    for name in modules - {"__pycache__"}:
+        assert pre_gen.slug_reason(name), f"{name} must stand in PROJECT_NAMES"
+    for package in post_gen.DEPENDENCIES:
+        name = package.translate(str.maketrans("=<>[~,", "      ")).split()[0]
+        assert pre_gen.slug_reason(name), f"{name} must stand in DEPENDENCY_NAMES"
+
+
+@pytest.mark.parametrize(
+    "name", ["Digits 🎉", "x" * 300, 'O\'Neil "and" C:\\dir', "Ångström", "{{ x }}"]
+)
+def test_text_is_taken(pre_gen, name):
+    assert refused(pre_gen, project_name=name, description=name, author=name) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\nb", "a\rb", "\x1b[31m", "tab\t", "\x7f", "\u2028", "\x85", "\ud800", "\uffff", "x" * 501],
+)
+def test_text_is_refused(pre_gen, text):
+    wrong = {"project_name": text, "description": text, "author": text}
+    assert refused(pre_gen, **wrong) == [*wrong]
+    assert pre_gen.problems(pre_gen.fixed(answers(**wrong))) == []
+
+
+def test_empty_text_is_refused_unless_it_is_the_description(pre_gen):
+    for text in ("", "  "):
+        assert refused(pre_gen, project_name=text, author=text, description=text) == [
+            "project_name",
+            "author",
+        ]
+
+
+@pytest.mark.parametrize("devices", ["auto", "1", "8", "[0]", "[0, 1]", "[3,1]", "[ 0 , 7 ]"])
+def test_devices_are_taken(pre_gen, devices):
+    assert refused(pre_gen, accelerator="gpu", devices=devices) == []
+
+
+@pytest.mark.parametrize(
+    ("devices", "fix"),
+    [
+        ("0", "auto"),
+        ("-1", "auto"),
+        ("", "auto"),
+        ("all", "auto"),
+        ("[]", "auto"),
+        ("[0, 0]", "[0]"),
+        ("[0,]", "0"),
+        ("0,1", "[0, 1]"),
+        ("02", "2"),
+        (" 2", "2"),
+        ("2.0", "[2, 0]"),
+        ("٣", "3"),
+        ("1e3", "[1, 3]"),
+        ("[-1]", "auto"),
+        ("9999999", "auto"),
+        ("__import__('os')", "auto"),
+    ],
+)
+def test_devices_are_refused(pre_gen, devices, fix):
+    assert refused(pre_gen, accelerator="gpu", devices=devices) == ["devices"]
+    fixed = pre_gen.fixed(answers(accelerator="gpu", devices=devices))
+    assert pre_gen.problems(fixed) == []
+    assert fixed["devices"] == ("auto" if fix == "0" else fix)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "fix"),
+    [("0", "1"), ("-2", "1"), ("two", "1"), ("", "1"), ("2.0", "2"), ("02", "2"), ("1e2", "1")],
+)
+def test_num_nodes_are_refused(pre_gen, nodes, fix):
+    wrong = answers(accelerator="gpu", num_nodes=nodes)
+    assert refused(pre_gen, **wrong) == ["num_nodes"]
+    assert pre_gen.fixed(wrong)["num_nodes"] == fix
+
+
+@pytest.mark.parametrize("prompt", CHOICES)
+def test_choices_are_checked(pre_gen, prompt):
+    for value in ("", "nonsense", CHOICES[prompt][-1].upper() + " "):
+        assert refused(pre_gen, **{prompt: value}) == [prompt]
+        assert pre_gen.problems(pre_gen.fixed(answers(**{prompt: value}))) == []
+    spelled = pre_gen.fixed(answers(model="ViT"))
+    assert spelled["model"] == "vit"
+
+
+def test_hpu_is_refused_with_its_own_reason(pre_gen):
+    (problem,) = pre_gen.problems(answers(accelerator="hpu"))
+    assert "plugin" in problem.reason
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("value", [None, 3, 2.5, True, ["x"], {"a": "b"}])
+def test_answers_that_are_no_strings_are_refused(pre_gen, prompt, value):
+    wrong = answers(**{prompt: value})
+    assert refused(pre_gen, **wrong) == [prompt]
+    assert pre_gen.problems(pre_gen.fixed(wrong)) == []
+
+
+def test_missing_answers_are_refused(pre_gen):
+    assert [problem.prompt for problem in pre_gen.problems({})] == [*PROMPTS]
+    assert pre_gen.problems(pre_gen.fixed({})) == []
+
+
+# --- The report -----------------------------------------------------------------------------------
+
+
+def test_report_has_all_problems_and_a_command_that_works(pre_gen, monkeypatch):
+    monkeypatch.setenv("PWD", "/home/me")
+    wrong = answers(
+        project_slug="a/b",
+        description='it\'s "quoted" $HOME `x` \\ 🎉 {{ jinja }}\n',
+        devices="0",
+        accelerator="cpu",
+        strategy="fsdp",
+        precision="16-mixed",
+        logger="neptune",
+        _template="gh:me/cookiecutter-lightning",
+        _output_dir="/home/me/work",
+        _checkout="v1",
+    )
+    found = pre_gen.problems(wrong)
+    text = pre_gen.report(wrong, found)
+    for problem in found:
+        assert problem.reason in text
+        assert problem.allowed in text
+    assert len(found) == 6
+    for value in ("'a/b'", "'0'", "'fsdp'", "'16-mixed'", "'neptune'"):
+        assert value in text
+    words = shlex.split(text.splitlines()[-1])
+    assert words[:6] == [
+        "cookiecutter",
+        "--no-input",
+        "--output-dir",
+        "/home/me/work",
+        "--checkout",
+        "v1",
+    ]
+    assert words[6] == "gh:me/cookiecutter-lightning"
+    pasted = dict(word.split("=", 1) for word in words[7:])
+    assert [*pasted] == [*PROMPTS]
+    assert pasted["description"] == (
+        '{% raw %}it\'s "quoted" $HOME `x` \\ 🎉 {{ jinja }}{% endraw %}'
+    )
+    assert pre_gen.problems(pasted) == []
+    kept = {*PROMPTS} - {
+        "project_slug",
+        "description",
+        "devices",
+        "strategy",
+        "precision",
+        "logger",
+    }
+    assert all(pasted[name] == wrong[name] for name in kept - {"accelerator"})
+
+
+def test_report_is_on_one_screen_for_a_single_problem(pre_gen):
+    wrong = answers(accelerator="auto", strategy="ddp")
+    text = pre_gen.report(wrong, pre_gen.problems(wrong))
+    assert "accelerator='auto' with strategy='ddp'" in text
+    assert "allowed: accelerator=gpu|cpu" in text
+    assert len(text.splitlines()) < 12
+
+
+def run_cookiecutter(folder, *words, template=ROOT, **kwargs):
+    """The command as a user runs it."""
+    config = folder / "config.yaml"
+    config.write_text(
+        f"replay_dir: '{folder / 'replay'}'\ncookiecutters_dir: '{folder / 'cookiecutters'}'\n"
+    )
+    output = folder / "output"
+    output.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "cookiecutter", "--config-file", str(config), str(template)]
+    return subprocess.run(
+        [*command, *words],
+        check=False,
+        cwd=output,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        **kwargs,
+    )
+
+
+def test_refusal_in_a_shell_and_the_command_pasted(tmp_path):
+    run = run_cookiecutter(
+        tmp_path, "--no-input", "accelerator=cpu", "strategy=fsdp", "description=it's `me` $HOME"
+    )
+    assert run.returncode != 0
+    assert "Lightning's fsdp needs a GPU" in run.stderr
+    assert [*(tmp_path / "output").iterdir()] == []
+    (command,) = [line for line in run.stderr.splitlines() if line.startswith("cookiecutter --")]
+    words = [word for word in shlex.split(command)[1:] if word != str(ROOT)]
+    run = run_cookiecutter(tmp_path, *words)
+    assert run.returncode == 0, run.stderr
+    project = tmp_path / "output" / DEFAULTS["project_slug"]
+    assert "it's `me` $HOME" in (project / "README.md").read_text("utf-8")
+    assert "Next" in run.stdout
+    for word in (f"cd {project.name}", "pip install -e .", "python train.py"):
+        assert word in run.stdout
+
+
+def test_replay_is_checked(tmp_path):
+    context = {"cookiecutter": {**answers(model="alexnet"), "num_nodes": 2}}
+    (tmp_path / "replay.json").write_text(json.dumps(context))
+    run = run_cookiecutter(tmp_path, "--replay-file", str(tmp_path / "replay.json"))
+    assert run.returncode != 0
+    assert "model='alexnet'" in run.stderr
+    assert "num_nodes=2" in run.stderr
+    assert [*(tmp_path / "output").iterdir()] == []
+
+
+@pytest.mark.parametrize("version", ["1.7.3", "2.6.0", "2.7.0"])
+def test_old_cookiecutter_is_refused(pre_gen, monkeypatch, version):
+    monkeypatch.setattr(pre_gen.metadata, "version", lambda name: version)
+    assert f"this is {version}" in pre_gen.cookiecutter_problem()
+
+
+@pytest.mark.parametrize("version", ["2.7.1", "2.7.1.post1", "2.10.0", "3.0.0"])
+def test_new_cookiecutter_is_taken(pre_gen, monkeypatch, version):
+    monkeypatch.setattr(pre_gen.metadata, "version", lambda name: version)
+    assert pre_gen.cookiecutter_problem() is None
+
+
+# --- Folders --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slug", ["a/b/c", "../esc/x", "a/../b/x"])
+def test_slug_with_separators_leaves_no_folder(tmp_path, slug):
+    run = run_cookiecutter(tmp_path, "--no-input", f"project_slug={slug}")
+    assert run.returncode != 0
+    assert "project_slug" in run.stderr
+    left = [path for path in tmp_path.rglob("*") if path.name in ("a", "b", "c", "esc", "x")]
+    assert left == []
+
+
+def test_slug_with_separators_leaves_what_was_there(tmp_path):
+    mine = tmp_path / "output" / "a"
+    mine.mkdir(parents=True)
+    time.sleep(0.4)
+    assert run_cookiecutter(tmp_path, "--no-input", "project_slug=a/b/c").returncode != 0
+    assert [*mine.iterdir()] == []
+    (mine / "b").mkdir()
+    (mine / "b" / "notes.txt").write_text("mine")
+    assert run_cookiecutter(tmp_path, "--no-input", "project_slug=a/b/c").returncode != 0
+    assert [path.name for path in mine.rglob("*")] == ["b", "notes.txt"]
+
+
+# --- Answers that try to break out ----------------------------------------------------------------
+
+NASTY = [
+    'it\'s "quoted" \'\'\'thrice\'\'\' """thrice"""',
+    "back\\slash C:\\new\\table \\u0041 \\",
+    "$HOME ${HOME} $(touch pwned) `touch pwned` ; touch pwned | touch pwned && touch pwned",
+    "emoji 👩‍💻🎉 ünïcödé 漢字 עברית",
+    "yaml: {a: b} - [c] # comment & anchor *alias !tag | > % @",
+    "# [link](http://x) <b>html</b> | table | _under_ *star*",
+    "'); import os; os.system('touch pwned'); ('",
+    "%s %d {0} {name} {{{{ }}}} {{%",
+    "x" * 300,
+]
+
+
+@pytest.mark.parametrize("nasty", NASTY, ids=range(len(NASTY)))
+def test_nasty_answers_come_out_intact(render, nasty):
+    tomllib = pytest.importorskip("tomllib")
+    raw = "{% raw %}" + nasty + "{% endraw %}"  # cookiecutter itself renders what it is given
+    project = render(project_name=raw, project_slug="nasty", description=raw, author=raw)
+    toml = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))
+    assert toml["project"]["name"] == "nasty"
+    assert toml["project"]["description"] == nasty
+    assert toml["project"]["authors"] == [{"name": nasty}]
+    readme = (project / "README.md").read_text("utf-8")
+    assert readme.count(nasty) >= 2
+    assert f" {nasty}" in (project / "LICENSE").read_text("utf-8")
+    for path in [*project.rglob("*.yaml"), *project.rglob("*.yml")]:
+        yaml.safe_load(path.read_text("utf-8"))
+    for path in project.rglob("*.py"):
+        ast.parse(path.read_text("utf-8"))
+    assert not [*project.parent.rglob("pwned")]
+    assert not Path("pwned").exists()
+
+
+def test_license_is_the_one_asked_for(render):
+    for name, words in {
+        "MIT": "Permission is hereby granted, free of charge",
+        "Apache-2.0": "TERMS AND CONDITIONS FOR USE",
+        "BSD-3-Clause": "Neither the name of the copyright holder",
+        "Proprietary": "All rights reserved.",
+    }.items():
+        text = (render(license=name, author="Ada L.") / "LICENSE").read_text("utf-8")
+        assert words in text
+        assert "Ada L." in text
+        assert "{" not in text
+
+
+# --- post_gen -------------------------------------------------------------------------------------
+
+
+def test_rendering_twice_gives_the_same(render):
+    first, second = render(model="vit"), render(model="vit", data="digits")
+    names = [path.relative_to(first) for path in first.rglob("*") if path.is_file()]
+    assert names == [path.relative_to(second) for path in second.rglob("*") if path.is_file()]
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
+
+
+@pytest.mark.parametrize("data", CHOICES["data"])
+def test_imports_are_in_the_project_or_its_dependencies(render, post_gen, data):
+    model = dict(zip(CHOICES["data"], ["cnn", "resnet", "vit", "autoencoder", "gan"], strict=True))[
+        data
+    ]
+    project = render(data=data, model=model, logger="csv")
+    modules = {path.stem for path in project.iterdir()}
+    packages = {
+        package.translate(str.maketrans("=<>[~,", "      ")).split()[0].lower()
+        for package in post_gen.dependencies(answers(data=data, model=model, logger="csv"))
+    } | {
+        "numpy",
+        "packaging",
+        "torchmetrics",
+        "typing_extensions",
+        "yaml",
+    }  # of torch and of lightning
+    for path in project.glob("**/*.py"):
+        if "tests" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names = [node.module] if isinstance(node, ast.ImportFrom) else names
+            for name in names:
+                top = name.split(".")[0]
+                if top in modules:
+                    file = project / name.replace(".", "/")
+                    assert file.is_dir() or file.with_suffix(".py").is_file(), (
+                        f"{path.name}: {name}"
+                    )
+                elif top not in sys.stdlib_module_names and top not in OPTIONAL:
+                    top = {"PIL": "pillow", "sklearn": "scikit-learn"}.get(top, top)
+                    assert top.lower() in packages, f"{path.relative_to(project)} imports {top}"
+
+
+# Imported only where they are used: an export format, a search, one of the other loggers.
+OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "optuna", "pyarrow", "psutil"} | {
+    *("comet_ml", "mlflow", "tensorboard", "wandb")
+}
+
+
+def broken_template(folder: Path) -> Path:
+    """A copy of the template whose post_gen hook fails after it has written and removed files."""
+    template = folder / "template"
+    template.mkdir(parents=True)
+    for name in ("cookiecutter.json", "hooks", PROJECT.name):
+        source = ROOT / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, template / name)
+    pyproject = template / PROJECT.name / "pyproject.toml"
+    text = pyproject.read_text("utf-8").replace("dependencies = []\n", "", 1)
+    pyproject.write_text(text, encoding="utf-8")
+    return template
+
+
+def test_failing_post_gen_leaves_no_project(tmp_path):
+    run = run_cookiecutter(tmp_path, "--no-input", template=broken_template(tmp_path / "t"))
+    assert run.returncode != 0
+    sentence = "The project could not be made: the template's pyproject.toml has no line"
+    assert sentence in run.stderr
+    assert "Nothing was written." in run.stderr
+    assert [*(tmp_path / "output").iterdir()] == []
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def users_project(render, parent: Path) -> Path:
+    """A project that its owner has changed and added to."""
+    project = shutil.copytree(render(), parent / DEFAULTS["project_slug"])
+    (project / "train.py").write_text("mine = True\n")
+    (project / "notes.txt").write_text("mine\n")
+    (project / "models" / "networks" / "vit.py").write_text("mine = True\n")
+    (project / "datasets").mkdir()
+    (project / "datasets" / "large.bin").write_bytes(b"\0" * 1_500_000)
+    (project / "data" / "large.bin").write_bytes(b"\0" * 1_500_000)
+    (project / "configs" / "mine").mkdir()
+    (project / "configs" / "mine" / "a.yaml").write_text("a: 1\n")
+    return project
+
+
+def overwrite(template, parent, **kwargs):
+    cookiecutter(
+        str(template),
+        no_input=True,
+        overwrite_if_exists=True,
+        output_dir=str(parent),
+        default_config={
+            "replay_dir": str(parent.parent / "replay"),
+            "cookiecutters_dir": str(parent.parent / "cookiecutters"),
+        },
+        **kwargs,
+    )
+
+
+def test_failing_post_gen_gives_an_overwritten_project_back(render, tmp_path):
+    project = users_project(render, tmp_path / "output")
+    before = contents(project)
+    with pytest.raises(FailedHookException):
+        overwrite(broken_template(tmp_path / "t"), project.parent, extra_context={"model": "mlp"})
+    assert contents(project) == before
+    assert [path.name for path in project.parent.iterdir()] == [project.name]
+
+
+def test_overwriting_keeps_what_the_template_does_not_make(render, tmp_path):
+    project = users_project(render, tmp_path / "output")
+    before = contents(project)
+    overwrite(ROOT, project.parent, extra_context={"model": "mlp"})
+    after = contents(project)
+    assert before.keys() <= after.keys()
+    assert after["models/networks/vit.py"] == before["models/networks/vit.py"]
+    assert after["train.py"] != before["train.py"]
+    assert after.keys() - before.keys() == {"models/networks/mlp.py"}
+
+
+def test_skipping_files_that_exist_leaves_them_as_they_were(render, tmp_path):
+    project = users_project(render, tmp_path / "output")
+    before = contents(project)
+    overwrite(ROOT, project.parent, skip_if_file_exists=True, extra_context={"logger": "csv"})
+    after = contents(project)
+    kept = [name for name in before if not name.endswith(".py")]
+    assert all(after[name] == before[name] for name in kept)
+
+
+def test_refusal_leaves_an_existing_project_alone(render, tmp_path):
+    project = users_project(render, tmp_path / "output")
+    before = contents(project)
+    with pytest.raises(FailedHookException):
+        overwrite(ROOT, project.parent, extra_context={"devices": "none"})
+    assert contents(project) == before
+
+
+def test_an_interrupted_run_is_noticed(render, tmp_path, pre_gen, capfd):
+    project = users_project(render, tmp_path / "output")
+    (project / pre_gen.BACKUP).mkdir()
+    with pytest.raises(FailedHookException):
+        overwrite(ROOT, project.parent)
+    assert "interrupted run" in capfd.readouterr().err
+
+
+def test_no_caches_of_the_template_are_copied(tmp_path, post_gen):
+    template = broken_template(tmp_path / "t")
+    shutil.copy2(ROOT / "{{cookiecutter.project_slug}}" / "pyproject.toml", template / PROJECT.name)
+    for folder in (".", "models/networks", "tests"):
+        cache = template / PROJECT.name / folder / "__pycache__"
+        cache.mkdir(exist_ok=True)
+        (cache / "x.cpython-311.pyc").write_bytes(b"\0\1")
+    (template / PROJECT.name / ".ruff_cache").mkdir(exist_ok=True)
+    project = render_template(tmp_path, template=template)
+    assert not [path for path in project.rglob("*") if path.name in post_gen.CACHES]
+
+
+def test_module_names_are_plain(post_gen):
+    for name in post_gen.FILES:
+        assert {*name} <= {*string.ascii_lowercase, *string.digits, *"_/."}
