@@ -88,14 +88,18 @@ class Autoencoder(LightningModule):
         if self.scheduler is None:
             return optimizer
         scheduler: Any = self.scheduler(optimizer)
-        if getattr(scheduler, "total_steps", 0) is None:
-            scheduler.total_steps = self.trainer.estimated_stepping_batches
         config = {
             "scheduler": scheduler,
             "interval": self.scheduler_interval or getattr(scheduler, "interval", "epoch"),
             "monitor": self.scheduler_monitor,
         }
         return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def on_train_start(self) -> None:
+        # Not before: it makes the data loaders, and those must find the place of a resumed fit.
+        for config in self.trainer.lr_scheduler_configs:
+            if getattr(config.scheduler, "total_steps", 0) is None:
+                config.scheduler.total_steps = self.trainer.estimated_stepping_batches
 
     def setup(self, stage: str) -> None:
         if self.compile_network:

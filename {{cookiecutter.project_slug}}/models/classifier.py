@@ -88,12 +88,11 @@ class Classifier(LightningModule):
         return {"prediction": probabilities.argmax(dim=1), "probability": probabilities}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.optimizer(self.parameters(), self.lr)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        optimizer = self.optimizer(trained, self.lr)
         if self.scheduler is None:
             return optimizer
         scheduler: Any = self.scheduler(optimizer)
-        if getattr(scheduler, "total_steps", 0) is None:
-            scheduler.total_steps = self.trainer.estimated_stepping_batches
         config = {
             "scheduler": scheduler,
             "interval": self.scheduler_interval or getattr(scheduler, "interval", "epoch"),
@@ -101,9 +100,20 @@ class Classifier(LightningModule):
         }
         return {"optimizer": optimizer, "lr_scheduler": config}
 
+    def on_train_start(self) -> None:
+        # Not before: it makes the data loaders, and those must find the place of a resumed fit.
+        for config in self.trainer.lr_scheduler_configs:
+            if getattr(config.scheduler, "total_steps", 0) is None:
+                config.scheduler.total_steps = self.trainer.estimated_stepping_batches
+
     def setup(self, stage: str) -> None:
         if self.compile_network:
             self.network.compile()  # in place: no `_orig_mod.` in the names of the weights
+
+    @property
+    def backbone(self) -> nn.Module:
+        """What Lightning's `BackboneFinetuning` freezes at first."""
+        return self.network.backbone
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The weights are here: rebuilding the network must not download others first.

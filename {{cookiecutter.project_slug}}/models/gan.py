@@ -161,9 +161,6 @@ class GAN(LightningModule):
         if self.scheduler is None:
             return [{"optimizer": optimizer} for optimizer in optimizers]
         schedulers: list[Any] = [self.scheduler(optimizer) for optimizer in optimizers]
-        for scheduler in schedulers:
-            if getattr(scheduler, "total_steps", 0) is None:
-                scheduler.total_steps = self.trainer.estimated_stepping_batches
         return [
             {"optimizer": o, "lr_scheduler": s} for o, s in zip(optimizers, schedulers, strict=True)
         ]
@@ -177,6 +174,12 @@ class GAN(LightningModule):
                 scheduler.step()
             elif self.scheduler_monitor in self.trainer.callback_metrics:
                 scheduler.step(self.trainer.callback_metrics[self.scheduler_monitor])
+
+    def on_train_start(self) -> None:
+        # Not before: it makes the data loaders, and those must find the place of a resumed fit.
+        for config in self.trainer.lr_scheduler_configs:
+            if getattr(config.scheduler, "total_steps", 0) is None:
+                config.scheduler.total_steps = self.trainer.estimated_stepping_batches
 
     def setup(self, stage: str) -> None:
         if self.compile_network:
