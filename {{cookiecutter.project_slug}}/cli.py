@@ -172,6 +172,8 @@ class CLI(LightningCLI):
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
+        if self.subcommand != "fit":
+            config.last_checkpoint.save_on_exception = False  # over the state of the fit
         place_loggers(trainer, run, self.checkpoint if self.subcommand == "fit" else None)
         keys = self._parser(self.subcommand).callback_keys
         if trainer.enable_progress_bar is False:

@@ -10,6 +10,12 @@ FILTERS = (
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", "lightning.pytorch.utilities._pytree"),
     # Steps are counted across epochs: an epoch shorter than the interval is logged all the same.
     (r"The number of training batches .* is smaller than the logging", "lightning.pytorch.loops"),
+    # SWA has its own scheduler from its first epoch on; what came before may step as it likes.
+    (r"SWA is currently only supported every epoch", "lightning.pytorch.callbacks"),
+    # Samples per second are what it is used for.
+    (r"When using the `ThroughputMonitor`, you need to define", "lightning.pytorch.callbacks"),
+    # A frozen backbone's batch norm is trained from the start.
+    (r"The provided params to be frozen already exist", "lightning.pytorch.callbacks"),
     # Continuing a run in its own folder is what was asked for.
     (r"Checkpoint directory .* exists and is not empty", "lightning.pytorch.callbacks"),
 )
