@@ -42,10 +42,10 @@ class AppendingCSVLogger(CSVLogger):
 
 
 def place_loggers(trainer: Namespace, run: Path, resume: Path | None) -> None:
-    """Lets the configured loggers write into the run folder, or go on in what they wrote there.
+    """Lets the configured loggers (and a profiler) write into the run folder, or go on there.
 
     Args:
-        trainer: settings of the Trainer; its ``logger`` is changed.
+        trainer: settings of the Trainer; its ``logger`` and ``profiler`` are changed.
         run: the run folder. MLflow alone has a database for all runs, ``mlflow.db`` beside it.
         resume: the checkpoint that a fit goes on from. TensorBoard and CSV forget what was logged
             after it, since that will be logged again.
@@ -63,6 +63,8 @@ def place_loggers(trainer: Namespace, run: Path, resume: Path | None) -> None:
     for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
         if isinstance(logger, Namespace):
             _place(logger, run, ids, step)
+    if isinstance(trainer.profiler, Namespace):
+        trainer.profiler.init_args.dirpath = str(run)
 
 
 def _place(logger: Namespace, run: Path, ids: dict[str, str], step: int | None) -> None:

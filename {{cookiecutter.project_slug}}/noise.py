@@ -1,6 +1,7 @@
 """What is not shown: messages that tell nobody anything, tracebacks of a user's mistake."""
 
 import logging
+import sys
 import traceback
 import warnings
 from pathlib import Path
@@ -20,6 +21,11 @@ FILTERS = (
     (r"Checkpoint directory .* exists and is not empty", "lightning.pytorch.callbacks"),
 )
 
+# An evaluation takes the weights of a checkpoint; how they came about does not matter then.
+EVALUATION_FILTERS = (
+    (r"Be aware that when using `ckpt_path`, callbacks", "lightning.pytorch.trainer.call"),
+    (r"You're using the WeightAveraging callback, but load", "lightning.pytorch.callbacks"),
+)
 LOG_FILTERS = (
     # Lightning advertises other products of its makers at each start.
     ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless cloud"),
@@ -33,7 +39,7 @@ LOG_FILTERS = (
 
 
 def silence() -> None:
-    for message, module in FILTERS:
+    for message, module in FILTERS + EVALUATION_FILTERS * (sys.argv[1:2] != ["fit"]):
         warnings.filterwarnings("ignore", message=message, module=module.replace(".", r"\."))
     for name, message in LOG_FILTERS:
         logging.getLogger(name).addFilter(lambda r, text=message: text not in r.getMessage())
