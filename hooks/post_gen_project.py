@@ -121,7 +121,7 @@ STRATEGIES = {
       auto_wrap_policy:
         class_path: torch.distributed.fsdp.wrap.ModuleWrapPolicy
         init_args:
-          module_classes: [{blocks}]
+          module_classes:{blocks}
 """,
     "fsdp2": """\
   # Weights, gradients and optimizer states are sharded over the devices (PyTorch's present FSDP);
@@ -148,8 +148,8 @@ STRATEGIES = {
     init_args:
       config:
         zero_allow_untested_optimizer: true
-        # DeepSpeed steps on the CPU and by default wants its own optimizer for that, which is faster
-        # but needs a CUDA compiler: --model.optimizer deepspeed.ops.adam.DeepSpeedCPUAdam
+        # DeepSpeed steps on the CPU, and by default takes no optimizer but its own for that. It is
+        # faster and needs a CUDA compiler: --model.optimizer deepspeed.ops.adam.DeepSpeedCPUAdam
         zero_force_ds_cpu_optimizer: false
         zero_optimization:
           stage: 3
@@ -205,7 +205,9 @@ def trainer_yaml(answers: dict[str, str]) -> str:
     elif model == "gan" and strategy == "auto" and several and accelerator in ("cpu", "gpu"):
         recipe = "ddp_gan"
     blocks = FSDP_BLOCKS.get(model, ["torch.nn.Sequential"])
-    strategy_lines = STRATEGIES[recipe].replace("{blocks}", ", ".join(blocks))
+    strategy_lines = STRATEGIES[recipe].replace(
+        "{blocks}", "".join(f"\n            - {block}" for block in blocks)
+    )
     if model == "gan" and accelerator == "auto":
         strategy_lines += "  # On several GPUs: ddp_find_unused_parameters_true.\n"
 

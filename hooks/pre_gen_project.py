@@ -318,7 +318,8 @@ def conflicts(hw: Hardware) -> dict[str, tuple[tuple[str, ...], str]]:
             refuse(
                 "auto-nodes",
                 "accelerator num_nodes",
-                "auto may find a Mac's GPU, which cannot train with others; name the accelerator",
+                "auto may find a Mac's GPU or a TPU, which Lightning does not train on several machines"
+                " in this way; name the accelerator",
             )
         if hw.precision in ("16-mixed", "bf16-mixed"):
             refuse(
@@ -366,7 +367,7 @@ def conflicts(hw: Hardware) -> dict[str, tuple[tuple[str, ...], str]]:
             refuse(
                 "mps-nodes",
                 "accelerator num_nodes",
-                "a Mac's GPU trains alone: torch.distributed has no backend for it",
+                "several machines need ddp, and Lightning's works on CPUs and CUDA only",
             )
         if hw.precision == "64-true":
             refuse("mps-64", "accelerator precision", "a Mac's GPU has no float64")
@@ -435,38 +436,42 @@ def conflicts(hw: Hardware) -> dict[str, tuple[tuple[str, ...], str]]:
         refuse(
             "ddp_spawn-nodes",
             "strategy num_nodes",
-            "SLURM and torchrun start the processes of several machines, and ddp_spawn would start"
-            " them once more; ddp does not",
+            "SLURM and torchrun start every process on every machine, and ddp_spawn would start all of"
+            " them again in each; ddp does not",
         )
     return found
 
 
-def nearest(answers: dict[str, str]) -> list[dict[str, str]]:
-    """The smallest changes of the hardware answers that make them work, the likeliest first.
+NEAREST = {
+    "64-true": "32-true",
+    "16-true": "bf16-true",
+    "16-mixed": "bf16-mixed",
+    "ddp_spawn": "ddp",
+}
 
-    An answer that is wrong by itself counts as open.
-    """
-    listed = len(re.findall(r"\d+", str(answers["devices"]))) or 1
+
+def nearest(answers: dict[str, str]) -> list[dict[str, str]]:
+    """The smallest changes of the hardware answers that make them work, the likeliest first."""
+    count = len(re.findall(r"\d+", answers["devices"])) if "[" in answers["devices"] else 1
     candidates = {
-        "accelerator": ("gpu", "cpu", "mps", "tpu", "auto"),
-        "devices": ("auto", str(listed), str(list(range(listed))), "1"),
+        "precision": (NEAREST.get(answers["precision"], "32-true"), "32-true", "auto"),
+        "devices": (str(count), str(list(range(count))), "auto", "1"),
+        "strategy": (NEAREST.get(answers["strategy"], "fsdp2"), "ddp", "fsdp", "auto"),
         "num_nodes": ("1",),
-        "strategy": ("fsdp2", "ddp", "fsdp", "auto", *CHOICES["strategy"]),
-        "precision": ("bf16-mixed", "32-true", "auto", *CHOICES["precision"]),
+        "accelerator": ("gpu", "cpu", "mps", "tpu", "auto"),
     }
-    for count in range(len(HARDWARE) + 1):
+    # An accelerator that nobody named is the first thing to name; one that was is the last to change.
+    order = list(candidates)
+    if answers["accelerator"] == "auto":
+        order = ["accelerator", *order[:-1]]
+    for size in range(len(order) + 1):
         found = []
-        # An accelerator that nobody named is the first thing to name, one that was the last to change.
-        order = HARDWARE if answers["accelerator"] == "auto" else HARDWARE[1:] + HARDWARE[:1]
-        for prompts in itertools.combinations(order, count):
+        for prompts in itertools.combinations(order, size):
             for values in itertools.product(*(dict.fromkeys(candidates[p]) for p in prompts)):
                 change = dict(zip(prompts, values))
                 if any(answers[prompt] == value for prompt, value in change.items()):
                     continue
-                trial = {**answers, **change}
-                if any(answer_problem(prompt, trial[prompt]) for prompt in HARDWARE):
-                    continue
-                if not conflicts(parse_hardware(trial)):
+                if not conflicts(parse_hardware({**answers, **change})):
                     found.append(change)
         if found:
             return found
