@@ -1,0 +1,258 @@
+"""Callbacks and configs that are off unless asked for: each runs, acts, warns of nothing, resumes."""
+
+import csv
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from projects import ONE_CPU, QUIET, command, inside
+from templates import ROOT
+
+CONFIGS = ROOT / "{{cookiecutter.project_slug}}" / "configs"
+BATCHES, EPOCHS = 4, 3
+LIMITS = [f"--trainer.limit_{kind}_batches=2" for kind in ("val", "test", "predict")]
+SMALL = [*ONE_CPU, *QUIET, *LIMITS, "--data.batch_size=16", "--trainer.log_every_n_steps=2"]
+CSV_LOGGER = ["--trainer.logger=lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir=x"]
+RUN = Path("logs/version_0")
+
+
+@pytest.fixture
+def train(render, tmp_path, recwarn):
+    """Runs the command line in an empty folder and lets no warning pass."""
+
+    def train(subcommand: str, *options: str):
+        cli = command("train", subcommand, *SMALL, *CSV_LOGGER, *options)
+        warnings = [w for w in recwarn if not issubclass(w.category, DeprecationWarning)]
+        assert [str(warning.message) for warning in warnings] == []
+        return cli
+
+    with inside(render(), tmp_path):
+        Path("configs").symlink_to(render() / "configs")
+        yield train
+
+
+def configs(kind: str, *names: str) -> list[str]:
+    return [f"--config=configs/{kind}/{name}.yaml" for name in names]
+
+
+def fit(train, *options: str, epochs: int = EPOCHS):
+    batches = f"--trainer.limit_train_batches={BATCHES}"
+    return train("fit", batches, *options, f"--trainer.max_epochs={epochs}")
+
+
+def logged() -> dict[str, list[int]]:
+    """The steps at which each metric was logged."""
+    metrics: dict[str, list[int]] = {}
+    with (RUN / "metrics.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            for name in [name for name, value in row.items() if value]:
+                metrics.setdefault(name, []).append(int(row["step"]))
+    return metrics
+
+
+def load_last() -> dict:
+    return torch.load(RUN / "checkpoints/last.ckpt", weights_only=True)
+
+
+def find(cli, name: str):
+    [callback] = [c for c in cli.trainer.callbacks if type(c).__name__ == name]
+    return callback
+
+
+def same(a, b) -> bool:
+    return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# --- What each of them does -------------------------------------------------------------------------
+
+
+def swa(cli, checkpoint):
+    assert checkpoint["epoch"] == EPOCHS  # one more than asked for
+    average = find(cli, "SWA")._average_model.state_dict()
+    names = [name for name, _ in cli.model.named_parameters()]
+    assert same([average[n] for n in names], [checkpoint["state_dict"][n] for n in names])
+
+
+def ema(cli, checkpoint):
+    average, current = checkpoint["state_dict"], checkpoint["current_model_state"]
+    assert average.keys() == current.keys()
+    assert not same(average.values(), current.values())
+    assert same(average.values(), cli.model.state_dict().values())
+
+
+def pruning(cli, checkpoint):
+    weights = torch.cat(
+        [w.flatten() for name, w in checkpoint["state_dict"].items() if name.endswith("weight")]
+    )
+    assert (weights == 0).float().mean().item() == pytest.approx(0.75, abs=1e-3)
+    assert not any(name.endswith(("_orig", "_mask")) for name in checkpoint["state_dict"])
+
+
+def backbone_finetuning(cli, checkpoint):
+    head, backbone = cli.trainer.optimizers[0].param_groups
+    assert 0 < backbone["lr"] < head["lr"]
+    assert sum(p.numel() for p in backbone["params"]) > sum(p.numel() for p in head["params"])
+
+
+def device_stats(cli, checkpoint):
+    assert any("cpu_percent" in name for name in logged())
+
+
+def throughput(cli, checkpoint):
+    assert any(name.endswith("samples_per_sec") for name in logged())
+
+
+def timer(cli, checkpoint):
+    assert 0 < checkpoint["global_step"] == cli.trainer.global_step < 1000 * BATCHES
+
+
+def gradient_accumulation(cli, checkpoint):
+    assert checkpoint["global_step"] == EPOCHS  # of four batches each
+
+
+def norms(cli, checkpoint):
+    metrics = logged()
+    assert metrics["train/gradient_norm"] == metrics["train/weight_norm"] == metrics["train/loss"]
+
+
+def confusion_matrix(cli, checkpoint):
+    pass  # it acts at test
+
+
+OPTIONS = {
+    pruning: ["--trainer.callbacks.final_share=0.75", "--trainer.callbacks.epochs=2"],
+    backbone_finetuning: ["--trainer.callbacks.unfreeze_backbone_at_epoch=1"],
+    throughput: ["--trainer.callbacks.window_size=2"],
+    timer: ["--trainer.callbacks.duration=00:00:00:01"],
+}
+CHECKS = {
+    check.__name__: check
+    for check in (
+        *(swa, ema, pruning, backbone_finetuning, device_stats, throughput, timer),
+        *(gradient_accumulation, norms, confusion_matrix),
+    )
+}
+
+
+def test_every_config_is_checked():
+    assert CHECKS.keys() == {path.stem for path in (CONFIGS / "callbacks").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_callback_acts_resumes_and_spares_evaluations(train, name):
+    options = OPTIONS.get(CHECKS[name], [])
+    epochs = 1000 if name == "timer" else EPOCHS
+    CHECKS[name](fit(train, *configs("callbacks", name), *options, epochs=epochs), load_last())
+    steps = load_last()["global_step"]
+    again = [f"--config={RUN}/config.yaml", "--ckpt_path=last"]
+    resumed = fit(train, *again, epochs=epochs + 2)
+    assert resumed.trainer.global_step > steps or name == "timer"  # its time is over
+    load_last()
+    train("test")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ema", "pruning", "backbone_finetuning"])
+def test_resume_is_exact(train, name):
+    options = [*configs("callbacks", name), *OPTIONS.get(CHECKS[name], [])]
+    if name != "backbone_finetuning":
+        options.append("--model.scheduler.total_steps=20")
+    fit(train, *options, epochs=2)
+    fit(train, *options, "--ckpt_path=last", epochs=4)
+    resumed = load_last()
+    whole = fit(train, *options, epochs=4)
+    assert whole.trainer.default_root_dir == "logs/version_1"
+    expected = torch.load("logs/version_1/checkpoints/last.ckpt", weights_only=True)
+    assert same(resumed["state_dict"].values(), expected["state_dict"].values())
+
+
+def test_confusion_matrix_counts_each_image(train):
+    fit(train)
+    option = "--trainer.limit_test_batches=1.0"
+    metrics = train(
+        "test", *configs("callbacks", "confusion_matrix"), option
+    ).trainer.callback_metrics
+    with (RUN / "confusion_matrix.csv").open(newline="") as file:
+        [_, *names], *rows = csv.reader(file)
+    counts = torch.tensor([[int(count) for count in row] for _, *row in rows])
+    assert names == [name for name, *_ in rows] == [str(i) for i in range(10)]
+    assert counts.sum() == 364
+    assert counts.diag().sum() / counts.sum() == pytest.approx(metrics["test/acc"].item(), abs=1e-6)
+    assert (RUN / "confusion_matrix.png").stat().st_size > 5000
+
+
+# --- configs/debug ----------------------------------------------------------------------------------
+
+FILES = {
+    "one_step": None,
+    "overfit": [],
+    "limited": [],
+    "anomaly": [],
+    "profile": ["fit-profile.txt"],
+    "profile_advanced": ["fit-profile.txt"],
+    "profile_pytorch": ["fit-profile.txt", "fit-profile-*.pt.trace.json"],
+}
+
+
+def test_every_debug_config_is_checked():
+    assert FILES.keys() == {path.stem for path in (CONFIGS / "debug").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_debug_config(train, name):
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=8"]
+    cli = train("fit", *short, *configs("debug", name))
+    assert Path("logs").exists() == (name != "one_step")
+    for pattern in FILES[name] or []:
+        assert list(RUN.glob(pattern)), pattern
+    if name == "overfit":
+        assert cli.trainer.callback_metrics["train/loss"] < 0.1
+
+
+# --- Other models -----------------------------------------------------------------------------------
+
+TOGETHER = ("ema", "device_stats", "throughput", "norms")
+MODELS = [
+    *itertools.product(("vit", "resnet", "autoencoder", "gan"), (TOGETHER, ("pruning",))),
+    *itertools.product(("vit", "resnet", "autoencoder"), (("swa",), ("gradient_accumulation",))),
+    ("resnet", ("backbone_finetuning",)),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "names"), MODELS)
+def test_other_models(render, tmp_path, recwarn, model, names):
+    """Several at once: `trainer.callbacks` of a file only adds."""
+    project = render(model=model)
+    with inside(project, tmp_path):
+        files = [f"--config={project}/configs/callbacks/{name}.yaml" for name in names]
+        options = [*SMALL, *CSV_LOGGER, *files, "--trainer.limit_train_batches=4"]
+        cli = command("train", "fit", *options, "--trainer.max_epochs=3")
+        kinds = {type(callback).__name__ for callback in cli.trainer.callbacks}
+        assert kinds >= {"ModelCheckpoint", "EarlyStopping", "LearningRateMonitor", "Pictures"}
+        assert len(kinds - {"RunRecord", "RandomState", "Predictions"}) >= 4 + len(names)
+        if "norms" in names:
+            norm = [name for name in logged() if name.startswith("train/gradient_norm")]
+            assert len(norm) == (2 if model == "gan" else 1)
+        command("train", "test", *SMALL, *CSV_LOGGER)
+    warnings = [w for w in recwarn if not issubclass(w.category, DeprecationWarning)]
+    assert [str(warning.message) for warning in warnings] == []
+
+
+@pytest.mark.slow
+def test_confusion_matrix_of_two_processes(render, tmp_path):
+    project = render()
+    script = [sys.executable, str(project / "train.py")]
+    two = [*SMALL, "--trainer.devices=2", "--trainer.strategy=ddp"]
+    config = f"--config={project}/configs/callbacks/confusion_matrix.yaml"
+    for arguments in (
+        ["fit", *SMALL, "--trainer.limit_train_batches=2", "--trainer.max_epochs=1"],
+        ["test", *two, "--trainer.limit_test_batches=1.0", config],
+    ):
+        subprocess.run([*script, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    with (tmp_path / RUN / "confusion_matrix.csv").open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    assert sum(int(n) for n in itertools.chain.from_iterable(row[1:] for row in rows)) == 364

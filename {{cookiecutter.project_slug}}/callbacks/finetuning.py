@@ -1,0 +1,12 @@
+"""Trains the head first, the backbone later."""
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BackboneFinetuning
+
+
+class Finetuning(BackboneFinetuning):
+    """Lightning's, which leaves the backbone frozen in a fit that continues after it was not."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if len(trainer.optimizers[0].param_groups) > 1:  # the second is the backbone's
+            self.make_trainable(pl_module.backbone)
