@@ -639,6 +639,19 @@ def test_later_fsdp_gan(tmp_path):
     assert "Expects `BACKWARD_PRE` or `BACKWARD_POST` state but got" in run.stderr
 
 
+# --- The README ----------------------------------------------------------------------------------
+
+
+def test_readme_has_the_table_of_these_rules(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import hardware_table
+
+    _, inside, _ = hardware_table.split(hardware_table.README.read_text("utf-8"))
+    assert inside == hardware_table.table(), (
+        "README.md differs from the rules: run python benchmarks/hardware_table.py --write"
+    )
+
+
 # --- The advice -----------------------------------------------------------------------------------
 
 
