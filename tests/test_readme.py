@@ -22,11 +22,10 @@ def commands(readme: Path) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_the_commands_of_a_project_run(render, tmp_path):
-    """Each in turn, in one folder, as pasted; only the number of batches is cut."""
+def test_the_commands_of_a_project_run(render):
+    """Each in turn, as pasted; only the number of batches is cut."""
     project = render(copy=True)
-    pytest.importorskip("optuna")
-    with inside(project, tmp_path):
+    with inside(project):
         ran = 0
         for words in commands(project / "README.md"):
             if words[:3] == ["python", "-m", "pip"]:
@@ -43,9 +42,8 @@ def test_the_commands_of_a_project_run(render, tmp_path):
                 else:
                     command("train", options[0], *SMALL, "--trainer.max_epochs=1", *options[1:])
             else:
-                arguments = [sys.executable, str(project / script), *options]
-                if script != "export.py":
-                    arguments += [*SMALL, "--trainer.max_epochs=1"] if script == "crossval.py" else []
+                arguments = [sys.executable, script, *options]
+                arguments += [*SMALL, "--trainer.max_epochs=1"] if script == "crossval.py" else []
                 result = subprocess.run(arguments, capture_output=True, text=True)
                 assert result.returncode == 0, f"{words}: {result.stdout}{result.stderr}"
             ran += 1
