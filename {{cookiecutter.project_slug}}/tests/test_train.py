@@ -49,12 +49,13 @@ def test_checkpoint_holds_no_code_and_rebuilds_the_system_in_a_new_process(train
     path = (RUN / "checkpoints" / "last.ckpt").resolve()
     kind = type(system)
     script = (
-        f"import torch; from {kind.__module__} import {kind.__name__} as System\n"
+        f"import torch, warnings; from {kind.__module__} import {kind.__name__} as System\n"
+        "warnings.simplefilter('error', UserWarning)\n"
         f"torch.load({str(path)!r}, weights_only=True)\n"
         f"system = System.load_from_checkpoint({str(path)!r}, weights_only=True)\n"
         "print(sum(float(p.detach().double().sum()) for p in system.parameters()))"
     )
-    command = [sys.executable, "-W", "error::UserWarning", "-c", script]
+    command = [sys.executable, "-c", script]
     result = subprocess.run(command, check=False, cwd=PROJECT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     total = sum(float(p.detach().double().sum()) for p in system.parameters())
