@@ -1,0 +1,205 @@
+"""A sweep is searched, stopped, killed and continued; what it finds can be trained."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from projects import SMALL, command, inside
+
+STORAGE = "sqlite:///logs/sweeps.db"
+SPACE = {
+    "model.lr": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
+    "model.network.hidden_dims": {"type": "categorical", "choices": ["[8]", "[8, 8]"]},
+    "data.batch_size": {"type": "int", "low": 8, "high": 16, "step": 8},
+    # The class before its argument, which the default's argument of the same name must not reach.
+    "model.optimizer": {"type": "categorical", "choices": ["torch.optim.SGD", "torch.optim.AdamW"]},
+    "model.optimizer.weight_decay": {"type": "categorical", "choices": [0.0, 0.1]},
+}
+SETTINGS = dict(option.removeprefix("--").split("=") for option in SMALL)
+# The commands quieten them already.
+SETTINGS = {k: v for k, v in SETTINGS.items() if not k.startswith("trainer.enable_")}
+
+LOGGERS = ("lightning.fabric", "lightning.pytorch")  # a sweep makes them quiet
+
+
+@pytest.fixture
+def folder(render, tmp_path):
+    """An empty folder in which a project's commands can be run and a `sweep.yaml`."""
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    with inside(render(model="mlp"), tmp_path):
+        write_config(Path("sweep.yaml"))
+        yield tmp_path
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def write_config(path: Path, max_epochs: int = 1, **changes: object) -> None:
+    settings = SETTINGS | {"trainer.max_epochs": max_epochs}
+    path.write_text(yaml.safe_dump({"space": SPACE, "settings": settings, **changes}))
+
+
+def trials(name: str = "default") -> list[optuna.trial.FrozenTrial]:
+    try:
+        return optuna.load_study(study_name=name, storage=STORAGE).trials
+    except KeyError:  # not made yet
+        return []
+
+
+def finished() -> dict[int, object]:
+    """By number, with all that must not change any more."""
+    ends = [trial for trial in trials() if trial.state.name in ("COMPLETE", "PRUNED")]
+    return {trial.number: (trial.params, trial.values, trial.datetime_complete) for trial in ends}
+
+
+def test_searches_continues_and_writes_the_best(folder, capsys):
+    command("sweep", "--config=sweep.yaml", "--trials=2")
+    output = capsys.readouterr().out
+    assert [line.split(":")[0] for line in output.splitlines()[:2]] == ["1/2", "2/2"]
+    first = finished()
+    assert len(first) == 2
+
+    command("sweep", "--config=sweep.yaml", "--trials=2")
+    assert finished() == first
+    command("sweep", "--config=sweep.yaml", "--trials=3")
+    assert len(finished()) == 3
+    assert finished().items() > first.items()
+
+    for trial in trials():
+        run = Path(trial.user_attrs["run"])
+        record = yaml.safe_load((run / "trial.yaml").read_text())
+        assert record == {"study": "default", "trial": trial.number, "params": trial.params}
+        model = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]
+        assert model["lr"] == trial.params["model.lr"]
+        assert model["optimizer"]["class_path"] == trial.params["model.optimizer"]
+        assert (run / "checkpoints/best.ckpt").is_file()
+        assert (run / "checkpoints/last.ckpt").is_file()
+        assert list(run.glob("events.*"))
+    assert len(list(Path("logs").glob("version_*"))) == 3
+
+    best = max(trials(), key=lambda trial: trial.value)
+    output = capsys.readouterr().out
+    assert f"in trial {best.number}, {best.user_attrs['run']}" in output
+    for name in ("history.png", "slices.png"):
+        assert Path("logs/default", name).read_bytes().startswith(b"\x89PNG")
+    fitted = command("train", "fit", "--config=logs/default/best.yaml", "--trainer.fast_dev_run=1")
+    assert fitted.model.lr == best.params["model.lr"]
+    assert fitted.datamodule.batch_size == best.params["data.batch_size"]
+
+
+def test_direction_and_metric_are_those_of_the_best_checkpoint(folder, capsys):
+    settings = SETTINGS | {
+        "trainer.max_epochs": 1,
+        "best_checkpoint.monitor": "val/loss",
+        "best_checkpoint.mode": "min",
+    }
+    write_config(Path("sweep.yaml"), settings=settings)
+    command("sweep", "--config=sweep.yaml", "--trials=2", "--study=loss")
+    study = optuna.load_study(study_name="loss", storage=STORAGE)
+    assert study.direction == optuna.study.StudyDirection.MINIMIZE
+    assert f"Best: val/loss {min(t.value for t in study.trials):.4g}" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="another space or metric"):
+        write_config(Path("sweep.yaml"))
+        command("sweep", "--config=sweep.yaml", "--trials=3", "--study=loss")
+
+
+def test_prunes_by_the_validation_metric(folder):
+    threshold = {"class_path": "optuna.pruners.ThresholdPruner", "init_args": {"lower": 2}}
+    write_config(Path("sweep.yaml"), max_epochs=3, pruner=threshold)
+    with pytest.raises(SystemExit, match="Every trial was stopped early"):
+        command("sweep", "--config=sweep.yaml", "--trials=2")
+    assert [(t.state.name, list(t.intermediate_values)) for t in trials()] == [("PRUNED", [0])] * 2
+
+
+def test_the_same_parameters_are_not_fitted_again(folder):
+    space = {"data.batch_size": {"type": "categorical", "choices": [8]}}
+    write_config(Path("sweep.yaml"), space=space)
+    command("sweep", "--config=sweep.yaml", "--trials=3")
+    assert len(finished()) == 3
+    assert [run.name for run in Path("logs").glob("version_*")] == ["version_0"]
+
+
+def test_a_failing_trial_does_not_end_the_sweep(folder, monkeypatch):
+    space = {"model.lr": {"type": "float", "low": 0.0, "high": 1.0}}
+    write_config(Path("sweep.yaml"), space=space)
+    import sweep
+
+    fit, calls = sweep.fit, []
+
+    def fail_at_first(trial, settings):
+        calls.append(trial.number)
+        if len(calls) == 1:
+            raise MemoryError("too large")
+        return fit(trial, settings)
+
+    monkeypatch.setattr(sweep, "fit", fail_at_first)
+    command("sweep", "--config=sweep.yaml", "--trials=2")
+    assert [t.state.name for t in trials()] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"model.lr": {"type": "flot", "low": 0.0, "high": 1.0}}, "model.lr: .*suggest_flot"),
+        ({"model.lr": {"type": "float", "low": 0.0}}, "model.lr: .*high"),
+        ({"model.lr": {"low": 0.0, "high": 1.0}}, "model.lr: .*type"),
+    ],
+)
+def test_a_space_that_is_wrong_is_a_sentence(folder, space, message):
+    write_config(Path("sweep.yaml"), space=space)
+    with pytest.raises(SystemExit, match=f"^error: space: {message}"):
+        command("sweep", "--config=sweep.yaml", "--trials=1")
+
+
+def test_an_unknown_key_is_named(folder, capsys):
+    write_config(
+        Path("sweep.yaml"), space={"model.lrr": {"type": "float", "low": 0.0, "high": 1.0}}
+    )
+    with pytest.raises(SystemExit):
+        command("sweep", "--config=sweep.yaml", "--trials=1")
+    assert "lrr" in capsys.readouterr().err
+
+
+def children(pid: int) -> list[int]:
+    output = subprocess.run(
+        ["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=False
+    ).stdout
+    return [int(line) for line in output.split()]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+def test_killed_it_continues_and_repeats_no_finished_trial(render, folder):
+    project = render(model="mlp")
+    write_config(Path("sweep.yaml"), max_epochs=4)
+    arguments = ["--config=sweep.yaml", "--workers=2", "--trials=1000"]
+    process = subprocess.Popen([sys.executable, str(project / "sweep.py"), *arguments])
+    try:
+        deadline = time.monotonic() + 240
+        while not Path("logs/sweeps.db").exists() or len(finished()) < 3:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.5)
+        workers = children(process.pid)
+        assert len(workers) >= 2
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    deadline = time.monotonic() + 10
+    while any(Path("/proc", str(pid), "exe").exists() for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlived the sweep"
+        time.sleep(0.1)
+    before = finished()
+
+    count = len(before) + 2
+    command("sweep", "--config=sweep.yaml", f"--trials={count}")
+    assert len(finished()) == count
+    assert finished().items() > before.items()
+    parameters = [str(trial.params) for trial in trials()]
+    assert len(set(parameters)) == len(parameters)

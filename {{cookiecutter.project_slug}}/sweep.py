@@ -1,0 +1,211 @@
+"""Searches hyperparameters with Optuna: `python sweep.py --config configs/sweep/default.yaml`.
+
+Killed, it goes on when it is started again. Each trial is an ordinary run; `trial.yaml` in its
+folder says which.
+"""
+
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import threading
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import auto_cli
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from cli import CLI, CONFIGS
+from noise import silence, users_mistake
+
+try:
+    import optuna
+except ImportError:
+    sys.exit("error: sweep.py needs Optuna: pip install optuna")
+
+# Of Optuna's heartbeats and plots, and of a plot of few trials.
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+warnings.filterwarnings("ignore", message="Attempting to set identical low and high")
+FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+thread = threading.local()
+
+
+class Report(Callback):
+    """Tells Optuna the metric after each validation, and stops a trial that is not promising."""
+
+    def __init__(self, trial: optuna.Trial, monitor: str) -> None:
+        self.trial, self.monitor = trial, monitor
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.trial.report(trainer.callback_metrics[self.monitor].item(), trainer.current_epoch)
+            if self.trial.should_prune():
+                raise optuna.TrialPruned
+
+
+class TrialCLI(CLI):
+    def __init__(self, trial: optuna.Trial) -> None:
+        self.trial = trial
+        super().__init__()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        keys = self._parser("fit").callback_keys
+        keys[:] = [key for key in keys if key != "progress_bar"]
+        kwargs |= {"enable_progress_bar": False, "enable_model_summary": False}
+        trainer: Any = super().instantiate_trainer(**kwargs)
+        trainer.callbacks.append(Report(self.trial, self.config.fit.best_checkpoint.monitor))
+        self.trial.set_user_attr("run", trainer.default_root_dir)
+        study, number, params = self.trial.study.study_name, self.trial.number, self.trial.params
+        with Path(trainer.default_root_dir, "trial.yaml").open("w", encoding="utf-8") as file:
+            yaml.safe_dump({"study": study, "trial": number, "params": params}, file)
+        return trainer
+
+    def after_fit(self) -> None: ...
+
+
+def fit(trial: optuna.Trial, settings: dict[str, Any]) -> float:
+    """The best value of the monitored metric in a run with the parameters of the trial."""
+    silence()
+    for name in ("lightning.fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    values = {**settings, **trial.params}.items()
+    options = [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in values]
+    sys.argv = ["train.py", "fit", *options]
+    checkpoint: Any = TrialCLI(trial).trainer.checkpoint_callback
+    return checkpoint.best_model_score.item()
+
+
+def follow_parent() -> None:
+    """Ends this process when the one that started it ends, be it by a kill."""
+    parent: Any = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def fit_in_worker(trial: optuna.Trial, settings: dict[str, Any]) -> float:
+    """`fit`, in a process that each thread has for itself."""
+    if not hasattr(thread, "pool"):
+        context = multiprocessing.get_context("spawn")
+        thread.pool = ProcessPoolExecutor(1, mp_context=context, initializer=follow_parent)
+    try:
+        return thread.pool.submit(fit, trial, settings).result()
+    except BrokenProcessPool:  # killed, perhaps for its use of memory
+        del thread.pool
+        raise
+
+
+def suggest(trial: optuna.Trial, space: dict[str, dict[str, Any]]) -> None:
+    for key, range in space.items():
+        arguments = dict(range)
+        try:
+            getattr(trial, f"suggest_{arguments.pop('type')}")(key, **arguments)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"space: {key}: {range} is not understood: {error}") from error
+
+
+def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
+    """Draws the study and writes down its best settings."""
+    from matplotlib import pyplot
+    from optuna.visualization import matplotlib as plots
+
+    if not study.get_trials(deepcopy=False, states=FINISHED[:1]):
+        raise ValueError("Every trial was stopped early: give more --trials or another pruner")
+    pyplot.switch_backend("Agg")
+    for name, plot in ("history", plots.plot_optimization_history), ("slices", plots.plot_slice):
+        plot(study, target_name=monitor)
+        pyplot.savefig(folder / f"{name}.png", bbox_inches="tight")
+    best = study.best_trial
+    config = shutil.copy(Path(best.user_attrs["run"], "config.yaml"), folder / "best.yaml")
+    print(f"Best: {monitor} {best.value:.4g} in trial {best.number}, {best.user_attrs['run']}")
+    print(f"Fit with its settings: python train.py fit --config {config}")
+
+
+def sweep(
+    space: dict[str, dict[str, Any]],
+    settings: dict[str, Any] | None = None,
+    trials: int = 20,
+    workers: int = 1,
+    study: str = "default",
+    storage: str = "sqlite:///logs/sweeps.db",
+    sampler: optuna.samplers.BaseSampler | None = None,
+    pruner: optuna.pruners.BasePruner | None = None,
+) -> None:
+    """Searches for the best hyperparameters of train.py.
+
+    Args:
+        space: keys of train.py's configuration, with arguments of Optuna's suggest functions.
+        settings: keys that are the same in all trials.
+        trials: how many the study shall have in all.
+        workers: processes that fit at the same time.
+        study: its name; an old one is continued.
+        storage: the database of the studies, as an SQLAlchemy URL.
+        sampler: chooses the parameters; by default TPE.
+        pruner: stops trials; by default those worse than the median.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    suggest(optuna.create_study().ask(), space)  # is it well formed?
+    settings = settings or {}
+    best = yaml.safe_load((CONFIGS / "default.yaml").read_text("utf-8"))["best_checkpoint"]
+    best |= {k: settings.get(f"best_checkpoint.{k}", v) for k, v in best.items()}
+    folder = Path("logs", study)
+    folder.mkdir(parents=True, exist_ok=True)
+    connect_args = {"timeout": 60} if storage.startswith("sqlite") else {}
+    database = optuna.storages.RDBStorage(
+        storage, heartbeat_interval=5, engine_kwargs={"connect_args": connect_args}
+    )
+    direction: Any = {"max": "maximize", "min": "minimize"}[best["mode"]]
+    found = optuna.create_study(
+        study_name=study, storage=database, direction=direction, pruner=pruner, load_if_exists=True
+    )
+    # Another seed after a restart, or it would suggest the same once more.
+    found.sampler = sampler or optuna.samplers.TPESampler(
+        seed=len(found.trials), constant_liar=True
+    )
+    goal = {"space": space, "best_checkpoint": best}
+    if found.user_attrs.get("goal", goal) != goal:
+        raise ValueError(f"Study {study} has another space or metric; choose another --study")
+    found.set_user_attr("goal", goal)
+
+    def objective(trial: optuna.Trial) -> float:
+        suggest(trial, space)
+        for other in found.get_trials(deepcopy=False, states=FINISHED[:1]):
+            if other.params == trial.params and other.value is not None:
+                trial.set_user_attr("run", other.user_attrs["run"])
+                return other.value
+        return (fit if workers == 1 else fit_in_worker)(trial, settings)
+
+    def left() -> int:
+        return max(trials - len(found.get_trials(deepcopy=False, states=FINISHED)), 0)
+
+    def progress(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        state = trial.state.name.lower()
+        print(
+            f"{trials - left()}/{trials}: trial {trial.number} {state}: {trial.value} {trial.params}"
+        )
+
+    while attempts := left():
+        found.optimize(objective, attempts, n_jobs=workers, catch=[Exception], callbacks=[progress])
+        if left() == attempts:
+            raise RuntimeError(f"None of {attempts} trials came to an end; the reasons are above")
+    conclude(found, best["monitor"], folder)
+
+
+def main() -> None:
+    silence()
+    try:
+        auto_cli(sweep, as_positional=False)
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; the same command goes on with the study")
+    except Exception as error:
+        if mistake := users_mistake(error):
+            sys.exit(f"error: {mistake}")
+        raise
+
+
+if __name__ == "__main__":
+    main()
