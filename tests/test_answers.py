@@ -8,6 +8,7 @@ import string
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -353,15 +354,17 @@ def test_replay_is_checked(tmp_path):
 
 
 @pytest.mark.parametrize("version", ["1.7.3", "2.6.0", "2.7.0"])
-def test_old_cookiecutter_is_refused(pre_gen, monkeypatch, version):
-    monkeypatch.setattr(pre_gen.metadata, "version", lambda name: version)
-    assert f"this is {version}" in pre_gen.cookiecutter_problem()
+def test_old_cookiecutter_is_refused(pre_gen, version):
+    assert f"this is {version}" in pre_gen.cookiecutter_problem(version)
 
 
-@pytest.mark.parametrize("version", ["2.7.1", "2.7.1.post1", "2.10.0", "3.0.0"])
-def test_new_cookiecutter_is_taken(pre_gen, monkeypatch, version):
-    monkeypatch.setattr(pre_gen.metadata, "version", lambda name: version)
-    assert pre_gen.cookiecutter_problem() is None
+@pytest.mark.parametrize("version", ["2.7.1", "2.7.1.post1", "2.10.0", "3.0.0", None])
+def test_new_cookiecutter_is_taken(pre_gen, version):
+    assert pre_gen.cookiecutter_problem(version) is None
+
+
+def test_cookiecutter_version_is_found(pre_gen):
+    assert pre_gen.cookiecutter_version() == metadata.version("cookiecutter")
 
 
 # --- Folders --------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class FSDP2(ModelParallelStrategy):
     """Shards the `network` of any system over all devices of all machines.
 
     A checkpoint is a folder with a file for each process; `consolidate.py` makes one file of it.
-    Evaluations take either. They gather the whole network on each device.
+    Evaluations take either.
     """
 
     def setup_environment(self) -> None:
@@ -70,27 +70,11 @@ class FSDP2(ModelParallelStrategy):
             if buffer.is_floating_point():
                 dist.all_reduce(buffer.div_(self.world_size))
 
+    on_validation_start = average_buffers
+
     def lightning_module_state_dict(self) -> dict[str, Any]:
         self.average_buffers()
         return super().lightning_module_state_dict()
-
-    def gather(self) -> None:
-        """Gathers all weights: an evaluation may have one batch more on some processes."""
-        self.average_buffers()
-        for module in self.model.modules():
-            if isinstance(module, FSDPModule):
-                module.set_reshard_after_forward(False, recurse=False)
-                module.unshard()
-
-    def free(self) -> None:
-        """Frees the weights of other processes again."""
-        for module in self.model.modules():
-            if isinstance(module, FSDPModule):
-                module.set_reshard_after_forward(True, recurse=False)
-                module.reshard()
-
-    on_validation_start = on_test_start = on_predict_start = gather
-    on_validation_end = on_test_end = on_predict_end = free
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any = None
