@@ -97,14 +97,6 @@ def backbone_finetuning(cli, checkpoint):
     assert sum(p.numel() for p in backbone["params"]) > sum(p.numel() for p in head["params"])
 
 
-def device_stats(cli, checkpoint):
-    assert any("cpu_percent" in name for name in logged())
-
-
-def throughput(cli, checkpoint):
-    assert any(name.endswith("samples_per_sec") for name in logged())
-
-
 def timer(cli, checkpoint):
     assert 0 < checkpoint["global_step"] == cli.trainer.global_step < 1000 * BATCHES
 
@@ -113,32 +105,18 @@ def gradient_accumulation(cli, checkpoint):
     assert checkpoint["global_step"] == EPOCHS  # of four batches each
 
 
-def norms(cli, checkpoint):
-    metrics = logged()
-    assert metrics["train/gradient_norm"] == metrics["train/weight_norm"] == metrics["train/loss"]
-
-
-def confusion_matrix(cli, checkpoint):
-    pass  # it acts at test
-
-
 OPTIONS = {
     pruning: ["--trainer.callbacks.final_share=0.75", "--trainer.callbacks.epochs=2"],
     backbone_finetuning: ["--trainer.callbacks.unfreeze_backbone_at_epoch=1"],
-    throughput: ["--trainer.callbacks.window_size=2"],
     timer: ["--trainer.callbacks.duration=00:00:00:01"],
 }
-CHECKS = {
-    check.__name__: check
-    for check in (
-        *(swa, ema, pruning, backbone_finetuning, device_stats, throughput, timer),
-        *(gradient_accumulation, norms, confusion_matrix),
-    )
-}
+CHECKS = {check.__name__: check for check in (swa, ema, pruning, backbone_finetuning, timer)}
+MONITORS = ["device_stats", "norms", "throughput"]
 
 
 def test_every_config_is_checked():
-    assert CHECKS.keys() == {path.stem for path in (CONFIGS / "callbacks").glob("*.yaml")}
+    checked = {*CHECKS, *MONITORS, "gradient_accumulation", "confusion_matrix"}
+    assert checked == {path.stem for path in (CONFIGS / "callbacks").glob("*.yaml")}
 
 
 @pytest.mark.parametrize("name", CHECKS)
@@ -152,6 +130,19 @@ def test_callback_acts_resumes_and_spares_evaluations(train, name):
     assert resumed.trainer.global_step > steps or name == "timer"  # its time is over
     load_last()
     train("test")
+
+
+def test_gradients_are_added_up(train):
+    assert fit(train, *configs("callbacks", "gradient_accumulation")).trainer.global_step == EPOCHS
+
+
+def test_monitors_log_together(train):
+    """`trainer.callbacks` of a file only adds to those of another."""
+    fit(train, *configs("callbacks", *MONITORS), "--trainer.callbacks.window_size=2")
+    metrics = logged()
+    assert metrics["train/gradient_norm"] == metrics["train/weight_norm"] == metrics["train/loss"]
+    assert any(name.endswith("samples_per_sec") for name in metrics)
+    assert any("cpu_percent" in name for name in metrics)
 
 
 @pytest.mark.slow

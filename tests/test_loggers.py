@@ -181,7 +181,12 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("logger", READERS)
+LOCAL = ("TensorBoardLogger", "CSVLogger")
+
+
+@pytest.mark.parametrize(
+    "logger", [pytest.param(n, marks=[] if n in LOCAL else pytest.mark.slow) for n in READERS]
+)
 def test_everything_is_logged_and_a_run_continues_in_its_logger(folder, logger):
     options, read = READERS[logger]
     run = fit_continue_test(f"--trainer.logger={LOGGERS}{logger}", *options)
