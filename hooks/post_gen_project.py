@@ -57,7 +57,7 @@ DEPENDENCIES = {
     "jsonargparse[signatures]>=4.53,<5": {},
     "lightning>=2.6.6,<3": {},
     "matplotlib>=3.10": {},
-    "rich>=14": {},
+    "numpy>=2": {},
     "torchdata>=0.11": {},
     "torch>=2.9": {"accelerator": ("auto", "cpu", "gpu", "mps")},
     "torch==2.9.*": {"accelerator": ("tpu",)},  # the newest that torch_xla has been built for
@@ -66,6 +66,7 @@ DEPENDENCIES = {
     "torchvision==0.24.*": {"vision": ("yes",), "accelerator": ("tpu",)},
     "scikit-learn>=1.7": {"data": ("digits",)},
     "pillow>=11": {},
+    "pyyaml>=6.0.2": {},
     "comet-ml>=3.49": {"logger": ("comet",)},
     "mlflow>=3": {"logger": ("mlflow",)},
     "tensorboard>=2.20": {"logger": ("tensorboard",)},

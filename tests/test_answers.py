@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shlex
 import shutil
 import string
@@ -78,6 +79,8 @@ def test_post_gen_has_a_recipe_for_every_choice(post_gen):
 
 
 def test_hooks_agree(pre_gen, post_gen):
+    folders = {path.name for path in PROJECT.iterdir() if path.is_dir()} - {*post_gen.CACHES}
+    assert folders <= {*post_gen.OWNED}
     assert (pre_gen.BACKUP, pre_gen.OWNED) == (post_gen.BACKUP, post_gen.OWNED)
 
 
@@ -449,45 +452,51 @@ def test_rendering_twice_gives_the_same(render):
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
 
 
-@pytest.mark.parametrize("data", CHOICES["data"])
-def test_imports_are_in_the_project_or_its_dependencies(render, post_gen, data):
-    model = dict(zip(CHOICES["data"], ["cnn", "resnet", "vit", "autoencoder", "gan"], strict=True))[
-        data
-    ]
-    project = render(data=data, model=model, logger="csv")
-    modules = {path.stem for path in project.iterdir()}
-    packages = {
-        package.translate(str.maketrans("=<>[~,", "      ")).split()[0].lower()
-        for package in post_gen.dependencies(answers(data=data, model=model, logger="csv"))
-    } | {
-        "numpy",
-        "packaging",
-        "torchmetrics",
-        "typing_extensions",
-        "yaml",
-    }  # of torch and of lightning
-    for path in project.glob("**/*.py"):
-        if "tests" in path.parts:
-            continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            names = [node.module] if isinstance(node, ast.ImportFrom) else names
-            for name in names:
-                top = name.split(".")[0]
-                if top in modules:
-                    file = project / name.replace(".", "/")
-                    assert file.is_dir() or file.with_suffix(".py").is_file(), (
-                        f"{path.name}: {name}"
-                    )
-                elif top not in sys.stdlib_module_names and top not in OPTIONAL:
-                    top = {"PIL": "pillow", "sklearn": "scikit-learn"}.get(top, top)
-                    assert top.lower() in packages, f"{path.relative_to(project)} imports {top}"
-
-
-# Imported only where they are used: an export format, a search, one of the other loggers.
+# Imported only where they are used: what an extra installs, and the loggers that were not chosen.
 OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "optuna", "pyarrow", "psutil"} | {
     *("comet_ml", "mlflow", "tensorboard", "wandb")
 }
+MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+
+
+def imports(path: Path) -> set[str]:
+    """The dotted names of all modules that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("data", "model"),
+    zip(CHOICES["data"], ["cnn", "resnet", "vit", "autoencoder", "gan"], strict=True),
+)
+def test_projects_have_the_files_and_packages_that_they_use(render, post_gen, data, model):
+    project = render(data=data, model=model, logger="csv")
+    sources = [
+        path for path in project.rglob("*.py") if path.parent.name not in ("tests", "small_data")
+    ]
+    used = set().union(*map(imports, sources))
+    ours = {path.stem for path in project.iterdir() if path.suffix == ".py" or path.is_dir()}
+
+    for name in used:
+        if name.split(".")[0] in ours:
+            file = project / name.replace(".", "/")
+            assert file.is_dir() or file.with_suffix(".py").is_file(), f"there is no {name}"
+    configured = "".join(path.read_text("utf-8") for path in project.rglob("*.yaml"))
+    for path in [*project.glob("data/*.py"), *project.glob("models/**/*.py")]:
+        name = ".".join(path.relative_to(project).with_suffix("").parts)
+        assert path.stem == "__init__" or name in used or name in configured, f"unused: {name}"
+
+    packages = {
+        re.match(r"[\w-]+", package)[0]
+        for package in post_gen.dependencies(answers(data=data, model=model, logger="csv"))
+    }
+    foreign = {name.split(".")[0] for name in used} - ours - OPTIONAL - {*sys.stdlib_module_names}
+    assert foreign == {MODULES.get(package, package) for package in packages}
 
 
 def broken_template(folder: Path) -> Path:
