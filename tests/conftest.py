@@ -6,6 +6,18 @@ from pathlib import Path
 import pytest
 from templates import import_hook, render_template
 
+# Whole files that `make test-fast` leaves out.
+SLOW = (
+    *("test_callbacks", "test_crossval", "test_default_run", "test_export", "test_hardware_runs"),
+    *("test_loggers", "test_resume", "test_sweep", "test_tune"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.stem in SLOW:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def render(tmp_path_factory):
