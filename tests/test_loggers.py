@@ -201,6 +201,12 @@ def test_everything_is_logged_and_a_run_continues_in_its_logger(folder, logger):
     assert outside <= {"logs", "version_0", "mlflow.db", "mlflow"}
 
 
+def test_checkpoints_of_weights_are_evaluated(folder):
+    options = ["--best_checkpoint.save_weights_only=true", "--trainer.logger=false"]
+    train("fit", *OPTIONS, *options, "--trainer.max_epochs=1")
+    assert train("test", *OPTIONS, *options).trainer.callback_metrics["test/acc"] >= 0
+
+
 def test_several_loggers_forget_what_came_after_the_checkpoint(folder):
     """A run that was killed goes on from its last checkpoint and logs those steps again."""
     loggers = [
@@ -234,6 +240,21 @@ def test_logger_switch_keeps_the_run_folder(folder, value, written):
 def test_fast_dev_run_writes_nothing(folder, logger):
     train("fit", *OPTIONS, f"--trainer.logger={LOGGERS}{logger}", "--trainer.fast_dev_run=true")
     assert not list(Path(".").iterdir())
+
+
+@pytest.mark.slow
+def test_fits_in_one_process_are_runs_of_their_own(folder):
+    for logger in ("WandbLogger", "CometLogger"):
+        options = [f"--trainer.logger={LOGGERS}{logger}", *READERS[logger][0]]
+        for _ in range(2):
+            command("train", "fit", *OPTIONS, *options, "--trainer.max_epochs=1")
+    train("fit", *OPTIONS, "--trainer.logger=false", "--trainer.max_epochs=1")
+    ids = set()
+    for number, read in enumerate((read_wandb, read_wandb, read_comet, read_comet)):
+        run = Path(f"logs/version_{number}")
+        assert read(run)[0]["val/acc"] == [3]
+        ids |= set(yaml.safe_load((run / "run.yaml").read_text())[0]["loggers"].values())
+    assert len(ids) == 4
 
 
 @pytest.mark.slow

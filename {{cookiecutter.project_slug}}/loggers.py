@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,9 @@ def place_loggers(trainer: Namespace, run: Path, resume: Path | None) -> None:
         resume: the checkpoint that a fit goes on from. TensorBoard and CSV forget what was logged
             after it, since that will be logged again.
     """
+    for package, end in (("wandb", "finish"), ("comet_ml", "end")):
+        if package in sys.modules:  # the run of an earlier fit in this process
+            getattr(sys.modules[package], end)()
     if trainer.logger in (None, True):
         name = "TensorBoardLogger" if _TENSORBOARD_AVAILABLE else "CSVLogger"
         trainer.logger = Namespace(class_path=f"lightning.pytorch.loggers.{name}")
@@ -105,8 +109,11 @@ def _place(logger: Namespace, run: Path, ids: dict[str, str], step: int | None) 
         logger.dict_kwargs = options | logger.get("dict_kwargs", {})
 
 
-def _steps_logged(checkpoint: Path) -> int:
-    loop = read_checkpoint(checkpoint)["loops"]["fit_loop"]
+def _steps_logged(checkpoint: Path) -> int | None:
+    loops = read_checkpoint(checkpoint).get("loops")
+    if not loops:  # it has weights only
+        return None
+    loop = loops["fit_loop"]
     batches = loop["epoch_loop.batch_progress"]["total"]
     # A checkpoint of mid-epoch is written before its last step is counted.
     mid_epoch = batches["completed"] < batches["processed"]
@@ -114,14 +121,16 @@ def _steps_logged(checkpoint: Path) -> int:
 
 
 def _drop_rows(path: Path, step: int) -> None:
-    if path.exists():
+    if path.exists() and path.stat().st_size:
         with path.open(newline="") as file:
             header, *rows = csv.reader(file)
         column = header.index("step")
-        with path.open("w", newline="") as file:
-            # A kill may have left half a row.
-            kept = [row for row in rows if len(row) == len(header) and int(row[column]) < step]
+        # A kill may have left half a row.
+        kept = [row for row in rows if len(row) == len(header) and int(row[column]) < step]
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
             csv.writer(file).writerows([header, *kept])
+        temporary.replace(path)
 
 
 def log_settings(logger: Logger, settings: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ class RunRecord(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         # What an evaluation logs belongs to the step and epoch of its checkpoint.
-        if not trainer.training:
+        if not trainer.training and "loops" in checkpoint:
             trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
 
 
