@@ -105,7 +105,7 @@ def test_every_file_of_the_template_is_in_a_project(render):
     assert files <= kept
 
 
-@pytest.mark.parametrize("prompt", CHOICES)
+@pytest.mark.parametrize("prompt", list(CHOICES))
 def test_every_choice_is_rendered(render, prompt):
     """A new choice without a project in this file fails here."""
     companions = {
