@@ -64,7 +64,7 @@ def test_the_commands_of_the_template_exist():
     """`make demo` and `make test` are what CI runs; here: every target and file that is named."""
     text = (ROOT / "README.md").read_text("utf-8") + (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    for target in set(re.findall(r"\bmake ([a-z-]+)", text)):
+    for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", text, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for script in set(re.findall(r"benchmarks/\w+\.py", text)):
         assert (ROOT / script).is_file(), script
