@@ -40,8 +40,12 @@ def main() -> None:
 
     run("python", "train.py")
     output = run("python", "train.py", "test", "--ckpt_path", "best")
-    print(f"\nRun:         {DEMO / 'logs' / 'version_0'}")
-    print(f"Metrics:     {Path(sys.executable).parent / 'tensorboard'} --logdir {DEMO / 'logs'}")
+    logs = DEMO.relative_to(ROOT) / "logs"
+    [metrics, *_] = sorted((DEMO / "logs" / "version_0").glob("events.out.tfevents.*"))
+    tensorboard = Path(sys.executable).parent / "tensorboard"
+    print(f"\nRun:           {logs / 'version_0'}")
+    print(f"Metrics:       {metrics.relative_to(ROOT)}")
+    print(f"TensorBoard:   {tensorboard} --logdir {logs}")
     print(f"Test accuracy: {float(re.search(r'test/acc\\W+([\\d.]+)', output)[1]):.4f}")
 
 
