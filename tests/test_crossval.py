@@ -1,0 +1,49 @@
+"""Every fold is a run of its own; mean and deviation are those of their best values."""
+
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from projects import SMALL, command, inside
+
+
+def best_value(run: Path) -> float:
+    states = torch.load(run / "checkpoints/best.ckpt")["callbacks"]
+    [best] = [state for state in states.values() if state.get("monitor") == "val/acc"][:1]
+    return best["best_model_score"].item()
+
+
+@pytest.mark.slow  # each fold imports everything in a process of its own
+def test_fits_each_fold_and_prints_mean_and_deviation(render, tmp_path, capfd):
+    with inside(render(model="mlp"), tmp_path):
+        command("crossval", "--folds", "2", *SMALL, "--trainer.max_epochs=1")
+        output = capfd.readouterr().out
+        runs = [Path("logs/version_0"), Path("logs/version_1")]
+        for fold, run in enumerate(runs):
+            data = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]
+            assert (data["num_folds"], data["fold"]) == (2, fold)
+            assert (run / "checkpoints/last.ckpt").is_file()
+        values = [best_value(run) for run in runs]
+        printed = [
+            float(value) for value in re.findall(r"val/acc (\d\.\d{4})$", output, re.MULTILINE)
+        ]
+        assert printed == pytest.approx(values, abs=1e-4)
+        mean, deviation = re.findall(r"val/acc: mean (\S+), deviation (\S+)", output)[0]
+        assert float(mean) == pytest.approx(statistics.mean(values), abs=1e-4)
+        assert float(deviation) == pytest.approx(statistics.stdev(values), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_fold_is_told_in_its_sentence(render, tmp_path, capfd):
+    with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit):
+        command("crossval", "--folds=2", *SMALL, "--model.network.hidden_dim=3")
+    assert "hidden_dim" in capfd.readouterr().err
+
+
+def test_one_fold_is_refused(render, tmp_path, capsys):
+    with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit):
+        command("crossval", "--folds=1")
+    assert "--folds is 1: it must be 2 or more" in capsys.readouterr().err
