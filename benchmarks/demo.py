@@ -46,7 +46,8 @@ def main() -> None:
     print(f"\nRun:           {logs / 'version_0'}")
     print(f"Metrics:       {metrics.relative_to(ROOT)}")
     print(f"TensorBoard:   {tensorboard} --logdir {logs}")
-    print(f"Test accuracy: {float(re.search(r'test/acc\\W+([\\d.]+)', output)[1]):.4f}")
+    accuracy = float(re.search(r"test/acc\W+([\d.]+)", output)[1])
+    print(f"Test accuracy: {accuracy:.4f}")
 
 
 if __name__ == "__main__":
