@@ -35,8 +35,7 @@ PICTURES = 3
 
 
 @pytest.fixture
-def folder(render, tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_SILENT", "true")
+def folder(render, tmp_path):
     with inside(render(), tmp_path):
         yield tmp_path
 
@@ -199,6 +198,22 @@ def test_everything_is_logged_and_a_run_continues_in_its_logger(folder, logger):
     assert pictures in (PICTURES, None)
     outside = {path.name for path in Path(".").iterdir()} | {p.name for p in Path("logs").iterdir()}
     assert outside <= {"logs", "version_0", "mlflow.db", "mlflow"}
+
+
+ANSWERS = {
+    "csv": "metrics.csv",
+    "wandb": "wandb/offline-run-*",
+    "mlflow": "../mlflow.db",
+    "comet": "comet_0/*.zip",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_project_made_for_the_logger_logs_without_an_account(render, tmp_path, answer):
+    with inside(render(logger=answer), tmp_path):
+        train("fit", *OPTIONS, "--trainer.max_epochs=1")
+        assert list(Path("logs/version_0").glob(ANSWERS[answer]))
 
 
 def test_checkpoints_of_weights_are_evaluated(folder):
