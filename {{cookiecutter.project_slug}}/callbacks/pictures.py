@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
@@ -59,7 +58,6 @@ class Pictures(Callback):
         self.every_n_epochs = every_n_epochs
         self.count = count
 
-    @rank_zero_only
     def on_validation_batch_end(
         self,
         trainer: Trainer,
@@ -74,5 +72,7 @@ class Pictures(Callback):
             return
         if trainer.sanity_checking or not trainer.loggers or trainer.fast_dev_run:
             return
+        # On all processes: where the network is sharded, each of them has to take part.
         images, captions = pl_module.pictures([part[: self.count] for part in batch])
-        log_picture(trainer, "val/pictures", draw_grid(images, captions))
+        if trainer.is_global_zero:
+            log_picture(trainer, "val/pictures", draw_grid(images, captions))
