@@ -34,6 +34,8 @@ class AppendingWriter(ExperimentWriter):
 class AppendingCSVLogger(CSVLogger):
     """Keeps what an earlier part of the run has logged."""
 
+    _experiment: Any
+
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:

@@ -4,6 +4,7 @@ import logging
 import sys
 import traceback
 import warnings
+from functools import partial
 from pathlib import Path
 
 FILTERS = (
@@ -42,7 +43,11 @@ def silence() -> None:
     for message, module in FILTERS + EVALUATION_FILTERS * (sys.argv[1:2] != ["fit"]):
         warnings.filterwarnings("ignore", message=message, module=module.replace(".", r"\."))
     for name, message in LOG_FILTERS:
-        logging.getLogger(name).addFilter(lambda r, text=message: text not in r.getMessage())
+        logging.getLogger(name).addFilter(partial(_lacks, message))
+
+
+def _lacks(message: str, record: logging.LogRecord) -> bool:
+    return message not in record.getMessage()
 
 
 def users_mistake(error: BaseException | None) -> BaseException | None:

@@ -113,7 +113,7 @@ class Classifier(LightningModule):
     @property
     def backbone(self) -> nn.Module:
         """What Lightning's `BackboneFinetuning` freezes at first."""
-        return self.network.backbone
+        return self.network.get_submodule("backbone")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # The weights are here: rebuilding the network must not download others first.
