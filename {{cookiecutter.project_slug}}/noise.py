@@ -16,6 +16,8 @@ FILTERS = (
     (r"SWA is currently only supported every epoch", "lightning.pytorch.callbacks"),
     # Samples per second are what it is used for.
     (r"When using the `ThroughputMonitor`, you need to define", "lightning.pytorch.callbacks"),
+    # The names of the `ThroughputMonitor` have a bar in them.
+    (r"MLFlow only allows '_', '/', '.' and ' '", "lightning.pytorch.loggers.mlflow"),
     # A frozen backbone's batch norm is trained from the start.
     (r"The provided params to be frozen already exist", "lightning.pytorch.callbacks"),
     # Continuing a run in its own folder is what was asked for.
