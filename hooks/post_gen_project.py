@@ -8,6 +8,8 @@ cannot work, so this file holds recipes and no rules.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -346,9 +348,12 @@ def main() -> None:
         restore(project)
         reason = str(error) or type(error).__name__
         sys.exit(f"The project could not be made: {reason}. Nothing was written.")
+    folder = project.name
+    if "_output_dir" in ANSWERS and "PWD" in os.environ:  # not under cruft, not in Windows' shells
+        folder = shlex.quote(os.path.relpath(project, os.environ["PWD"]))
     print(
         f"\n{project.name} is ready. Next:\n\n"
-        f"  cd {project.name}\n"
+        f"  cd {folder}\n"
         "  python -m pip install -e .\n"
         "  python train.py\n"
     )

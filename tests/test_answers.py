@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import shlex
 import shutil
@@ -308,7 +309,7 @@ def test_report_is_on_one_screen_for_a_single_problem(pre_gen):
     assert len(text.splitlines()) < 12
 
 
-def run_cookiecutter(folder, *words, template=ROOT, **kwargs):
+def run_cookiecutter(folder, *words, template=ROOT):
     """The command as a user runs it."""
     config = folder / "config.yaml"
     config.write_text(
@@ -324,7 +325,7 @@ def run_cookiecutter(folder, *words, template=ROOT, **kwargs):
         capture_output=True,
         text=True,
         encoding="utf-8",
-        **kwargs,
+        env={**os.environ, "PWD": str(output)},  # as a shell has it
     )
 
 
@@ -344,6 +345,11 @@ def test_refusal_in_a_shell_and_the_command_pasted(tmp_path):
     assert "Next" in run.stdout
     for word in (f"cd {project.name}", "pip install -e .", "python train.py"):
         assert word in run.stdout
+
+
+def test_next_commands_start_where_the_user_is(tmp_path):
+    run = run_cookiecutter(tmp_path, "--no-input", "--output-dir", "some where")
+    assert f"cd 'some where/{DEFAULTS['project_slug']}'" in run.stdout
 
 
 def test_replay_is_checked(tmp_path):

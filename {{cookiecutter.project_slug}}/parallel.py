@@ -55,9 +55,9 @@ class FSDP2(ModelParallelStrategy):
     def setup(self, trainer: Trainer) -> None:
         # As the parent, which leaves the sharding to the system: there `network` is to be sharded.
         self.accelerator.setup(trainer)
-        self.model = self.precision_plugin.convert_module(self.model)
-        if not any(isinstance(module, FSDPModule) for module in self.model.modules()):
-            parallelize(self.model.network, self.device_mesh["data_parallel"])
+        system = self.precision_plugin.convert_module(self.lightning_module)
+        if not any(isinstance(module, FSDPModule) for module in system.modules()):
+            parallelize(system.network, self.device_mesh["data_parallel"])
         self.model_to_device()
         self.barrier()
         if trainer.state.fn == TrainerFn.FITTING:
@@ -66,7 +66,7 @@ class FSDP2(ModelParallelStrategy):
 
     def average_buffers(self) -> None:
         """Averages batch norm's statistics, which each process takes from its own batches."""
-        for buffer in self.model.buffers():
+        for buffer in self.lightning_module.buffers():
             if buffer.is_floating_point():
                 dist.all_reduce(buffer.div_(self.world_size))
 
