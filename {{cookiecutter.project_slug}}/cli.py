@@ -77,6 +77,10 @@ class Instantiator(_InstantiatorFn):
         links = {key: value for key, value in links if key.rpartition(".")[2] in known}
         return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
 
+    def __reduce__(self) -> tuple:
+        # ddp_spawn pickles the optimizer's factory, which holds this; nothing calls it there.
+        return object, ()
+
 
 class CLI(LightningCLI):
     config: Namespace
@@ -211,7 +215,9 @@ class CLI(LightningCLI):
         if best.best_model_path and self.trainer.is_global_zero:
             path = Path(best.best_model_path)
             path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-            print(f"Best checkpoint: {path} ({best.monitor} {best.best_model_score:.4g})")
+            score = best.best_model_score  # ddp_spawn does not hand it back
+            reached = "" if score is None else f" ({best.monitor} {score:.4g})"
+            print(f"Best checkpoint: {path}{reached}")
             print(f"Test it with:    python train.py test --ckpt_path {path}")
 
 
