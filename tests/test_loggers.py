@@ -126,7 +126,7 @@ def read_wandb(run: Path):
 def read_mlflow(run: Path):
     from mlflow import MlflowClient
 
-    client = MlflowClient("sqlite:///logs/mlflow.db")
+    client = MlflowClient(f"sqlite:///{Path('logs', 'mlflow.db').absolute()}")
     [experiment] = [e for e in client.search_experiments() if e.name != "Default"]
     [found] = client.search_runs([experiment.experiment_id])
     assert found.info.run_name == run.name

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
@@ -206,8 +207,10 @@ class CLI(LightningCLI):
         record = RunRecord(self.settings, bool(self.checkpoint))
         self.trainer_defaults["callbacks"] = [record, RandomState()]
         trainer = super().instantiate_trainer(**kwargs)
-        if isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy):
-            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        strategy = trainer.strategy
+        if isinstance(strategy, DDPStrategy | SingleDeviceStrategy):  # XLA's has its own way
+            if type(strategy.checkpoint_io) is TorchCheckpointIO:
+                strategy.checkpoint_io = AtomicCheckpointIO()
         return trainer
 
     def after_fit(self) -> None:

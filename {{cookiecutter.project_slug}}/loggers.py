@@ -98,8 +98,10 @@ def _place(logger: Namespace, run: Path, ids: dict[str, str], step: int | None) 
     elif kind == "MLFlowLogger":
         arguments.run_name = arguments.get("run_name") or run.name
         if not arguments.get("tracking_uri"):
-            arguments.tracking_uri = f"sqlite:///{(run.parent / 'mlflow.db').as_posix()}"
-            arguments.artifact_location = str(run.parent / "mlflow")
+            # Absolute: mlflow keeps one connection for each name of a database.
+            root = run.parent.absolute()
+            arguments.tracking_uri = f"sqlite:///{(root / 'mlflow.db').as_posix()}"
+            arguments.artifact_location = (root / "mlflow").as_uri()
     elif kind == "CometLogger":
         # An archive for each process that logs: comet_ml gives all of them the same random name.
         archive = run / f"comet_{len(list(run.glob('comet_*')))}"

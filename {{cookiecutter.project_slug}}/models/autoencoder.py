@@ -74,7 +74,9 @@ class Autoencoder(LightningModule):
     def evaluate(self, batch: Batch, stage: str) -> None:
         images, _ = batch
         loss = F.mse_loss(self(images), images)
-        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=len(images), sync_dist=True)
+        # Lightning averages the sizes over the processes, and cuts what is no whole number.
+        size = len(images) * self.trainer.world_size
+        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Reconstruction error (B,) and embedding (B, D)."""

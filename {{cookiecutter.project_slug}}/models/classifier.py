@@ -80,7 +80,9 @@ class Classifier(LightningModule):
             f"{stage}/loss": F.cross_entropy(logits, labels),
             f"{stage}/acc": (logits.argmax(dim=1) == labels).float().mean(),
         }
-        self.log_dict(metrics, prog_bar=True, batch_size=len(labels), sync_dist=True)
+        # Lightning averages the sizes over the processes, and cuts what is no whole number.
+        size = len(labels) * self.trainer.world_size
+        self.log_dict(metrics, prog_bar=True, batch_size=size, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Class index (B,) and probabilities (B, num_classes)."""
