@@ -41,7 +41,7 @@ CALLBACKS = {
     "predictions": Predictions,
 }
 # Two checkpoint callbacks, since one would write `last` only when it writes a new best.
-CALLBACK_DEFAULTS = {
+CALLBACK_DEFAULTS: dict[str, dict[str, Any]] = {
     "best_checkpoint": {"filename": "best", "enable_version_counter": False},
     "last_checkpoint": {
         "filename": "last",
@@ -74,8 +74,8 @@ class Instantiator(_InstantiatorFn):
         self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any
     ) -> Any:
         known = signature(type(kwargs["network"])).parameters if "network" in kwargs else {}
-        links = applied_instantiation_links.items()
-        links = {key: value for key, value in links if key.rpartition(".")[2] in known}
+        given = applied_instantiation_links.items()
+        links = {key: value for key, value in given if key.rpartition(".")[2] in known}
         return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
 
     def __reduce__(self) -> tuple:

@@ -12,7 +12,8 @@ class RandomState(Callback):
     """With it a continued fit draws the numbers that the uninterrupted one would have drawn."""
 
     def state_dict(self) -> dict[str, Any]:
-        _, keys, *rest = np.random.get_state()
+        numpy: Any = np.random.get_state()
+        _, keys, *rest = numpy
         state = {
             "python": random.getstate(),
             "numpy": [keys.tolist(), *rest],  # a checkpoint holds no arrays of NumPy

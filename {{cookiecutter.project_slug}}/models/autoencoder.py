@@ -30,6 +30,8 @@ class Autoencoder(LightningModule):
         compile: compile the network with ``torch.compile``; checkpoints stay the same.
     """
 
+    network: Any  # nn.Module does not know the types of its parts
+
     def __init__(
         self,
         network: nn.Module,

@@ -64,6 +64,8 @@ class GAN(LightningModule):
         compile: compile both networks with ``torch.compile``; checkpoints stay the same.
     """
 
+    network: Any  # nn.Module does not know the types of its parts
+
     def __init__(
         self,
         network: nn.Module,
