@@ -21,7 +21,7 @@ def commands(readme: Path) -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_commands_of_a_project_run(render):
     """Each in turn, as pasted; only the number of batches is cut."""
     project = render(copy=True)

@@ -23,6 +23,9 @@ class ResNet(nn.Module):
             convolution is fitted to the channels and, for small images, cut to its centre.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
