@@ -42,6 +42,7 @@ FILES = {
     "tests/small_data/digits.py": {"data": ("digits",)},
     "tests/small_data/mnist.py": {"data": ("mnist",)},
     "tests/small_data/fashion_mnist.py": {"data": ("fashion_mnist",)},
+    "tests/small_data/idx.py": {"data": ("mnist", "fashion_mnist")},
     "tests/small_data/cifar10.py": {"data": ("cifar10",)},
     "tests/small_data/image_folder.py": {"data": ("image_folder",)},
     "data/downloads.py": {"data": ("mnist", "fashion_mnist", "cifar10")},

@@ -46,7 +46,7 @@ def command(script: str, *arguments: str):
     return module.main()
 
 
-def small_data(project: Path, data: str, folder: Path) -> list[str]:
+def small_data(data: str, folder: Path) -> list[str]:
     """Makes the small data set of a project's own tests; gives the options that point to it."""
     module = importlib.import_module(f"tests.small_data.{data}")
     folder.mkdir(parents=True, exist_ok=True)

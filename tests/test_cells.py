@@ -48,7 +48,7 @@ def test_renders_clean(render, data, model):
 def test_trains_resumes_evaluates_predicts(render, tmp_path, capsys, data, model):
     project = render(data=data, model=model)
     with inside(project, tmp_path):
-        options = [*SMALL, *small_data(project, data, tmp_path / "data")]
+        options = [*SMALL, *small_data(data, tmp_path / "data")]
         fitted = command("train", "fit", *options, "--trainer.max_epochs=1")
         run = Path("logs", "version_0")
         checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)

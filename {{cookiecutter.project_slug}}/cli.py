@@ -1,6 +1,5 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
-import sys
 from collections.abc import Callable
 from inspect import signature
 from pathlib import Path
@@ -25,9 +24,15 @@ from callbacks.predictions import Predictions
 from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from loggers import place_loggers
-from noise import silence, users_mistake
-from runs import AtomicCheckpointIO, CheckpointError, find_checkpoint, new_run, read_checkpoint
-from runs import run_of as run_folder_of
+from noise import plain_errors
+from runs import (
+    AtomicCheckpointIO,
+    CheckpointError,
+    find_checkpoint,
+    new_run,
+    read_checkpoint,
+    run_of,
+)
 
 CONFIGS = Path(__file__).parent / "configs"
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
@@ -171,7 +176,7 @@ class CLI(LightningCLI):
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
         self.made: Path | None = None
         if self.checkpoint:
-            run = run_folder_of(self.checkpoint)
+            run = run_of(self.checkpoint)
         elif rank_zero_only.rank or trainer.fast_dev_run:
             run = self.root  # the other processes write nothing, and hear of the folder from this
         else:
@@ -225,10 +230,5 @@ class CLI(LightningCLI):
 
 
 def main() -> CLI:
-    silence()
-    try:
+    with plain_errors():
         return CLI()
-    except Exception as error:
-        if cause := users_mistake(error):
-            sys.exit(f"error: {cause}")
-        raise

@@ -21,7 +21,7 @@ from jsonargparse import auto_cli
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
 from torch import Tensor, nn
 
-from noise import silence, users_mistake
+from noise import plain_errors
 from runs import CheckpointError, find_checkpoint, read_checkpoint, run_of
 
 TOLERANCE = 1e-4
@@ -142,15 +142,11 @@ def export(
 
 
 def main() -> None:
-    silence()
-    try:
-        auto_cli(export)
-    except ImportError as error:
-        sys.exit(f"error: {error}; pip install onnx onnxscript onnxruntime")
-    except Exception as error:
-        if mistake := users_mistake(error):
-            sys.exit(f"error: {mistake}")
-        raise
+    with plain_errors():
+        try:
+            auto_cli(export)
+        except ImportError as error:
+            sys.exit(f"error: {error}; pip install onnx onnxscript onnxruntime")
 
 
 if __name__ == "__main__":

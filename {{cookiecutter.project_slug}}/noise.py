@@ -4,6 +4,8 @@ import logging
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -50,6 +52,18 @@ def silence() -> None:
 
 def _lacks(message: str, record: logging.LogRecord) -> bool:
     return message not in record.getMessage()
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Ends a script with a sentence where the user has made a mistake, and filters the noise."""
+    silence()
+    try:
+        yield
+    except Exception as error:
+        if mistake := users_mistake(error):
+            sys.exit(f"error: {mistake}")
+        raise
 
 
 def users_mistake(error: BaseException | None) -> BaseException | None:

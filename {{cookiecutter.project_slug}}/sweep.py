@@ -22,7 +22,7 @@ from jsonargparse import auto_cli
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cli import CLI, CONFIGS
-from noise import silence, users_mistake
+from noise import plain_errors, silence
 
 try:
     import optuna
@@ -196,15 +196,11 @@ def sweep(
 
 
 def main() -> None:
-    silence()
-    try:
-        auto_cli(sweep, as_positional=False)
-    except KeyboardInterrupt:
-        sys.exit("Interrupted; the same command goes on with the study")
-    except Exception as error:
-        if mistake := users_mistake(error):
-            sys.exit(f"error: {mistake}")
-        raise
+    with plain_errors():
+        try:
+            auto_cli(sweep, as_positional=False)
+        except KeyboardInterrupt:
+            sys.exit("Interrupted; the same command goes on with the study")
 
 
 if __name__ == "__main__":
