@@ -23,6 +23,7 @@ CACHES = ("__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache")  # of a 
 # --- Files ------------------------------------------------------------------------------------------
 
 CLASSIFIERS = ("cnn", "mlp", "resnet", "vit")
+ONE_OPTIMIZER = (*CLASSIFIERS, "autoencoder")  # what Lightning steps by itself
 # The answers that a file or folder needs; what is not here is in every project.
 FILES = {
     "models/classifier.py": {"model": CLASSIFIERS},
@@ -34,6 +35,14 @@ FILES = {
     "models/networks/vit.py": {"model": ("vit",)},
     "models/networks/autoencoder.py": {"model": ("autoencoder",)},
     "models/networks/gan.py": {"model": ("gan",)},
+    "callbacks/confusion_matrix.py": {"model": CLASSIFIERS},
+    "callbacks/finetuning.py": {"model": CLASSIFIERS},
+    "callbacks/swa.py": {"model": ONE_OPTIMIZER},
+    "configs/callbacks/confusion_matrix.yaml": {"model": CLASSIFIERS},
+    "configs/callbacks/backbone_finetuning.yaml": {"model": CLASSIFIERS},
+    "configs/callbacks/gradient_accumulation.yaml": {"model": ONE_OPTIMIZER},
+    "configs/callbacks/swa.yaml": {"model": ONE_OPTIMIZER},
+    "configs/tune/lr.yaml": {"model": ONE_OPTIMIZER},
     "data/digits.py": {"data": ("digits",)},
     "data/mnist.py": {"data": ("mnist",)},
     "data/fashion_mnist.py": {"data": ("fashion_mnist",)},
@@ -69,11 +78,12 @@ DEPENDENCIES = {
     "torchvision==0.24.*": {"vision": ("yes",), "accelerator": ("tpu",)},
     "scikit-learn>=1.7": {"data": ("digits",)},
     "pillow>=11": {},
+    "psutil>=7": {"accelerator": ("auto", "cpu")},  # configs/callbacks/device_stats.yaml
     "pyyaml>=6.0.2": {},
     "comet-ml>=3.49": {"logger": ("comet",)},
-    "mlflow>=3": {"logger": ("mlflow",)},
+    "mlflow>=3.9": {"logger": ("mlflow",)},
     "tensorboard>=2.20": {"logger": ("tensorboard",)},
-    "wandb>=0.20": {"logger": ("wandb",)},
+    "wandb>=0.27.2": {"logger": ("wandb",)},
     "deepspeed>=0.16": {
         "strategy": ("deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_3_offload")
     },

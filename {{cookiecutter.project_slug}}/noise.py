@@ -14,6 +14,8 @@ FILTERS = (
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", "lightning.pytorch.utilities._pytree"),
     # Steps are counted across epochs: an epoch shorter than the interval is logged all the same.
     (r"The number of training batches .* is smaller than the logging", "lightning.pytorch.loops"),
+    # A machine that belongs to a SLURM cluster may be used for a run of its own.
+    (r"The `srun` command is available", "lightning.fabric.plugins.environments.slurm"),
     # SWA has its own scheduler from its first epoch on; what came before may step as it likes.
     (r"SWA is currently only supported every epoch", "lightning.pytorch.callbacks"),
     # Samples per second are what it is used for.

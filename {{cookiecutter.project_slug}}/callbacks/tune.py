@@ -1,0 +1,114 @@
+"""Find the learning rate or the batch size before a fit, with Lightning's finders."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.utilities.exceptions import _TunerExitException
+from lightning.pytorch.utilities.parsing import lightning_setattr
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+
+SMOOTHING = 0.98  # of the losses, in Lightning's finder
+SKIP = 10  # first steps, whose mean loss is still noise
+
+
+def conclude(trainer: Trainer, key: str, value: float, apply: bool) -> None:
+    """Goes on with what was found, or says it and ends the fit."""
+    if trainer.is_global_zero:
+        print(f"{'Going on with' if apply else 'Found:'} --{key} {value}")
+    if not apply:
+        raise _TunerExitException
+    lightning_setattr(trainer.lightning_module, key.rpartition(".")[2], value)
+    # Schedulers have taken over the old learning rate and the old number of steps.
+    trainer.strategy.setup_optimizers(trainer)
+
+
+class FindLearningRate(LearningRateFinder):
+    """Raises the learning rate step by step and finds that at which the loss falls fastest.
+
+    The curve is drawn into the run folder, ``lr.png``.
+
+    Args:
+        apply: fit with the rate; otherwise stop there.
+        min_lr: the first rate.
+        max_lr: the last rate.
+        num_training_steps: steps from the first to the last.
+        early_stop_threshold: stop when the loss is so many times the lowest.
+    """
+
+    def __init__(
+        self,
+        apply: bool = False,
+        min_lr: float = 1e-6,
+        max_lr: float = 1.0,
+        num_training_steps: int = 100,
+        early_stop_threshold: float | None = 4.0,
+    ) -> None:
+        super().__init__(
+            min_lr, max_lr, num_training_steps, "exponential", early_stop_threshold, False
+        )
+        self.apply = apply
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if len(trainer.optimizers) != 1:
+            raise ValueError(
+                f"The learning-rate finder serves one optimizer, and {type(pl_module).__name__} "
+                f"has {len(trainer.optimizers)}; search model.lr with sweep.py"
+            )
+        before, loop = trainer.global_step, trainer.fit_loop
+        max_epochs, loop.max_epochs = loop.max_epochs, -1  # a short fit has too few steps
+        self.lr_find(trainer, pl_module)
+        loop.max_epochs = max_epochs
+        finder: Any = self.optimal_lr
+        if finder is None:  # in a fast_dev_run
+            return
+        rates, losses = (torch.tensor(finder.results[name]) for name in ("lr", "loss"))
+        if len(losses) < SKIP + 2:
+            raise ValueError(f"{len(losses)} steps are too few to find a learning rate")
+        # Lightning weighs its running mean as if it had seen one more loss, which was 0.
+        steps = torch.arange(1, len(losses) + 1)
+        losses *= (1 - SMOOTHING ** (before + steps + 1)) / (1 - SMOOTHING**steps)
+        [slope] = torch.gradient(losses, spacing=(rates.log(),))
+        found = SKIP + int(slope[SKIP:].nan_to_num(torch.inf).argmin())
+        self.draw(Path(trainer.default_root_dir, "lr.png"), rates, losses, found)
+        conclude(trainer, "model.lr", float(f"{rates[found]:.2g}"), self.apply)
+
+    @rank_zero_only
+    def draw(self, path: Path, rates: Tensor, losses: Tensor, found: int) -> None:
+        from matplotlib.figure import Figure
+
+        figure = Figure()
+        axes = figure.subplots()
+        axes.plot(rates, losses)
+        axes.plot(rates[found], losses[found], "o", label=f"steepest at {rates[found]:.2g}")
+        axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
+        axes.legend()
+        figure.savefig(path)
+        print(f"Learning rates and losses: {path}")
+
+
+class FindBatchSize(BatchSizeFinder):
+    """Doubles the batch size until the memory or the data is used up.
+
+    Args:
+        apply: fit with the size; otherwise stop there.
+        init_val: the first size.
+        max_val: the largest.
+        steps_per_trial: steps with each size.
+    """
+
+    def __init__(
+        self, apply: bool = False, init_val: int = 16, max_val: int = 8192, steps_per_trial: int = 3
+    ) -> None:
+        super().__init__("power", steps_per_trial, init_val, max_val=max_val)
+        self.apply = apply
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        loader: Any = trainer.train_dataloader
+        if self.optimal_batch_size and loader:  # not in a fast_dev_run
+            size = min(self.optimal_batch_size, len(loader.dataset))
+            conclude(trainer, "data.batch_size", size, self.apply)
