@@ -53,7 +53,8 @@ print(frechet_distance(real, fake))
 }
 # A fit of no step: the system and the data as the configuration makes them.
 PREPARE = """
-import sys, torch
+import os, sys, torch
+sys.path[0] = os.getcwd()  # `python -c` has "" there, and configs are read in their own folder
 from cli import main
 sys.argv = ["train.py", "fit", "--trainer.fast_dev_run=1", "--trainer.limit_train_batches=0",
     "--trainer.enable_model_summary=false", "--data.augment=false", *sys.argv[1:]]
