@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.utilities.load import _load_distributed_checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 Word = Literal["best", "last"]
@@ -15,7 +16,8 @@ class CheckpointError(ValueError):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames, so that a kill leaves the old checkpoint whole."""
+    """Writes beside the target and renames, so that a kill leaves the old checkpoint whole. Reads
+    the weights of sharded checkpoints, too."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
@@ -31,6 +33,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def load_checkpoint(
+        self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        if Path(path).is_dir():
+            return _load_distributed_checkpoint(Path(path))
+        return super().load_checkpoint(path, map_location, weights_only)
 
 
 def new_run(root: Path) -> Path:
