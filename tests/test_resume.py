@@ -1,5 +1,7 @@
 """A fit that is continued ends with bit for bit the weights of one that was not interrupted."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,12 +39,84 @@ def test_is_exact(render, tmp_path, model, saves, name):
         left.parent.mkdir(parents=True)
         checkpoint.rename(left)
         continued = command("train", "fit", *OPTIONS, *saves, "--ckpt_path", str(left))
-        assert continued.trainer.global_step == whole.trainer.global_step
-        states = [cli.model.state_dict() for cli in (whole, continued)]
-        assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
-        optimizers = [cli.trainer.optimizers[0].state_dict()["state"] for cli in (whole, continued)]
-        for key, moments in optimizers[0].items():
-            assert torch.equal(moments["exp_avg"], optimizers[1][key]["exp_avg"])
+        assert_same(whole, continued)
+
+
+def assert_same(whole, continued):
+    assert continued.trainer.global_step == whole.trainer.global_step
+    states = [cli.model.state_dict() for cli in (whole, continued)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    optimizers = [cli.trainer.optimizers[0].state_dict()["state"] for cli in (whole, continued)]
+    for key, moments in optimizers[0].items():
+        assert torch.equal(moments["exp_avg"], optimizers[1][key]["exp_avg"])
+    scores = [cli.trainer.checkpoint_callback.best_model_score for cli in (whole, continued)]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize(
+    ("signum", "hook", "step", "saved"),
+    [
+        (signal.SIGINT, "training_step", 3, 4),
+        (signal.SIGTERM, "training_step", 13, 14),
+        (signal.SIGTERM, "training_step", 9, 10),  # the epoch's last
+        (signal.SIGTERM, "validation_step", 10, 10),
+    ],
+)
+def test_a_signal_lets_the_step_end(
+    render, tmp_path, monkeypatch, capfd, signum, hook, step, saved
+):
+    with inside(render(), tmp_path):
+        whole = command("train", "fit", *OPTIONS)
+        from models.classifier import Classifier
+
+        original, told = getattr(Classifier, hook), []
+
+        def told_to_stop(self, *arguments):
+            output = original(self, *arguments)
+            if self.global_step == step and not self.trainer.sanity_checking and not told:
+                told.append(True)
+                os.kill(os.getpid(), signum)
+            return output
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Classifier, hook, told_to_stop)
+            with pytest.raises(SystemExit) as stop:
+                command("train", "fit", *OPTIONS)
+        assert stop.value.code == 128 + signum
+        path = os.path.join("logs", "version_1", "checkpoints", "last.ckpt")
+        assert torch.load(path, weights_only=True)["global_step"] == saved
+        resume = capfd.readouterr().out.strip().splitlines()[-1].split()
+        assert resume[:3] == ["python", "train.py", "fit"]
+        assert resume[-2:] == ["--ckpt_path", path]
+        assert_same(whole, command("train", *resume[2:]))
+
+
+def test_a_second_signal_and_an_error_leave_the_last_save(render, tmp_path, monkeypatch, capfd):
+    with inside(render(), tmp_path):
+        from models.classifier import Classifier
+
+        original = Classifier.training_step
+
+        def fails(self, *arguments):
+            if self.global_step == 15:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(Classifier, "training_step", fails)
+        with pytest.raises(SystemExit):
+            command("train", "fit", *OPTIONS)
+        path = Path("logs", "version_0", "checkpoints", "last.ckpt")
+        assert torch.load(path, weights_only=True)["global_step"] == 10
+        assert f"--ckpt_path {path}" in capfd.readouterr().out
+
+
+def test_a_save_at_an_epochs_last_step_has_its_validation(render, tmp_path):
+    saves = ["--last_checkpoint.every_n_train_steps=10"]
+    with inside(render(), tmp_path):
+        command("train", "fit", *OPTIONS, *saves, "--trainer.max_epochs=1")
+        last = torch.load("logs/version_0/checkpoints/last.ckpt", weights_only=True)
+        assert last["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]["ready"]
 
 
 def test_a_save_is_atomic(render, tmp_path, monkeypatch):

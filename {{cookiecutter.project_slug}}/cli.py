@@ -1,12 +1,11 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
 from collections.abc import Callable
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import Namespace, _typehints
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     EarlyStopping,
@@ -14,17 +13,19 @@ from lightning.pytorch.callbacks import (
     ModelCheckpoint,
     TQDMProgressBar,
 )
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, _InstantiatorFn
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.pictures import Pictures
 from callbacks.predictions import Predictions
 from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from loggers import place_loggers
 from noise import plain_errors
+from parsing import Instantiator, Parser
 from runs import (
     AtomicCheckpointIO,
     CheckpointError,
@@ -38,7 +39,7 @@ CONFIGS = Path(__file__).parent / "configs"
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
 CALLBACKS = {
     "best_checkpoint": ModelCheckpoint,
-    "last_checkpoint": ModelCheckpoint,
+    "last_checkpoint": LastCheckpoint,
     "early_stopping": EarlyStopping,
     "lr_monitor": LearningRateMonitor,
     "progress_bar": TQDMProgressBar,
@@ -52,40 +53,11 @@ CALLBACK_DEFAULTS: dict[str, dict[str, Any]] = {
         "filename": "last",
         "enable_version_counter": False,
         "save_on_train_epoch_end": True,
-        "save_on_exception": True,
     },
     "early_stopping": {"check_on_train_epoch_end": False},  # a fit may do without validation
 }
 # What the data module knows and the network needs: no number is written twice.
 FACTS = ("image_shape", "num_classes")
-
-
-def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
-    """Forgets the arguments of a class that is swapped for another. jsonargparse keeps those whose
-    names the new class knows too: SGD would inherit AdamW's weight decay."""
-    if old and old.get("init_args") and old["class_path"] != new["class_path"]:
-        dropped = ", ".join(f"{k}={v}" for k, v in old["init_args"].items(branches=False))
-        rank_zero_info(f"{new['class_path']} instead of {old['class_path']}: reset {dropped}")
-        old["init_args"] = Namespace()
-
-
-_typehints.discard_init_args_on_class_path_change = reset_on_swap
-
-
-class Instantiator(_InstantiatorFn):
-    """Records for the checkpoint only those facts that the network has an argument for."""
-
-    def __call__(
-        self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any
-    ) -> Any:
-        known = signature(type(kwargs["network"])).parameters if "network" in kwargs else {}
-        given = applied_instantiation_links.items()
-        links = {key: value for key, value in given if key.rpartition(".")[2] in known}
-        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
-
-    def __reduce__(self) -> tuple:
-        # ddp_spawn pickles the optimizer's factory, which holds this; nothing calls it there.
-        return object, ()
 
 
 class CLI(LightningCLI):
@@ -99,6 +71,7 @@ class CLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,  # RunRecord does it
+            parser_class=Parser,
             seed_everything_default=42,
             parser_kwargs={name: {"default_config_files": defaults} for name in self.subcommands()},
             auto_configure_optimizers=False,
@@ -110,6 +83,13 @@ class CLI(LightningCLI):
             type=Literal["highest", "high", "medium"] | None,
             default=None,
             help="See torch.set_float32_matmul_precision.",
+        )
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=False,
+            help="Test the best checkpoint of a fit. Off, since who looks at the test score of each "
+            "fit will choose by it; then it no longer tells how well the model does on new data.",
         )
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
@@ -184,8 +164,6 @@ class CLI(LightningCLI):
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
-        if self.subcommand != "fit":
-            config.last_checkpoint.save_on_exception = False  # over the state of the fit
         place_loggers(trainer, run, self.checkpoint if self.subcommand == "fit" else None)
         keys = self._parser(self.subcommand).callback_keys
         if trainer.enable_progress_bar is False:
@@ -227,6 +205,8 @@ class CLI(LightningCLI):
             reached = "" if score is None else f" ({best.monitor} {score:.4g})"
             print(f"Best checkpoint: {path}{reached}")
             print(f"Test it with:    python train.py test --ckpt_path {path}")
+        if self._get(self.config, "test_after_fit"):
+            self.trainer.test(self.model, self.datamodule, ckpt_path=best.best_model_path)
 
 
 def main() -> CLI:

@@ -65,7 +65,12 @@ def plain_errors() -> Iterator[None]:
     except Exception as error:
         if mistake := users_mistake(error):
             sys.exit(f"error: {mistake}")
-        raise
+        # The parser wraps what a class raises when it is made; show where that was.
+        while "jsonargparse" in traceback.extract_tb(error.__traceback__)[-1].filename:
+            if not isinstance(error.__cause__, Exception):
+                break
+            error = error.__cause__
+        raise error from error.__cause__
 
 
 def users_mistake(error: BaseException | None) -> BaseException | None:

@@ -199,7 +199,9 @@ def main() -> None:
     with plain_errors():
         try:
             auto_cli(sweep, as_positional=False)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit) as stop:
+            if getattr(stop, "code", 130) not in (130, 143):  # what a fit ends with at a signal
+                raise
             sys.exit("Interrupted; the same command goes on with the study")
 
 

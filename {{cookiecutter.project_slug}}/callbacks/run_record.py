@@ -4,7 +4,7 @@ import importlib.metadata
 import platform
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class RunRecord(Callback):
 def what_ran() -> dict[str, Any]:
     packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
     return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "git_commit": git("rev-parse", "HEAD").strip() or None,
         "python": platform.python_version(),

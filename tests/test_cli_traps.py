@@ -1,0 +1,113 @@
+"""What goes wrong in LightningCLI as it comes, and does not here."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from projects import SMALL, command, inside
+
+FIT = ["fit", *SMALL, "--trainer.max_epochs=1"]
+
+
+@pytest.fixture
+def project(render, tmp_path):
+    with inside(render(), tmp_path):
+        yield tmp_path
+
+
+def error(capfd, *options: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        command("train", *FIT, *options)
+    assert stop.value.code
+    assert not Path("logs").exists(), "a fit that cannot start leaves no run"
+    return stop.value.code if isinstance(stop.value.code, str) else capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "nearest"),
+    [
+        ("--early_stoping.patience=3", "early_stopping.patience"),
+        ("--trainer.max_epoches=3", "trainer.max_epochs"),
+        ("--model.netwrok=models.networks.cnn.CNN", "model.network"),
+        ("--model.network.widht=3", "model.network.width"),
+        ("--data.batchsize=4", "data.batch_size"),
+    ],
+)
+@pytest.mark.parametrize("where", ["command line", "file"])
+def test_an_unknown_key_is_named_with_the_nearest(project, capfd, where, option, nearest):
+    if where == "file":
+        key, _, value = option.removeprefix("--").partition("=")
+        for word in reversed(key.split(".")):
+            value = {word: value}
+        for name in ("model", "data"):
+            if name in value:
+                value[name] = {"init_args": value[name]}
+        if "network" in value.get("model", {}).get("init_args", {}):
+            network = value["model"]["init_args"]
+            network["network"] = {"init_args": network["network"]}
+        Path("mine.yaml").write_text(yaml.safe_dump(value))
+        option = "--config=mine.yaml"
+    message = error(capfd, option)
+    assert f"Is --{nearest} meant?" in message
+    assert "usage:" not in message
+
+
+def test_an_error_in_a_class_is_shown_where_it_is(project, monkeypatch, capfd):
+    Path("mine.py").write_text(
+        "from data.digits import Digits\n"
+        "class Mine(Digits):\n"
+        "    def __init__(self, n: int = 1) -> None:\n"
+        "        super().__init__()\n"
+        "        [][n]\n"
+    )
+    monkeypatch.syspath_prepend(project)
+    with pytest.raises(IndexError, match="list index out of range") as raised:
+        command("train", *FIT, "--data=mine.Mine")
+    assert raised.traceback[-1].path == project / "mine.py"
+
+
+def test_a_fit_starts_twice_and_from_its_own_config(project):
+    command("train", *FIT)
+    command("train", *FIT)
+    command("train", *FIT, "--config=logs/version_0/config.yaml")
+    assert sorted(path.name for path in Path("logs").iterdir()) == [
+        "version_0",
+        "version_1",
+        "version_2",
+    ]
+    first, third = (Path(f"logs/version_{n}/config.yaml").read_text() for n in (0, 2))
+    assert first == third
+
+
+def test_callbacks_of_a_second_config_leave_the_others(project):
+    Path("mine.yaml").write_text(
+        "trainer: {callbacks: [lightning.pytorch.callbacks.RichModelSummary]}"
+    )
+    cli = command("train", *FIT, "--config=mine.yaml")
+    names = {type(callback).__name__ for callback in cli.trainer.callbacks}
+    assert {"RichModelSummary", "EarlyStopping", "LearningRateMonitor", "Pictures"} <= names
+    assert Path("logs/version_0/checkpoints/last.ckpt").is_file()
+
+
+def test_the_architecture_comes_from_the_checkpoint(project):
+    command("train", *FIT, "--model.network.width=8")
+    cli = command("train", "test", *SMALL, "--ckpt_path=best")
+    assert cli.model.hparams.network["init_args"]["width"] == 8
+
+
+def test_a_swap_forgets_the_arguments_of_the_old_class(project):
+    options = ["--model.optimizer=torch.optim.SGD", "--model.lr=0.1"]
+    cli = command("train", *FIT, *options)
+    assert cli.trainer.optimizers[0].defaults["weight_decay"] == 0
+
+
+def test_a_fit_is_tested_when_asked_for(project, capfd):
+    cli = command("train", *FIT, "--test_after_fit=true")
+    assert "test/acc" in cli.trainer.callback_metrics
+    best = torch.load("logs/version_0/checkpoints/best.ckpt", weights_only=True)
+    assert torch.equal(
+        best["state_dict"]["network.head.weight"], cli.model.state_dict()["network.head.weight"]
+    )
+    cli = command("train", *FIT)
+    assert "test/acc" not in cli.trainer.callback_metrics

@@ -1,0 +1,132 @@
+"""Two processes really train, on two CPU cores; what they leave behind is the same in one process."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from projects import ONE_CPU, QUIET, command, inside
+
+GOALS = {  # a metric of the validation images after EPOCHS, and how it compares
+    "cnn": ("val/acc", 0.8, 1.0),
+    "vit": ("val/acc", 0.6, 1.0),
+    "autoencoder": ("val/loss", 0.0, 0.3),
+    "gan": ("val/frechet", 0.0, 60.0),
+}
+EPOCHS = 4
+# What an evaluation, and a fit that goes on, do in the processes of one launch: a launch costs
+# seconds. Writes the metrics of `test`.
+LATER = """
+import json, sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+sys.path[:0] = [str(Path.cwd()), {tests!r}]
+from projects import command
+if __name__ == "__main__":
+    options = sys.argv[1:]
+    test = command("train", "test", "--ckpt_path", {checkpoint!r}, *options)
+    metrics = {{k: v.item() for k, v in test.trainer.callback_metrics.items()}}
+    command("train", "predict", "--ckpt_path", {checkpoint!r}, *options)
+    fit = command("train", "fit", "--ckpt_path", "last", "--trainer.max_epochs={epochs}", *options)
+    if test.trainer.is_global_zero:
+        Path("metrics.json").write_text(json.dumps(metrics))
+"""
+
+
+def run(project: Path, *words: str) -> str:
+    result = subprocess.run(
+        [sys.executable, *words], cwd=project, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def read_table(path: Path) -> tuple[list[str], list[str], torch.Tensor]:
+    """Column names, names of the inputs and the numbers (rows, columns)."""
+    with path.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    numbers = [i for i, name in enumerate(header) if name not in ("input", "class_name")]
+    values = torch.tensor([[float(row[i]) for i in numbers] for row in rows])
+    return header, [row[0] for row in rows], values
+
+
+def evaluate(name: str, checkpoint: Path, *options: str) -> dict[str, float]:
+    cli = command("train", name, "--ckpt_path", str(checkpoint), *ONE_CPU, *QUIET, *options)
+    return {key: value.item() for key, value in cli.trainer.callback_metrics.items()}
+
+
+def epochs_done(path: Path) -> int:
+    from runs import read_checkpoint
+
+    return read_checkpoint(path)["loops"]["fit_loop"]["epoch_progress"]["total"]["processed"]
+
+
+def cells() -> Iterator[Any]:
+    for strategy in ("ddp", "ddp_spawn", "fsdp2"):
+        for model in GOALS:
+            # The vit is a classifier as the cnn is: one of them each day.
+            marks = [pytest.mark.nightly] if model == "vit" else []
+            yield pytest.param(strategy, model, marks=marks, id=f"{strategy}-{model}")
+
+
+@pytest.mark.parametrize(("strategy", "model"), [*cells()])
+def test_two_processes(render, strategy, model):
+    project = render(
+        copy=True, model=model, strategy=strategy, accelerator="cpu", devices="2", logger="csv"
+    )
+    run(project, "train.py", "fit", f"--trainer.max_epochs={EPOCHS}", *QUIET)
+    assert [path.name for path in (project / "logs").iterdir()] == ["version_0"]
+    run_folder = project / "logs" / "version_0"
+    checkpoints = run_folder / "checkpoints"
+    assert (checkpoints / "best.ckpt").is_dir() == (strategy == "fsdp2")
+    checkpoint = checkpoints / "first.ckpt"  # one that the continued fit leaves alone
+    copy = shutil.copytree if strategy == "fsdp2" else shutil.copy
+    copy(checkpoints / "best.ckpt", checkpoint)
+
+    tests = str(Path(__file__).parent)
+    script = LATER.format(tests=tests, checkpoint=str(checkpoint), epochs=EPOCHS + 1)
+    (project / "later.py").write_text(script)
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2"]
+    run(project, *launcher * (strategy != "ddp_spawn"), "later.py", *QUIET)
+    assert [path.name for path in (project / "logs").iterdir()] == ["version_0"]
+    metrics = json.loads((project / "metrics.json").read_text())
+    header, names, values = read_table(run_folder / "predictions.csv")
+
+    with inside(project):
+        name, low, high = GOALS[model]
+        assert low <= evaluate("validate", checkpoint)[name] <= high
+        # No image counts twice, although 2 processes do not share all images evenly.
+        assert evaluate("test", checkpoint) == pytest.approx(metrics, rel=1e-4)
+        evaluate("predict", checkpoint)
+        one = read_table(run_folder / "predictions.csv")
+        assert (header, names) == one[:2]
+        assert names == [str(i) for i in range(len(names))]
+        if model != "gan":  # which invents new images each time
+            torch.testing.assert_close(values, one[2], rtol=1e-3, atol=1e-4)
+        assert epochs_done(checkpoints / "last.ckpt") == EPOCHS + 1
+        if strategy == "fsdp2":
+            consolidates(checkpoint, metrics)
+
+
+def consolidates(checkpoint: Path, metrics: dict[str, float]) -> None:
+    command("consolidate", str(checkpoint), "plain.ckpt")
+    contents = torch.load("plain.ckpt", weights_only=True)
+    assert {"state_dict", "optimizer_states", "hyper_parameters"} <= set(contents)
+    assert evaluate("test", Path("plain.ckpt")) == pytest.approx(metrics, rel=1e-4)
+    for source in (str(checkpoint), "plain.ckpt"):
+        command("export", source, "--format=pt2", "--output=exported.pt2")
+        os.remove("exported.pt2")
+    # The optimizers go on, too.
+    fit = command(
+        *("train", "fit", "--ckpt_path=plain.ckpt", *ONE_CPU, *QUIET),
+        f"--trainer.max_epochs={EPOCHS + 1}",
+    )
+    assert fit.trainer.current_epoch == EPOCHS + 1

@@ -1,0 +1,74 @@
+"""Keeps the newest state of a fit in `last.ckpt`, also of a fit that is told to stop."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+# SLURM sends SIGUSR1 (launch/slurm.sbatch asks for it) to a job that has to make way.
+SIGNALS = ("SIGINT", "SIGTERM", *(["SIGUSR1"] if "SLURM_JOB_ID" in os.environ else []))
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Lightning's, with saves that an exact continuation can start from, and none but those.
+
+    Ctrl-C (SIGINT) or SIGTERM ends the fit after the step at hand, with a save; a second one ends
+    it at once, and the last save stays as it is. With several processes the step is the next one at
+    which they log, or the epoch's last.
+    """
+
+    received = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if threading.current_thread() is threading.main_thread():
+            for name in SIGNALS:  # Lightning restores the handlers after the fit
+                signal.signal(getattr(signal, name), self.receive)
+
+    def receive(self, signum: int, frame: Any) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = signum
+        os.write(2, b"\nStopping after this step; at the second signal at once\n")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        # After an epoch's last step its end is awaited: a fit that continues from a save before it
+        # would leave out the epoch's validation and the step of its schedulers.
+        if not trainer.is_last_batch:
+            super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
+            if trainer.world_size == 1 or trainer.global_step % trainer.log_every_n_steps == 0:
+                self.stop_if_told(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_batch_end(trainer, pl_module, None, None, 0)
+        super().on_train_epoch_end(trainer, pl_module)
+        self.stop_if_told(trainer)
+
+    def stop_if_told(self, trainer: Trainer) -> None:
+        if not trainer.strategy.reduce_boolean_decision(bool(self.received), all=False):
+            return
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+        trainer.strategy.barrier()
+        if not trainer.is_global_zero:
+            raise SystemExit
+        if self.received == getattr(signal, "SIGUSR1", None):
+            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+        raise SystemExit(128 + (self.received or signal.SIGTERM))
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        if self.best_model_path and trainer.is_global_zero and trainer.state.fn == "fit":
+            path = os.path.relpath(self.best_model_path)
+            print(f"\nThe newest state is {path}. To go on from there:")
+            print(shlex.join(["python", *sys.argv, "--ckpt_path", path]))

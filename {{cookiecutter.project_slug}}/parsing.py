@@ -1,0 +1,58 @@
+"""What LightningCLI's parser lacks: plain errors, and class swaps that forget the old class."""
+
+import difflib
+import re
+import sys
+from inspect import signature
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace, _typehints
+from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+UNKNOWN = re.compile(r"(?:Option|option|arguments:) '?(?:--)?([\w.]+)")
+
+
+class Parser(LightningArgumentParser):
+    """Shows what is wrong, and for an unknown key the nearest known one, without the usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # that of a class; the outer parser may try something else
+            super().error(message, ex)
+        if unknown := UNKNOWN.search(message):
+            parser: LightningArgumentParser = getattr(ex, "subcommand_parser", None) or self
+            keys = {key.replace("init_args.", "") for key in parser.get_defaults().keys(branches=True)}
+            known = {key.rpartition(".")[2]: key for key in sorted(keys, reverse=True)}
+            name = unknown[1].rpartition(".")[2]
+            if near := difflib.get_close_matches(name, known, n=1):
+                message += f"\nIs --{known[near[0]]} meant?"
+        sys.stderr.write(f"error: {message}\n")
+        sys.exit(2)
+
+
+def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
+    """Forgets the arguments of a class that is swapped for another. jsonargparse keeps those whose
+    names the new class knows too: SGD would inherit AdamW's weight decay."""
+    if old and old.get("init_args") and old["class_path"] != new["class_path"]:
+        dropped = ", ".join(f"{k}={v}" for k, v in old["init_args"].items(branches=False))
+        rank_zero_info(f"{new['class_path']} instead of {old['class_path']}: reset {dropped}")
+        old["init_args"] = Namespace()
+
+
+_typehints.discard_init_args_on_class_path_change = reset_on_swap
+
+
+class Instantiator(_InstantiatorFn):
+    """Records for the checkpoint only those facts that the network has an argument for."""
+
+    def __call__(
+        self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any
+    ) -> Any:
+        known = signature(type(kwargs["network"])).parameters if "network" in kwargs else {}
+        given = applied_instantiation_links.items()
+        links = {key: value for key, value in given if key.rpartition(".")[2] in known}
+        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+
+    def __reduce__(self) -> tuple:
+        # ddp_spawn pickles the optimizer's factory, which holds this; nothing calls it there.
+        return object, ()
