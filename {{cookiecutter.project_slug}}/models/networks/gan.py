@@ -1,6 +1,7 @@
 """Convolutional generator and discriminator, after DCGAN (Radford et al. 2016)."""
 
 from math import prod
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
@@ -22,6 +23,7 @@ class ConvGAN(nn.Module):
         self, image_shape: tuple[int, int, int], latent_dim: int = 64, width: int = 32
     ) -> None:
         super().__init__()
+        self.arguments = image_shape, latent_dim, width
         channels, height, w = image_shape
         half, quarter = [((height + s - 1) // s, (w + s - 1) // s) for s in (2, 4)]
         inner = (2 * width, *quarter)
@@ -56,3 +58,13 @@ class ConvGAN(nn.Module):
     def forward(self, noise: Tensor) -> Tensor:
         """(B, latent_dim) noise -> (B, C, H, W) images in [-1, 1]."""
         return self.generator(noise)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # ddp_spawn pickles the network, and layers with spectral normalisation cannot be.
+        return rebuild, (self.arguments, self.state_dict())
+
+
+def rebuild(arguments: tuple[Any, ...], weights: dict[str, Tensor]) -> ConvGAN:
+    network = ConvGAN(*arguments)
+    network.load_state_dict(weights)
+    return network
