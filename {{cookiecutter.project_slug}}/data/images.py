@@ -45,6 +45,7 @@ class ImageData(LightningDataModule):
     crop_padding = 0  # `augment`: shift by up to so many pixels
     flip = False  # `augment`: mirror
     test_fraction = 0.2  # where the data set has no test split
+    evaluation_scale = 8  # evaluation batches of images in memory are so many times as large
 
     def __init__(
         self,
@@ -135,6 +136,9 @@ class ImageData(LightningDataModule):
 
     def evaluation_dataloader(self, split: Any) -> DataLoader:
         options = self.loader_options(split)
+        if isinstance(split.dataset, ImageTensors):
+            # Without gradients there is room for more, and each batch has its overhead.
+            options["batch_size"] *= self.evaluation_scale
         world = self.trainer and self.trainer.distributed_sampler_kwargs
         if world:
             # Each image once, where padding would count some twice; and no process with a batch
