@@ -1,5 +1,6 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
+import runs
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.pictures import Pictures
 from callbacks.predictions import Predictions
@@ -26,14 +28,6 @@ from callbacks.run_record import RunRecord
 from loggers import place_loggers
 from noise import plain_errors
 from parsing import Instantiator, Parser
-from runs import (
-    AtomicCheckpointIO,
-    CheckpointError,
-    find_checkpoint,
-    new_run,
-    read_checkpoint,
-    run_of,
-)
 
 CONFIGS = Path(__file__).parent / "configs"
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
@@ -107,20 +101,9 @@ class CLI(LightningCLI):
 
     def fits_checkpoint(self, fact: str) -> Callable[[Any], Any]:
         """Passes on what the data says, if the checkpoint was trained on the same."""
-
-        def check(value: Any) -> Any:
-            trained = self.trained_on.get(fact, value)
-            trained = tuple(trained) if isinstance(trained, list) else trained
-            if value == 0:  # a folder of images to predict has no classes
-                return trained
-            if trained != value:
-                raise CheckpointError(
-                    f"{self.checkpoint} was trained with {fact} {trained}, "
-                    f"but this data has {fact} {value}; choose data or a checkpoint that fit"
-                )
-            return value
-
-        return check
+        return lambda value: runs.check_data(
+            self.checkpoint, fact, self.trained_on.get(fact, value), value
+        )
 
     def _parse_ckpt_path(self) -> None:
         """Finds the checkpoint; the system and network become those that it was trained with."""
@@ -133,10 +116,10 @@ class CLI(LightningCLI):
             return
         # Without a path an evaluation takes the best: weights never trained are worth no score.
         name = config.ckpt_path or "best"
-        self.checkpoint = find_checkpoint(name, "last" if fit else "best", self.root)
+        self.checkpoint = runs.find_checkpoint(name, "last" if fit else "best", self.root)
         config.ckpt_path = str(self.checkpoint)
         rank_zero_info(f"Checkpoint: {self.checkpoint}")
-        hparams = read_checkpoint(self.checkpoint).get("hyper_parameters", {})
+        hparams = runs.read_checkpoint(self.checkpoint).get("hyper_parameters", {})
         if "_class_path" in hparams:  # not in the checkpoints of fits from Python
             del hparams["_instantiator"]
             network = hparams.get("network", {}).get("init_args", {})
@@ -156,11 +139,11 @@ class CLI(LightningCLI):
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
         self.made: Path | None = None
         if self.checkpoint:
-            run = run_of(self.checkpoint)
+            run = runs.run_of(self.checkpoint)
         elif rank_zero_only.rank or trainer.fast_dev_run:
             run = self.root  # the other processes write nothing, and hear of the folder from this
         else:
-            run = self.made = new_run(self.root)
+            run = self.made = runs.new_run(self.root)
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
@@ -193,14 +176,13 @@ class CLI(LightningCLI):
         strategy = trainer.strategy
         if isinstance(strategy, DDPStrategy | SingleDeviceStrategy):  # XLA's has its own way
             if type(strategy.checkpoint_io) is TorchCheckpointIO:
-                strategy.checkpoint_io = AtomicCheckpointIO()
+                strategy.checkpoint_io = runs.AtomicCheckpointIO()
         return trainer
 
     def after_fit(self) -> None:
         best = self._get(self.config_init, "best_checkpoint")
         if best.best_model_path and self.trainer.is_global_zero:
-            path = Path(best.best_model_path)
-            path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            path = os.path.relpath(best.best_model_path)
             score = best.best_model_score  # ddp_spawn does not hand it back
             reached = "" if score is None else f" ({best.monitor} {score:.4g})"
             print(f"Best checkpoint: {path}{reached}")

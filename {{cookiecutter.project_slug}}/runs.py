@@ -106,6 +106,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"--ckpt_path {path}: not a readable checkpoint: {error}") from error
 
 
+def check_data(checkpoint: Path | None, fact: str, trained: Any, given: Any) -> Any:
+    """What the network is to be made for: what the data gives, if the checkpoint was trained on it.
+
+    Raises:
+        CheckpointError: it was trained on other data.
+    """
+    trained = tuple(trained) if isinstance(trained, list) else trained
+    if given not in (0, trained):  # a folder of images to predict has no classes
+        raise CheckpointError(
+            f"{checkpoint} was trained with {fact} {trained}, "
+            f"but this data has {fact} {given}; choose data or a checkpoint that fit"
+        )
+    return trained
+
+
 def _number(run: Path) -> int:
     digits = run.name.removeprefix("version_")
     return int(digits) if digits.isdecimal() else -1
