@@ -1,0 +1,341 @@
+"""How fast the loops are, with all defaults on, against loops written by hand.
+
+    python benchmarks/training.py [mlp] [cnn] [memory]
+
+Prints a Markdown table. Everything has one thread. The loops take turns within one process, an epoch
+each, and the best epoch of each counts, by the clock and by the CPU time of the process. An epoch of
+ours is all that a fit does: steps, logging, progress bar, checkpoints; validation has its own row.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import contextlib
+import io
+import logging
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import torch
+from fixtures import write_cifar10, write_mnist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from templates import render_template
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision.datasets import CIFAR10, MNIST
+from torchvision.transforms import v2
+
+BATCH_SIZE = 128
+WORKERS = (1, 2, 4)
+OURS = "ours"
+Rates = dict[str, tuple[float, float]]  # images a second: by the clock, by CPU time
+Loop = Callable[[], int]  # an epoch; returns the number of images
+
+
+class Watch:
+    """The best rates of each contestant."""
+
+    def __init__(self) -> None:
+        self.rates: Rates = {}
+        self.start()
+
+    def now(self) -> tuple[float, float]:
+        return time.perf_counter(), time.process_time()
+
+    def start(self) -> None:
+        self.started = self.now()
+
+    def stop(self, name: str, images: int, pause: tuple[float, float] = (0, 0)) -> None:
+        rates = [
+            images / (now - start - away)
+            for now, start, away in zip(self.now(), self.started, pause, strict=True)
+        ]
+        before = self.rates.get(name, (0, 0))
+        self.rates[name] = (max(rates[0], before[0]), max(rates[1], before[1]))
+
+    def run(self, loops: dict[str, Loop]) -> None:
+        for name, loop in loops.items():
+            self.start()
+            self.stop(name, loop())
+
+
+class Race(Callback):
+    """Measures the epochs of a fit and lets the others run between them."""
+
+    def __init__(self, training: dict[str, Loop], validation: dict[str, Loop]) -> None:
+        self.others = training, validation
+        self.training, self.validation = Watch(), Watch()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.training.start()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validation.start()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            now, started = self.validation.now(), self.validation.started
+            self.pause = (now[0] - started[0], now[1] - started[1])
+            [batches] = trainer.num_val_batches
+            images = min(len(trainer.val_dataloaders.dataset), batches * BATCH_SIZE)
+            self.validation.stop(OURS, images)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.training.stop(OURS, trainer.num_training_batches * BATCH_SIZE, self.pause)
+        for watch, others in zip((self.training, self.validation), self.others, strict=True):
+            watch.run(others)
+        self.training.start()
+
+
+class Lap(Callback):
+    """Measures one evaluation."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.watch.start()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.watch.stop(OURS, len(trainer.test_dataloaders.dataset))
+
+    on_predict_start = on_test_start
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.watch.stop(OURS, len(trainer.predict_dataloaders.dataset))
+
+
+def start(project: Path, callback: Callback, *arguments: str):
+    """`python train.py ARGUMENTS` in this process, with one more callback."""
+    import cli
+
+    class CLI(cli.CLI):
+        def instantiate_trainer(self, **kwargs):
+            trainer = super().instantiate_trainer(**kwargs)
+            # First where it must not measure the writing of predictions, else last.
+            trainer.callbacks.insert(0 if isinstance(callback, Lap) else 99, callback)
+            return trainer
+
+    original, cli.CLI = cli.CLI, CLI
+    sys.argv = ["train.py", *arguments]
+    try:
+        return cli.main()
+    finally:
+        cli.CLI = original
+
+
+class Reference:
+    """A loop written by hand, with the same network and optimizer."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.05)
+
+    def train(self, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> int:
+        self.network.train()
+        count = 0
+        for images, labels in batches():
+            self.optimizer.zero_grad()
+            loss = F.cross_entropy(self.network(images), labels)
+            loss.backward()
+            self.optimizer.step()
+            count += len(labels)
+        return count
+
+    @torch.inference_mode()
+    def evaluate(self, images: Tensor, labels: Tensor) -> int:
+        self.network.eval()
+        loss, correct = torch.zeros(()), torch.zeros(())
+        for x, y in zip(images.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True):
+            logits = self.network(x)
+            loss += F.cross_entropy(logits, y, reduction="sum")
+            correct += (logits.argmax(dim=1) == y).sum()
+        return len(labels)
+
+    @torch.inference_mode()
+    def predict(self, images: Tensor) -> int:
+        self.network.eval()
+        found = [self.network(x).softmax(dim=1) for x in images.split(BATCH_SIZE)]
+        torch.cat(found).argmax(dim=1)
+        return len(images)
+
+
+def normalise(images: Tensor) -> Tensor:
+    return images.float().div_(127.5).sub_(1)
+
+
+def batches(images: Tensor, labels: Tensor, limit: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for rows in torch.randperm(len(labels))[: limit * BATCH_SIZE].split(BATCH_SIZE):
+        yield images[rows], labels[rows]
+
+
+def usual(dataset: Dataset, workers: Iterable[int], limit: int) -> dict[str, DataLoader]:
+    """A plain DataLoader over `limit` batches with some numbers of workers."""
+    part = Subset(dataset, range(limit * BATCH_SIZE))
+    return {
+        f"{n} workers" if n else "no workers": DataLoader(
+            part, BATCH_SIZE, True, num_workers=n, persistent_workers=n > 0
+        )
+        for n in workers
+    }
+
+
+def race_mlp(project: Path, data: Path, epochs: int = 5) -> None:
+    from models.networks.mlp import MLP
+
+    per_sample = v2.Compose(
+        [v2.ToImage(), v2.ToDtype(torch.float32, True), v2.Normalize([0.5], [0.5])]
+    )
+    mnist = MNIST(str(data), transform=per_sample)
+    images, labels = normalise(mnist.data).unsqueeze(1), mnist.targets
+    loop = Reference(MLP((1, 28, 28), 10, (64, 128, 64)))
+    training = {"tensors": lambda: loop.train(lambda: batches(images, labels, limit=422))}
+    for name, loader in usual(mnist, (0, *WORKERS), limit=40).items():
+        training[name] = lambda loader=loader: loop.train(lambda: loader)
+    validation = {"tensors": lambda: loop.evaluate(images[:6_000], labels[:6_000])}
+    race = Race(training, validation)
+    options = (f"--data.data_dir={data}", "--data.num_workers=0")
+    start(project, race, "fit", f"--trainer.max_epochs={epochs}", *options)
+
+    row("mlp, MNIST", race.training.rates, "tensors", 0.55)
+    row("", race.training.rates, "no workers", 4)
+    row("", race.training.rates, "workers", 2)
+    row("mlp, validation", race.validation.rates, "tensors", 0.8)
+    for name, reference in (
+        ("test", lambda: loop.evaluate(images[:10_000], labels[:10_000])),
+        ("predict", lambda: loop.predict(images[:10_000])),
+    ):
+        lap = Lap(Watch())
+        cli = start(project, lap, name, "--ckpt_path=best", *options)
+        for _ in range(epochs):
+            lap.watch.run({"tensors": reference})
+            getattr(cli.trainer, name)(cli.model, datamodule=cli.datamodule)
+        row(f"mlp, {name}", lap.watch.rates, "tensors", 0.8)
+
+
+def race_cnn(project: Path, data: Path, epochs: int = 4) -> None:
+    from data.augment import random_crop
+    from models.networks.cnn import CNN
+
+    per_sample = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.RandomCrop(32, padding=4),
+            v2.RandomHorizontalFlip(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.5] * 3, [0.5] * 3),
+        ]
+    )
+    cifar10 = CIFAR10(str(data), transform=per_sample)
+    images = torch.from_numpy(cifar10.data).permute(0, 3, 1, 2).contiguous()
+    labels = torch.tensor(cifar10.targets)
+    loop, limit = Reference(CNN((3, 32, 32), 10)), 10
+
+    def augmented() -> Iterator[tuple[Tensor, Tensor]]:
+        for x, y in batches(images, labels, limit):
+            yield normalise(random_crop(x, padding=4, flip=True)), y
+
+    training = {"tensors": lambda: loop.train(augmented)}
+    for name, loader in usual(cifar10, WORKERS, limit).items():
+        training[name] = lambda loader=loader: loop.train(lambda: loader)
+    few = normalise(images[: 4 * BATCH_SIZE])
+    validation = {"tensors": lambda: loop.evaluate(few, labels[: len(few)])}
+    race = Race(training, validation)
+    limits = (f"--trainer.limit_train_batches={limit}", "--trainer.limit_val_batches=4")
+    start(
+        project, race, "fit", f"--trainer.max_epochs={epochs}", f"--data.data_dir={data}", *limits
+    )
+    row("cnn, CIFAR-10, crop and flip", race.training.rates, "tensors", 0.9)
+    row("", race.training.rates, "workers", 1.5)
+    row("cnn, validation", race.validation.rates, "tensors", 0.8)
+
+
+def row(job: str, rates: Rates, against: str, goal: float) -> None:
+    """Ours against the fastest of the contestants that are named so."""
+    ours = rates[OURS]
+    names = [name for name in rates if name.endswith(against) and name != f"no {against}"]
+    name = max(names, key=lambda name: rates[name][0])
+    clock, cpu = (a / b for a, b in zip(ours, rates[name], strict=True))
+    # The CPU time of other processes is not measured.
+    by_cpu = "–" if name[0].isdigit() else f"{cpu:.2f}"
+    print(
+        f"| {job} | {ours[0]:,.0f} | {name} | {rates[name][0]:,.0f} "
+        f"| {clock:.2f} | {by_cpu} | >= {goal} |",
+        file=sys.__stdout__,
+        flush=True,
+    )
+
+
+def in_project(race: Callable[[Path, Path], None], project: Path, data: Path) -> None:
+    """Runs a race in a process of its own, whose modules are the project's."""
+    os.chdir(project)
+    sys.path.insert(0, str(project))
+    torch.set_num_threads(1)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # The bar draws as in a terminal; what it draws is not shown.
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        race(project, data)
+
+
+def peak(folder: Path, *arguments: str) -> float:
+    """The most memory of a Python process in MB."""
+    command = [sys.executable, *arguments]
+    with subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as process:
+        errors = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{errors.decode()[-2000:]}")
+    return usage.ru_maxrss / 1024
+
+
+def weigh(project: Path, data: Path) -> None:
+    fit = ("train.py", "fit", "--trainer.max_epochs=1", f"--data.data_dir={data}")
+    tensors = (
+        "import lightning.pytorch.cli, torch, torchvision\n"
+        "images = torch.ones(70_000, 1, 28, 28, dtype=torch.uint8)\n"
+        "labels = torch.ones(70_000, dtype=torch.long)"
+    )
+    ours, least = peak(project, *fit), peak(project, "-c", tensors)
+    print("| most memory | ours, MB | tensors and imports, MB | ratio | goal |\n|---|---|---|---|---|")
+    print(f"| mlp, MNIST | {ours:,.0f} | {least:,.0f} | {ours / least:.2f} | <= 1.3 |", flush=True)
+
+
+def main() -> None:
+    jobs = sys.argv[1:] or ["mlp", "cnn", "memory"]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if {"mlp", "memory"} & {*jobs}:
+            mnist = write_mnist(folder / "mnist", train=60_000, test=10_000)
+            mlp = render_template(folder, data="mnist", model="mlp", project_slug="mlp")
+        if {"mlp", "cnn"} & {*jobs}:
+            print("| loop | ours, images/s | against | images/s | ratio | by CPU time | goal |")
+            print("|---|---|---|---|---|---|---|", flush=True)
+        processes = multiprocessing.get_context("spawn")
+        if "mlp" in jobs:
+            race = processes.Process(target=in_project, args=(race_mlp, mlp, mnist))
+            race.start()
+            race.join()
+        if "cnn" in jobs:
+            cifar10 = write_cifar10(folder / "cifar10", train=50_000, test=10_000)
+            cnn = render_template(folder, data="cifar10", model="cnn", project_slug="cnn")
+            race = processes.Process(target=in_project, args=(race_cnn, cnn, cifar10))
+            race.start()
+            race.join()
+        if "memory" in jobs:
+            weigh(mlp, mnist)
+
+
+if __name__ == "__main__":
+    main()
