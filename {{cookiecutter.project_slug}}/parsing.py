@@ -21,7 +21,9 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         if unknown := UNKNOWN.search(message):
             parser: LightningArgumentParser = getattr(ex, "subcommand_parser", None) or self
-            keys = {key.replace("init_args.", "") for key in parser.get_defaults().keys(branches=True)}
+            keys = {
+                key.replace("init_args.", "") for key in parser.get_defaults().keys(branches=True)
+            }
             known = {key.rpartition(".")[2]: key for key in sorted(keys, reverse=True)}
             name = unknown[1].rpartition(".")[2]
             if near := difflib.get_close_matches(name, known, n=1):
