@@ -57,10 +57,13 @@ class LastCheckpoint(ModelCheckpoint):
             return
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+        if not trainer.is_last_batch:  # Lightning would log this step after the hook
+            trainer._logger_connector.update_train_step_metrics()
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             raise SystemExit
         if self.received == getattr(signal, "SIGUSR1", None):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # SLURM's; the loggers are still open
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
         raise SystemExit(128 + (self.received or signal.SIGTERM))
 

@@ -1,6 +1,7 @@
 """Writes down what ran."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def what_ran() -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "git_commit": git("rev-parse", "HEAD").strip() or None,
         "python": platform.python_version(),
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
