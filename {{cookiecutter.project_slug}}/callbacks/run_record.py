@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ class RunRecord(Callback):
 def what_ran() -> dict[str, Any]:
     packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "git_commit": git("rev-parse", "HEAD").strip() or None,
