@@ -1,0 +1,108 @@
+"""What the commands take beside what nobody can save: the imports, and writing the files.
+
+    python benchmarks/startup.py [train] [generate]
+
+Prints a Markdown table: the best of some runs that take turns, by the clock and by CPU time, the
+latter with what the process waited for left out. Ratios and goals are of the CPU time.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from templates import render_template
+
+Times = dict[str, tuple[float, float]]  # seconds: by the clock, of CPU time
+ROUNDS = 5
+
+
+def run(command: list[str], folder: Path) -> tuple[float, float]:
+    """Seconds of a command by the clock, and of CPU time with its children's."""
+    start, before = time.perf_counter(), os.times()
+    result = subprocess.run(
+        [sys.executable, *command], cwd=folder, capture_output=True, text=True, check=False
+    )
+    clock, after = time.perf_counter() - start, os.times()
+    if result.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{result.stderr[-2000:]}")
+    cpu = after.children_user + after.children_system
+    return clock, cpu - before.children_user - before.children_system
+
+
+def race(commands: dict[str, tuple[list[str], Path]]) -> Times:
+    """The best times of each command, after one run to fill the caches."""
+    for command in commands.values():
+        run(*command)
+    best: Times = {}
+    for _ in range(ROUNDS):
+        for name, command in commands.items():
+            times = run(*command)
+            best[name] = tuple(map(min, times, best.get(name, times)))
+    return best
+
+
+def row(times: Times, job: str, against: str, goal: float) -> None:
+    (clock, cpu), (base_clock, base_cpu) = times[job], times[against]
+    print(
+        f"| {job} | {clock:.2f} | {cpu:.2f} | {against} | {base_clock:.2f} | {base_cpu:.2f} "
+        f"| {cpu / base_cpu:.2f} | <= {goal} |",
+        flush=True,
+    )
+
+
+def train(folder: Path) -> None:
+    project = render_template(folder, project_slug="project")
+    imports = "import lightning.pytorch.cli"
+    times = race(
+        {
+            imports: (["-c", imports], project),
+            "fit --print_config": (["train.py", "fit", "--print_config"], project),
+            "fast_dev_run": (["train.py", "fit", "--trainer.fast_dev_run=true"], project),
+        }
+    )
+    row(times, "fit --print_config", imports, 1.1)
+    row(times, "fast_dev_run", imports, 1.3)
+
+
+def generate(folder: Path) -> None:
+    """The template against one of as many files that it has made, without hooks."""
+    plain = folder / "plain"
+    shutil.copytree(
+        render_template(folder, project_slug="rendered"), plain / "{{cookiecutter.slug}}"
+    )
+    for path in (plain / "{{cookiecutter.slug}}").rglob("*"):
+        if path.is_file() and "{{" in (text := path.read_text(encoding="utf-8")):
+            path.write_text("{% raw %}" + text + "{% endraw %}", encoding="utf-8")
+    (plain / "cookiecutter.json").write_text(json.dumps({"slug": "made"}))
+    arguments = ["-m", "cookiecutter", "--no-input", "-f"]
+    times = race(
+        {
+            "no hooks": ([*arguments, str(plain)], folder),
+            "cookiecutter": ([*arguments, str(ROOT), "project_slug=ours"], folder),
+        }
+    )
+    row(times, "cookiecutter", "no hooks", 1.5)
+
+
+def main() -> None:
+    print(
+        "| command | s | CPU s | against | s | CPU s | ratio | goal |\n|---|---|---|---|---|---|---|---|"
+    )
+    for job in (train, generate):
+        if job.__name__ in sys.argv[1:] or len(sys.argv) == 1:
+            with tempfile.TemporaryDirectory() as folder:
+                job(Path(folder))
+
+
+if __name__ == "__main__":
+    main()
