@@ -130,3 +130,51 @@ def consolidates(checkpoint: Path, metrics: dict[str, float]) -> None:
         f"--trainer.max_epochs={EPOCHS + 1}",
     )
     assert fit.trainer.current_epoch == EPOCHS + 1
+
+
+def test_finds_the_folders_that_deepspeed_writes(render, tmp_path):
+    with inside(render(), tmp_path):
+        from runs import CheckpointError, find_checkpoint, read_checkpoint
+
+        for stage, name in ((2, "mp_rank_00"), (3, "zero_pp_rank_0_mp_rank_00")):
+            best = tmp_path / f"logs/version_{stage}/checkpoints/best.ckpt"
+            (best / "checkpoint").mkdir(parents=True)
+            (best / "latest").write_text("checkpoint")
+            with pytest.raises(CheckpointError):
+                find_checkpoint(str(best), "last", Path("logs"))
+            # The engine's state, and beside it what Lightning has given it.
+            state = {"module": {"weight": torch.ones(2)}, "hyper_parameters": {"lr": stage}}
+            torch.save(state, best / "checkpoint" / f"{name}_model_states.pt")
+            for word in ("best", str(best), str(best.parents[1])):
+                found = find_checkpoint(word, "best", tmp_path / "logs")
+                assert found == best
+                assert read_checkpoint(found)["hyper_parameters"] == {"lr": stage}
+
+
+@pytest.mark.parametrize("exchange", [True, False])  # which some file systems cannot
+def test_a_killed_save_leaves_the_sharded_folder_whole(render, tmp_path, monkeypatch, exchange):
+    with inside(render(strategy="fsdp2", accelerator="cpu", devices="2")):
+        import parallel
+
+        if not exchange:
+            monkeypatch.setattr(parallel.ctypes, "CDLL", lambda _: None)
+
+        def save(self, checkpoint, path, storage_options):
+            path.mkdir()
+            (path / "__0_0.distcp").write_text(checkpoint["weights"])
+            if checkpoint["weights"] == "half of":
+                raise KeyboardInterrupt
+            (path / "meta.pt").touch()
+
+        monkeypatch.setattr(parallel.ModelParallelStrategy, "save_checkpoint", save)
+        path = tmp_path / "last.ckpt"
+        path.touch()  # of a fit in one process
+        strategy = parallel.FSDP2()
+        strategy.save_checkpoint({"weights": "first"}, path)
+        with pytest.raises(KeyboardInterrupt):
+            strategy.save_checkpoint({"weights": "half of"}, path)
+        assert (path / "__0_0.distcp").read_text() == "first"
+        assert (path / "meta.pt").exists()
+        strategy.save_checkpoint({"weights": "second"}, path)
+        assert (path / "__0_0.distcp").read_text() == "second"
+        assert list(tmp_path.iterdir()) == [path]

@@ -92,7 +92,10 @@ class FSDP2(ModelParallelStrategy):
 
 
 def replace(path: Path, new: Path) -> None:
-    """Puts the folder `new` in the place of `path`, so that a kill leaves one of them whole there."""
+    """Puts the folder `new` in the place of `path`, so that a kill leaves one of them whole there.
+
+    Where two names cannot change at once, a kill between the two leaves it beside: `.NAME.old`.
+    """
     if path.exists():
         at_fdcwd, rename_exchange = -100, 2
         names = os.fsencode(path), os.fsencode(new)

@@ -79,7 +79,7 @@ def find_checkpoint(name: str, default: Word, root: Path) -> Path:
         if candidates:
             return candidates[0]
     path = Path(name)
-    if path.is_file() or _is_sharded(path):
+    if _description(path):
         return path
     if path.is_dir() and (found := _in_run(path, default)):
         return found
@@ -98,10 +98,11 @@ def find_checkpoint(name: str, default: Word, root: Path) -> Path:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint says, without reading its weights; of a sharded one the metadata."""
-    file = path / "meta.pt" if path.is_dir() else path
+    """What a checkpoint says, without reading its weights."""
     try:
-        return torch.load(file, map_location="meta", weights_only=True, mmap=True)
+        return torch.load(
+            _description(path) or path, map_location="meta", weights_only=True, mmap=True
+        )
     except (OSError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"--ckpt_path {path}: not a readable checkpoint: {error}") from error
 
@@ -126,13 +127,17 @@ def _number(run: Path) -> int:
     return int(digits) if digits.isdecimal() else -1
 
 
-def _is_sharded(path: Path) -> bool:
-    return (path / "meta.pt").is_file()
+def _description(path: Path) -> Path | None:
+    """The file that holds all but the weights: the checkpoint itself, or in the folder of a sharded
+    one FSDP's, or one of those that DeepSpeed writes for each process."""
+    names = ("meta.pt", "checkpoint/*mp_rank_00_model_states.pt")
+    files = [file for name in names for file in sorted(path.glob(name))]
+    return path if path.is_file() else next(iter(files), None)
 
 
 def _in_run(run: Path, word: str) -> Path | None:
     path = run / "checkpoints" / f"{word}.ckpt"
-    return path if path.is_file() or _is_sharded(path) else None
+    return path if _description(path) else None
 
 
 def _checkpoints(run: Path) -> list[Path]:
