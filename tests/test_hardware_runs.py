@@ -72,8 +72,9 @@ def epochs_done(path: Path) -> int:
 def cells() -> Iterator[Any]:
     for strategy in ("ddp", "ddp_spawn", "fsdp2"):
         for model in GOALS:
-            # The vit is a classifier as the cnn is: one of them each day.
-            marks = [pytest.mark.nightly] if model == "vit" else []
+            # The vit is a classifier as the cnn is; ddp_spawn starts new processes each time.
+            nightly = model == "vit" or (strategy == "ddp_spawn" and model == "autoencoder")
+            marks = [pytest.mark.nightly] if nightly else []
             yield pytest.param(strategy, model, marks=marks, id=f"{strategy}-{model}")
 
 
