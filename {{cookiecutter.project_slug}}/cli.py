@@ -27,7 +27,7 @@ from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from loggers import place_loggers
 from noise import plain_errors
-from parsing import Instantiator, Parser
+from parsing import Instantiator, Parser, asked_for
 
 CONFIGS = Path(__file__).parent / "configs"
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
@@ -70,6 +70,10 @@ class CLI(LightningCLI):
             parser_kwargs={name: {"default_config_files": defaults} for name in self.subcommands()},
             auto_configure_optimizers=False,
         )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return asked_for(LightningCLI.subcommands())
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
