@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from templates import render_template
 
 Times = dict[str, tuple[float, float]]  # seconds: by the clock, of CPU time
-ROUNDS = 5
+ROUNDS = 3
 
 
 def run(command: list[str], folder: Path) -> tuple[float, float]:
