@@ -29,7 +29,8 @@ class ImageData(LightningDataModule):
     images become floats in [-1, 1] of the Trainer's precision.
 
     Args:
-        batch_size: images in a batch, on each device.
+        batch_size: images in a batch, on each device; an evaluation takes `evaluation_scale` times
+            as many where they are in memory.
         num_workers: processes that load images; auto: none for images in memory.
         val_fraction: share of the training images that is kept for validation.
         seed: chooses the splits and folds.
@@ -45,7 +46,7 @@ class ImageData(LightningDataModule):
     crop_padding = 0  # `augment`: shift by up to so many pixels
     flip = False  # `augment`: mirror
     test_fraction = 0.2  # where the data set has no test split
-    evaluation_scale = 8  # evaluation batches of images in memory are so many times as large
+    evaluation_scale = 8  # 1: evaluation batches are no larger than training batches
 
     def __init__(
         self,
