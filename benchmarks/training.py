@@ -31,7 +31,7 @@ from templates import render_template
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
-from torchvision.datasets import CIFAR10, MNIST
+from torchvision.datasets import MNIST
 from torchvision.transforms import v2
 
 BATCH_SIZE = 128
@@ -173,18 +173,34 @@ def batches(images: Tensor, labels: Tensor, limit: int) -> Iterator[tuple[Tensor
         yield images[rows], labels[rows]
 
 
+class Samples(Dataset):
+    """One image at a time, as usual."""
+
+    def __init__(self, images: Tensor, labels: Tensor, transform: Callable) -> None:
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.transform(self.images[index]), self.labels[index]
+
+
 def usual(dataset: Dataset, workers: Iterable[int], limit: int) -> dict[str, DataLoader]:
     """A plain DataLoader over `limit` batches with some numbers of workers."""
     part = Subset(dataset, range(limit * BATCH_SIZE))
-    return {
+    loaders = {
         f"{n} workers" if n else "no workers": DataLoader(
             part, BATCH_SIZE, True, num_workers=n, persistent_workers=n > 0
         )
         for n in workers
     }
+    for loader in loaders.values():
+        next(iter(loader))  # starts the workers, before the fit has threads
+    return loaders
 
 
-def race_mlp(project: Path, data: Path, epochs: int = 5) -> None:
+def race_mlp(project: Path, data: Path, epochs: int = 4) -> None:
     from models.networks.mlp import MLP
 
     per_sample = v2.Compose(
@@ -210,36 +226,35 @@ def race_mlp(project: Path, data: Path, epochs: int = 5) -> None:
     ):
         lap = Lap()
         cli = start(project, lap, name, "--ckpt_path=best", *options)
-        for _ in range(4 * epochs):
+        for _ in range(12):
             lap.watch.run({"tensors": reference})
             getattr(cli.trainer, name)(cli.model, datamodule=cli.datamodule)
         row(f"mlp, {name}", lap.watch.rates, "tensors", 0.8)
 
 
-def race_cnn(project: Path, data: Path, epochs: int = 4) -> None:
+def race_cnn(project: Path, data: Path, epochs: int = 3) -> None:
+    from data import cifar10
     from data.augment import random_crop
     from models.networks.cnn import CNN
 
     per_sample = v2.Compose(
         [
-            v2.ToImage(),
             v2.RandomCrop(32, padding=4),
             v2.RandomHorizontalFlip(),
             v2.ToDtype(torch.float32, scale=True),
             v2.Normalize([0.5] * 3, [0.5] * 3),
         ]
     )
-    cifar10 = CIFAR10(str(data), transform=per_sample)
-    images = torch.from_numpy(cifar10.data).permute(0, 3, 1, 2).contiguous()
-    labels = torch.tensor(cifar10.targets)
-    loop, limit = Reference(CNN((3, 32, 32), 10)), 10
+    dataset, _ = cifar10.CIFAR10(data_dir=str(data)).load()
+    images, labels = dataset.images[:50_000], dataset.labels[:50_000]
+    loop, limit = Reference(CNN((3, 32, 32), 10)), 5
 
     def augmented() -> Iterator[tuple[Tensor, Tensor]]:
         for x, y in batches(images, labels, limit):
             yield normalise(random_crop(x, padding=4, flip=True)), y
 
     training = {"tensors": lambda: loop.train(augmented)}
-    for name, loader in usual(cifar10, WORKERS, limit).items():
+    for name, loader in usual(Samples(images, labels, per_sample), WORKERS, limit).items():
         training[name] = lambda loader=loader: loop.train(lambda: loader)
     race = Race(training)
     limits = (f"--trainer.limit_train_batches={limit}", "--trainer.limit_val_batches=1")
