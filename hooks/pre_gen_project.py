@@ -87,7 +87,7 @@ WINDOWS_NAMES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
 # fmt: off
 PROJECT_NAMES = (
     "callbacks", "cli", "configs", "consolidate", "crossval", "data", "datasets", "export",
-    "launch", "loggers", "logs", "models", "noise", "parallel", "runs", "sweep", "tests", "train",
+    "launch", "loggers", "logs", "models", "noise", "parallel", "parsing", "runs", "sweep", "tests", "train",
 )
 # Names under which the dependencies are installed or imported.
 DEPENDENCY_NAMES = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from projects import SMALL, command, inside
+from projects import SMALL, command, inside, small_data
 
 FIT = ["fit", *SMALL, "--trainer.max_epochs=1"]
 
@@ -111,3 +111,19 @@ def test_a_fit_is_tested_when_asked_for(project, capfd):
     )
     cli = command("train", *FIT)
     assert "test/acc" not in cli.trainer.callback_metrics
+
+
+def test_what_lightning_refuses_is_one_sentence(render, tmp_path):
+    with inside(render(model="gan"), tmp_path):
+        with pytest.raises(SystemExit, match="^error: .*Remove `Trainer.gradient_clip_val=1"):
+            command("train", *FIT, "--trainer.gradient_clip_val=1")
+
+
+def test_an_error_in_a_data_worker_is_one_sentence(render, tmp_path):
+    with inside(render(data="image_folder"), tmp_path):
+        options = small_data("image_folder", tmp_path / "data")
+        [image, *_] = sorted((tmp_path / "data").rglob("*.jpg"))
+        image.write_bytes(image.read_bytes()[:40])
+        options += ["--trainer.limit_train_batches=1.0", "--data.num_workers=1"]
+        with pytest.raises(SystemExit, match=rf"^error: {image} cannot be read as an image"):
+            command("train", *FIT, *options)

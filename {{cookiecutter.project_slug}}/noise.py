@@ -1,6 +1,7 @@
 """What is not shown: messages that tell nobody anything, tracebacks of a user's mistake."""
 
 import logging
+import re
 import sys
 import traceback
 import warnings
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 FILTERS = (
     # lightning 2.6 calls a torch class that torch 2.14 renames.
@@ -44,6 +47,12 @@ LOG_FILTERS = (
     ("comet_ml.experiment", "To get all data logged automatically"),
 )
 
+# torch hands on the traceback of a data worker as text: the file that raised, and what.
+IN_WORKER = re.compile(
+    r'\ACaught \w+ in DataLoader worker.*File "([^"]+)", [^\n]*\n +raise .*?\n\w+: (.*\S)',
+    re.DOTALL,
+)
+
 
 def silence() -> None:
     for message, module in FILTERS + EVALUATION_FILTERS * (sys.argv[1:2] != ["fit"]):
@@ -74,9 +83,13 @@ def plain_errors() -> Iterator[None]:
 
 
 def users_mistake(error: BaseException | None) -> BaseException | None:
-    """The error, or that which it wraps, which this project's own code has raised on purpose: its
-    message is a sentence for the user, and the traceback would only hide it."""
+    """The error, or that which it wraps, which Lightning or this project's own code has raised on
+    purpose: its message is a sentence for the user, and the traceback would only hide it."""
     project = Path(__file__).parent
+    if isinstance(error, MisconfigurationException):
+        return error
+    if worker := IN_WORKER.search(str(error)):
+        return ValueError(worker[2]) if Path(worker[1]).is_relative_to(project) else None
     while error:
         frames = traceback.extract_tb(error.__traceback__)
         file = Path(frames[-1].filename)

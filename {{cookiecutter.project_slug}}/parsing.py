@@ -13,6 +13,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 UNKNOWN = re.compile(r"(?:Option|option|arguments:) '?(?:--)?([\w.]+)")
 
 
+SWAPS: set[str] = set()  # that have been told
+
+
 def asked_for(subcommands: dict[str, Any]) -> dict[str, Any]:
     """Only the subcommand of the command line, if it has one: each costs the time of a parser."""
     return {name: subcommands[name] for name in sys.argv[1:2] if name in subcommands} or subcommands
@@ -25,6 +28,7 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:  # that of a class; the outer parser may try something else
             super().error(message, ex)
         if unknown := UNKNOWN.search(message):
+            message = next(line for line in message.splitlines() if unknown[0] in line).strip()
             parser: LightningArgumentParser = getattr(ex, "subcommand_parser", None) or self
             keys = {
                 key.replace("init_args.", "") for key in parser.get_defaults().keys(branches=True)
@@ -41,8 +45,11 @@ def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
     """Forgets the arguments of a class that is swapped for another. jsonargparse keeps those whose
     names the new class knows too: SGD would inherit AdamW's weight decay."""
     if old and old.get("init_args") and old["class_path"] != new["class_path"]:
-        dropped = ", ".join(f"{k}={v}" for k, v in old["init_args"].items(branches=False))
-        rank_zero_info(f"{new['class_path']} instead of {old['class_path']}: reset {dropped}")
+        swap = f"{new['class_path']} instead of {old['class_path']}"
+        if swap not in SWAPS:  # the parser comes here several times
+            dropped = ", ".join(f"{k}={v}" for k, v in old["init_args"].items(branches=False))
+            rank_zero_info(f"{swap}: reset {dropped}")
+            SWAPS.add(swap)
         old["init_args"] = Namespace()
 
 

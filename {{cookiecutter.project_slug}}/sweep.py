@@ -198,7 +198,8 @@ def sweep(
 def main() -> None:
     with plain_errors():
         try:
-            auto_cli(sweep, as_positional=False)
+            default = str(CONFIGS / "sweep" / "default.yaml")
+            auto_cli(sweep, as_positional=False, default_config_files=[default])
         except (KeyboardInterrupt, SystemExit) as stop:
             if getattr(stop, "code", 130) not in (130, 143):  # what a fit ends with at a signal
                 raise

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ class Predictions(BasePredictionWriter):
         if output is not None and Path(output).suffix not in (".csv", ".parquet"):
             raise ValueError(
                 f"--predictions.output {output}: the name must end in .csv or .parquet"
+            )
+        if output is not None and output.endswith(".parquet") and not find_spec("pyarrow"):
+            raise ImportError(
+                f"--predictions.output {output}: Parquet files need pyarrow: "
+                'python -m pip install -e ".[parquet]"'
             )
         self.output = output
 
@@ -102,9 +108,7 @@ def write_table(path: Path, table: dict[str, list]) -> None:
             writer.writerow(table)
             writer.writerows(zip(*table.values(), strict=True))
         return
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(f"{path}: Parquet files need pyarrow: pip install pyarrow") from error
+    import pyarrow
+    import pyarrow.parquet
+
     pyarrow.parquet.write_table(pyarrow.table(table), path)

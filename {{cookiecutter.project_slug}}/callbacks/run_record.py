@@ -62,6 +62,7 @@ def what_ran() -> dict[str, Any]:
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "git_commit": git("rev-parse", "HEAD").strip() or None,
+        "git_untracked": git("ls-files", "--others", "--exclude-standard").splitlines(),
         "python": platform.python_version(),
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
     }

@@ -33,7 +33,7 @@ class ImageFolder(ImageData):
 
     def __init__(
         self,
-        data_dir: str = "datasets/",
+        data_dir: str = "datasets/images",
         image_size: int = 64,
         skip_unreadable: bool = False,
         cache: bool = False,

@@ -61,6 +61,8 @@ class ImageData(LightningDataModule):
         predict_dir: str | None = None,
     ) -> None:
         super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}: it must be 1 or more.")
         if not 0 < val_fraction < 1:
             raise ValueError(f"val_fraction is {val_fraction}: it must lie between 0 and 1.")
         if num_folds is not None and not 0 <= fold < num_folds > 1:

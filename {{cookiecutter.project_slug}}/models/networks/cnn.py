@@ -1,5 +1,6 @@
 """Small convolutional network."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -50,4 +51,6 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) floats -> (B, num_classes) logits."""
+        # Convolutions are faster where the channels of a pixel lie side by side.
+        images = images.contiguous(memory_format=torch.channels_last)
         return self.head(self.backbone(images))
