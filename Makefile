@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: demo test test-fast test-all benchmarks clean
+.PHONY: demo test test-fast test-slurm test-all benchmarks clean
 
 demo: .venv/base
 	$(BIN)/python benchmarks/demo.py
@@ -13,6 +13,9 @@ test: .venv/test
 
 test-fast: .venv/test
 	$(PYTEST) -m "not slow and not nightly and not slurm"
+
+test-slurm: .venv/test
+	$(PYTEST) -n 0 -m slurm
 
 test-all: .venv/test
 	$(PYTEST)
