@@ -246,17 +246,6 @@ trainer:
 # float32 products on tensor cores: highest (float32), high (TensorFloat32) or medium (bfloat16).
 float32_matmul_precision: high
 """
-    if strategy in ("auto", "ddp", "ddp_spawn") and precision in ("32-true", "64-true"):
-        if accelerator != "tpu":
-            lines += """\
-
-# One kernel updates all weights. In mixed precision Lightning clips no gradients with it.
-model:
-  init_args:
-    optimizer:
-      init_args:
-        fused: true
-"""
     if precision == "16-true":
         lines += """\
 

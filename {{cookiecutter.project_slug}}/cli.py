@@ -27,7 +27,7 @@ from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from loggers import place_loggers
 from noise import plain_errors
-from parsing import Instantiator, Parser, asked_for
+from parsing import Instantiator, Parser, allow_clipping, asked_for
 
 CONFIGS = Path(__file__).parent / "configs"
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
@@ -86,8 +86,7 @@ class CLI(LightningCLI):
             "--test_after_fit",
             type=bool,
             default=False,
-            help="Test the best checkpoint of a fit. Off, since who looks at the test score of each "
-            "fit will choose by it; then it no longer tells how well the model does on new data.",
+            help="Test the best checkpoint after a fit. Off: else one comes to choose by test scores.",
         )
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
@@ -118,7 +117,7 @@ class CLI(LightningCLI):
         self.trained_on: dict[str, Any] = {}
         if fit and not config.ckpt_path:
             return
-        # Without a path an evaluation takes the best: weights never trained are worth no score.
+        # Without a path Lightning would evaluate a network that was never trained.
         name = config.ckpt_path or "best"
         self.checkpoint = runs.find_checkpoint(name, "last" if fit else "best", self.root)
         config.ckpt_path = str(self.checkpoint)
@@ -151,6 +150,7 @@ class CLI(LightningCLI):
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
+        allow_clipping(config.model, trainer)
         place_loggers(trainer, run, self.checkpoint if self.subcommand == "fit" else None)
         keys = self._parser(self.subcommand).callback_keys
         if trainer.enable_progress_bar is False:

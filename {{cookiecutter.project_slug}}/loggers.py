@@ -93,7 +93,7 @@ def _place(logger: Namespace, run: Path, ids: dict[str, str], step: int | None) 
 
         arguments.save_dir = str(run)
         arguments.name = arguments.get("name") or run.name
-        # Lightning passes on a setting that wandb no longer has: as good as said.
+        # Lightning passes a setting that wandb has dropped; this marks wandb's warning as shown.
         term._printed_messages.add(f"{term.WARN_STRING} {WANDB_WARNING}")
     elif kind == "MLFlowLogger":
         arguments.run_name = arguments.get("run_name") or run.name

@@ -56,6 +56,14 @@ def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
 _typehints.discard_init_args_on_class_path_change = reset_on_swap
 
 
+def allow_clipping(model: Namespace, trainer: Namespace) -> None:
+    """Lightning clips no gradients in mixed precision when the optimizer is fused."""
+    optimizer = (model.init_args or {}).get("optimizer")
+    if trainer.gradient_clip_val and "mixed" in str(trainer.precision):
+        if optimizer and optimizer.init_args.get("fused"):
+            optimizer.init_args.fused = False
+
+
 class Instantiator(_InstantiatorFn):
     """Records for the checkpoint only those facts that the network has an argument for."""
 

@@ -100,12 +100,12 @@ def fit_in_worker(trial: optuna.Trial, settings: dict[str, Any]) -> float:
 
 
 def suggest(trial: optuna.Trial, space: dict[str, dict[str, Any]]) -> None:
-    for key, range in space.items():
-        arguments = dict(range)
+    for key, domain in space.items():
+        arguments = dict(domain)
         try:
             getattr(trial, f"suggest_{arguments.pop('type')}")(key, **arguments)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"space: {key}: {range} is not understood: {error}") from error
+            raise ValueError(f"space: {key}: {domain} is not understood: {error}") from error
 
 
 def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
@@ -154,10 +154,8 @@ def sweep(
     best |= {k: settings.get(f"best_checkpoint.{k}", v) for k, v in best.items()}
     folder = Path("logs", study)
     folder.mkdir(parents=True, exist_ok=True)
-    connect_args = {"timeout": 60} if storage.startswith("sqlite") else {}
-    database = optuna.storages.RDBStorage(
-        storage, heartbeat_interval=5, engine_kwargs={"connect_args": connect_args}
-    )
+    engine = {"connect_args": {"timeout": 60} if storage.startswith("sqlite") else {}}
+    database = optuna.storages.RDBStorage(storage, engine, heartbeat_interval=5)
     direction: Any = {"max": "maximize", "min": "minimize"}[best["mode"]]
     found = optuna.create_study(
         study_name=study, storage=database, direction=direction, pruner=pruner, load_if_exists=True
@@ -183,10 +181,8 @@ def sweep(
         return max(trials - len(found.get_trials(deepcopy=False, states=FINISHED)), 0)
 
     def progress(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        state = trial.state.name.lower()
-        print(
-            f"{trials - left()}/{trials}: trial {trial.number} {state}: {trial.value} {trial.params}"
-        )
+        result = f"{trial.state.name.lower()}: {trial.value} {trial.params}"
+        print(f"{trials - left()}/{trials}: trial {trial.number} {result}")
 
     while attempts := left():
         found.optimize(objective, attempts, n_jobs=workers, catch=[Exception], callbacks=[progress])

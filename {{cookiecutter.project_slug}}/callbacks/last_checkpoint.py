@@ -16,7 +16,7 @@ SIGNALS = ("SIGINT", "SIGTERM", *(["SIGUSR1"] if "SLURM_JOB_ID" in os.environ el
 
 
 class LastCheckpoint(ModelCheckpoint):
-    """Lightning's, with saves that an exact continuation can start from, and none but those.
+    """A ModelCheckpoint that saves only states from which a fit can be continued exactly.
 
     Ctrl-C (SIGINT) or SIGTERM ends the fit after the step at hand, with a save; a second one ends
     it at once, and the last save stays as it is. With several processes the step is the next one at
