@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -103,10 +104,23 @@ def wandb_records(path: Path):
             record = b""
 
 
+def finished_records(path: Path):
+    """Its service may still be writing when the fit has ended."""
+    end = time.monotonic() + 20
+    while True:
+        try:
+            records = [*wandb_records(path)]
+        except struct.error:  # half a record
+            records = []
+        if any(r.HasField("exit") for r in records) or time.monotonic() > end:
+            return records
+        time.sleep(0.2)
+
+
 def read_wandb(run: Path):
     metrics, settings, pictures, ids = {}, {}, 0, set()
     for path in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
-        for record in wandb_records(path):
+        for record in finished_records(path):
             if record.run.run_id:
                 ids.add((record.run.run_id, record.run.display_name))
             for item in [*record.run.config.update, *record.config.update]:
@@ -283,7 +297,9 @@ def test_two_processes_log_once(render, tmp_path):
     options = [*OPTIONS, "--config=loggers.yaml", "--trainer.devices=2", "--trainer.strategy=ddp"]
     script = [sys.executable, str(project / "train.py"), "fit", *options]
     command_line = [*script, "--trainer.max_epochs=2"]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "COMET"))}
+    environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "COMET", "WANDB"))
+    }
     result = subprocess.run(
         command_line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
