@@ -3,8 +3,10 @@
 import contextlib
 import importlib
 import os
+import socket
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -51,3 +53,18 @@ def small_data(data: str, folder: Path) -> list[str]:
     module = importlib.import_module(f"tests.small_data.{data}")
     folder.mkdir(parents=True, exist_ok=True)
     return module.write(folder)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} took more than {seconds} s"
+        time.sleep(0.1)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

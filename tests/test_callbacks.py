@@ -101,10 +101,6 @@ def timer(cli, checkpoint):
     assert 0 < checkpoint["global_step"] == cli.trainer.global_step < 1000 * BATCHES
 
 
-def gradient_accumulation(cli, checkpoint):
-    assert checkpoint["global_step"] == EPOCHS  # of four batches each
-
-
 OPTIONS = {
     pruning: ["--trainer.callbacks.final_share=0.75", "--trainer.callbacks.epochs=2"],
     backbone_finetuning: ["--trainer.callbacks.unfreeze_backbone_at_epoch=1"],

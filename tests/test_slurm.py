@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from projects import QUIET
+from projects import QUIET, free_ports, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -65,21 +65,6 @@ class Recorder(Callback):
 """
 EPOCHS = 3
 EPOCH_STEPS = 40  # of 16 images in each of 2 processes
-
-
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what} took more than {seconds} s"
-        time.sleep(0.5)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 @pytest.fixture

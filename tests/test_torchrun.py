@@ -3,15 +3,12 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from projects import QUIET
+from projects import QUIET, free_ports, wait_for
 
 # Tells the test how far it is; slow enough to be killed in mid-epoch.
 PROGRESS = """
@@ -35,13 +32,6 @@ def progress(project: Path, rank: int) -> tuple[int, int]:
     return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 else (0, 0)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{what} took more than {seconds} s"
-        time.sleep(0.05)
-
-
 def start(project: Path, port: int, *options: str) -> list[subprocess.Popen]:
     """The launch script on each machine; the output goes to machine_RANK.log."""
     machines = []
@@ -63,11 +53,6 @@ def start(project: Path, port: int, *options: str) -> list[subprocess.Popen]:
     return machines
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
 def test_a_killed_worker_ends_the_fit_and_it_continues(render):
     project = render(
         copy=True, strategy="ddp", accelerator="cpu", devices="1", num_nodes="2", logger="csv"
@@ -77,7 +62,7 @@ def test_a_killed_worker_ends_the_fit_and_it_continues(render):
         *(*QUIET, f"--trainer.max_epochs={EPOCHS}", "--trainer.callbacks=progress.Progress"),
         *("--data.batch_size=16", f"--trainer.limit_train_batches={EPOCH_STEPS}"),
     ]
-    machines = start(project, free_port(), *options)
+    machines = start(project, *free_ports(1), *options)
 
     def said() -> str:
         return (project / "machine_0.log").read_text()
@@ -95,7 +80,7 @@ def test_a_killed_worker_ends_the_fit_and_it_continues(render):
         last = project / "logs" / "version_0" / "checkpoints" / "last.ckpt"
         checkpoint = torch.load(last, weights_only=True)
         assert checkpoint["global_step"] >= EPOCH_STEPS
-        machines = start(project, free_port(), *options, "--ckpt_path=last")
+        machines = start(project, *free_ports(1), *options, "--ckpt_path=last")
         wait_for(lambda: all(m.poll() is not None for m in machines), 120, "the continued fit")
         assert not any(machine.returncode for machine in machines), said()[-3000:]
     finally:

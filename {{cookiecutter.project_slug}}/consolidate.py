@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lightning.fabric.utilities.load import _load_distributed_checkpoint
-
 from runs import AtomicCheckpointIO
 
 
@@ -16,7 +14,7 @@ def load_sharded(folder: Path) -> dict[str, Any]:
     """
     if not (folder / "meta.pt").is_file():
         raise FileNotFoundError(f"{folder} is no sharded checkpoint: it has no meta.pt")
-    checkpoint = _load_distributed_checkpoint(folder)
+    checkpoint = AtomicCheckpointIO().load_checkpoint(folder)
     keys = [key for key in checkpoint if key.startswith("optimizer_") and key[10:].isdigit()]
     states = [checkpoint.pop(key) for key in sorted(keys, key=lambda key: int(key[10:]))]
     if states:

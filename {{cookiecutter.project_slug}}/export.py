@@ -18,11 +18,10 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse import auto_cli
-from lightning.fabric.utilities.load import _load_distributed_checkpoint
 from torch import Tensor, nn
 
 from noise import plain_errors
-from runs import CheckpointError, find_checkpoint, read_checkpoint, run_of
+from runs import AtomicCheckpointIO, CheckpointError, find_checkpoint, read_checkpoint, run_of
 
 TOLERANCE = 1e-4
 
@@ -61,7 +60,7 @@ def load(path: Path) -> tuple[Deployed, dict[str, str]]:
     system = getattr(import_module(module), name)  # Lightning wants it imported
     source: Any = path
     if path.is_dir():
-        torch.save(_load_distributed_checkpoint(path), source := BytesIO())
+        torch.save(AtomicCheckpointIO().load_checkpoint(path), source := BytesIO())
         source.seek(0)
     network = system.load_from_checkpoint(source, map_location="cpu").network
     data = checkpoint["datamodule_hyper_parameters"]["_class_path"].rpartition(".")[2]

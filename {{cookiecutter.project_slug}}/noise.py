@@ -75,26 +75,34 @@ def plain_errors() -> Iterator[None]:
         if mistake := users_mistake(error):
             sys.exit(f"error: {mistake}")
         # The parser wraps what a class raises when it is made; show where that was.
-        while "jsonargparse" in traceback.extract_tb(error.__traceback__)[-1].filename:
-            if not isinstance(error.__cause__, Exception):
-                break
-            error = error.__cause__
-        raise error from error.__cause__
+        cause = error.__cause__
+        while "jsonargparse" in last_frame(error).filename and isinstance(cause, Exception):
+            error, cause = cause, cause.__cause__
+        raise error from cause
 
 
 def users_mistake(error: BaseException | None) -> BaseException | None:
     """The error, or that which it wraps, which Lightning or this project's own code has raised on
     purpose: its message is a sentence for the user, and the traceback would only hide it."""
-    project = Path(__file__).parent
     if isinstance(error, MisconfigurationException):
         return error
     if worker := IN_WORKER.search(str(error)):
-        return ValueError(worker[2]) if Path(worker[1]).is_relative_to(project) else None
+        return ValueError(worker[2]) if is_own(worker[1]) else None
     while error:
-        frames = traceback.extract_tb(error.__traceback__)
-        file = Path(frames[-1].filename)
-        own = file.is_relative_to(project) and "site-packages" not in file.parts
-        if own and (frames[-1].line or "").startswith("raise ") and isinstance(error, Exception):
+        frame = last_frame(error)
+        raised = (frame.line or "").startswith("raise ") and isinstance(error, Exception)
+        if raised and is_own(frame.filename):
             return error
         error = error.__cause__
     return None
+
+
+def last_frame(error: BaseException) -> traceback.FrameSummary:
+    """Where an error was raised."""
+    return traceback.extract_tb(error.__traceback__)[-1]
+
+
+def is_own(file: str) -> bool:
+    """Whether a source file is this project's, and not of an environment in its folder."""
+    path = Path(file)
+    return path.is_relative_to(Path(__file__).parent) and "site-packages" not in path.parts

@@ -11,8 +11,6 @@ from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 UNKNOWN = re.compile(r"(?:Option|option|arguments:) '?(?:--)?([\w.]+)")
-
-
 SWAPS: set[str] = set()  # that have been told
 
 

@@ -71,7 +71,6 @@ class TrialCLI(CLI):
 
 def fit(trial: optuna.Trial, settings: dict[str, Any]) -> float:
     """The best value of the monitored metric in a run with the parameters of the trial."""
-    silence()
     for name in ("lightning.fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.WARNING)
     values = {**settings, **trial.params}.items()
@@ -81,8 +80,9 @@ def fit(trial: optuna.Trial, settings: dict[str, Any]) -> float:
     return checkpoint.best_model_score.item()
 
 
-def follow_parent() -> None:
-    """Ends this process when the one that started it ends, be it by a kill."""
+def start_worker() -> None:
+    """Filters the noise; ends this process when the one that started it ends, be it by a kill."""
+    silence()
     parent: Any = multiprocessing.parent_process()
     threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
@@ -91,7 +91,7 @@ def fit_in_worker(trial: optuna.Trial, settings: dict[str, Any]) -> float:
     """`fit`, in a process that each thread has for itself."""
     if not hasattr(thread, "pool"):
         context = multiprocessing.get_context("spawn")
-        thread.pool = ProcessPoolExecutor(1, mp_context=context, initializer=follow_parent)
+        thread.pool = ProcessPoolExecutor(1, mp_context=context, initializer=start_worker)
     try:
         return thread.pool.submit(fit, trial, settings).result()
     except BrokenProcessPool:  # killed, perhaps for its use of memory
