@@ -7,7 +7,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -43,9 +42,11 @@ def folder(render, tmp_path):
 
 def train(*options: str):
     cli = command("train", *options)
-    for package, finish in (("wandb", "finish"), ("comet_ml", "end")):
-        if package in sys.modules:
-            getattr(sys.modules[package], finish)()
+    if wandb := sys.modules.get("wandb"):
+        wandb.finish()
+        wandb.teardown()  # its service process is still at work on the file: awaits its end
+    if comet := sys.modules.get("comet_ml"):
+        comet.end()
     return cli
 
 
@@ -93,9 +94,10 @@ def wandb_records(path: Path):
     from wandb.proto.wandb_internal_pb2 import Record
 
     content, at, record = path.read_bytes(), 7, b""
-    while at < len(content):
+    while len(content) - at > 7:
         if 32768 - at % 32768 < 7:  # the rest of a block is padding
             at += 32768 - at % 32768
+            continue
         length, kind = struct.unpack("<4xHB", content[at : at + 7])
         record += content[at + 7 : at + 7 + length]
         at += 7 + length
@@ -104,23 +106,10 @@ def wandb_records(path: Path):
             record = b""
 
 
-def finished_records(path: Path):
-    """Its service may still be writing when the fit has ended."""
-    end = time.monotonic() + 20
-    while True:
-        try:
-            records = [*wandb_records(path)]
-        except struct.error:  # half a record
-            records = []
-        if any(r.HasField("exit") for r in records) or time.monotonic() > end:
-            return records
-        time.sleep(0.2)
-
-
 def read_wandb(run: Path):
     metrics, settings, pictures, ids = {}, {}, 0, set()
     for path in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
-        for record in finished_records(path):
+        for record in wandb_records(path):
             if record.run.run_id:
                 ids.add((record.run.run_id, record.run.display_name))
             for item in [*record.run.config.update, *record.config.update]:
