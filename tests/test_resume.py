@@ -14,6 +14,11 @@ EVERY_7_STEPS = [
     *("--last_checkpoint.filename={step}", "--last_checkpoint.save_top_k=-1"),
     *("--last_checkpoint.every_n_train_steps=7", "--last_checkpoint.save_on_train_epoch_end=null"),
 ]
+# Validates in mid-epoch, right after the save.
+EVERY_5_STEPS = [
+    *("--last_checkpoint.filename={step}", "--last_checkpoint.save_top_k=-1"),
+    *("--last_checkpoint.every_n_train_steps=5", "--trainer.val_check_interval=5"),
+]
 OPTIONS = [
     *(*ONE_CPU, *QUIET, "--trainer.max_epochs=3", "--trainer.limit_train_batches=10"),
     *("--trainer.limit_val_batches=1", "--data.batch_size=16"),
@@ -26,6 +31,8 @@ OPTIONS = [
         ("cnn", EVERY_EPOCH, "epoch=0.ckpt"),
         ("cnn", EVERY_7_STEPS, "step=14.ckpt"),
         ("cnn", EVERY_7_STEPS, "step=21.ckpt"),
+        ("cnn", EVERY_5_STEPS, "step=15.ckpt"),
+        ("cnn", EVERY_5_STEPS, "step=20.ckpt"),
         ("autoencoder", EVERY_7_STEPS, "step=7.ckpt"),
         ("gan", EVERY_EPOCH, "epoch=1.ckpt"),
     ],
@@ -49,6 +56,8 @@ def assert_same(whole, continued):
     optimizers = [cli.trainer.optimizers[0].state_dict()["state"] for cli in (whole, continued)]
     for key, moments in optimizers[0].items():
         assert torch.equal(moments["exp_avg"], optimizers[1][key]["exp_avg"])
+    stopping = [cli.trainer.early_stopping_callback.state_dict() for cli in (whole, continued)]
+    assert stopping[0] == stopping[1]
     scores = [cli.trainer.checkpoint_callback.best_model_score for cli in (whole, continued)]
     assert scores[0] == scores[1]
 

@@ -40,25 +40,39 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        # After an epoch's last step its end is awaited: a fit that continues from a save before it
-        # would leave out the epoch's validation and the step of its schedulers.
-        if not trainer.is_last_batch:
-            super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
-            if trainer.world_size == 1 or trainer.global_step % trainer.log_every_n_steps == 0:
-                self.stop_if_told(trainer)
+        # Where a validation or the epoch's end follows it is awaited: a fit that continues from a
+        # save before it would leave out the validation, and the step of its schedulers.
+        loop = trainer.fit_loop
+        if trainer.is_last_batch or loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+            return
+        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
+        if trainer.world_size == 1 or trainer.global_step % trainer.log_every_n_steps == 0:
+            if self.told_to_stop(trainer):
+                # Lightning would log this step after the hook.
+                trainer._logger_connector.update_train_step_metrics()
+                self.stop(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.is_last_batch:
+            self.save_or_stop(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_batch_end(trainer, pl_module, None, None, 0)
         super().on_train_epoch_end(trainer, pl_module)
-        self.stop_if_told(trainer)
+        self.save_or_stop(trainer, pl_module)
 
-    def stop_if_told(self, trainer: Trainer) -> None:
-        if not trainer.strategy.reduce_boolean_decision(bool(self.received), all=False):
-            return
+    def save_or_stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_batch_end(trainer, pl_module, None, None, 0)
+        if self.told_to_stop(trainer):
+            self.stop(trainer)
+
+    def told_to_stop(self, trainer: Trainer) -> bool:
+        """Whether any process has received a signal."""
+        return trainer.strategy.reduce_boolean_decision(bool(self.received), all=False)
+
+    def stop(self, trainer: Trainer) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
-        if not trainer.is_last_batch:  # Lightning would log this step after the hook
-            trainer._logger_connector.update_train_step_metrics()
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             raise SystemExit

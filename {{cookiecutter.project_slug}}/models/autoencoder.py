@@ -67,18 +67,27 @@ class Autoencoder(LightningModule):
             self.log("train/loss", loss, prog_bar=True)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self.sums = torch.zeros(2, device=self.device)  # squared error of an image, images
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.evaluate(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.evaluate(batch, "test")
-
-    def evaluate(self, batch: Batch, stage: str) -> None:
         images, _ = batch
-        loss = F.mse_loss(self(images), images)
-        # Lightning averages the sizes over the processes, and cuts what is no whole number.
-        size = len(images) * self.trainer.world_size
-        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=size, sync_dist=True)
+        errors = (self(images) - images).float().square().flatten(1).mean(dim=1)
+        self.sums += torch.stack([errors, torch.ones_like(errors)]).sum(dim=1)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_mean("val")
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+
+    def on_test_epoch_end(self) -> None:
+        self.log_mean("test")
+
+    def log_mean(self, stage: str) -> None:
+        """Logs once for all images of all processes: logging costs more than a small step."""
+        error, count = self.trainer.strategy.reduce(self.sums, reduce_op="sum")
+        self.log(f"{stage}/loss", error / count, prog_bar=True, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Reconstruction error (B,) and embedding (B, D)."""

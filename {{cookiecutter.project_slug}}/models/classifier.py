@@ -67,22 +67,30 @@ class Classifier(LightningModule):
             self.log("train/loss", loss, prog_bar=True)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        self.sums = torch.zeros(3, device=self.device)  # loss, correct images, images
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.evaluate(batch, "val")
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.evaluate(batch, "test")
-
-    def evaluate(self, batch: Batch, stage: str) -> None:
         images, labels = batch
-        logits = self(images)
-        metrics = {
-            f"{stage}/loss": F.cross_entropy(logits, labels),
-            f"{stage}/acc": (logits.argmax(dim=1) == labels).float().mean(),
-        }
-        # Lightning averages the sizes over the processes, and cuts what is no whole number.
-        size = len(labels) * self.trainer.world_size
-        self.log_dict(metrics, prog_bar=True, batch_size=size, sync_dist=True)
+        logits = self(images).float()
+        loss = F.cross_entropy(logits, labels, reduction="none")
+        correct = (logits.argmax(dim=1) == labels).float()
+        self.sums += torch.stack([loss, correct, torch.ones_like(loss)]).sum(dim=1)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_means("val")
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+
+    def on_test_epoch_end(self) -> None:
+        self.log_means("test")
+
+    def log_means(self, stage: str) -> None:
+        """Logs once for all images of all processes: logging costs more than a small step."""
+        loss, correct, count = self.trainer.strategy.reduce(self.sums, reduce_op="sum")
+        metrics = {f"{stage}/loss": loss / count, f"{stage}/acc": correct / count}
+        self.log_dict(metrics, prog_bar=True, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Class index (B,) and probabilities (B, num_classes)."""

@@ -149,7 +149,8 @@ class GAN(LightningModule):
         for chunk in noise.split(256):
             fake.update(self(chunk))
         self.real.sums = self.trainer.strategy.reduce(self.real.sums, reduce_op="sum")
-        self.log(f"{stage}/frechet", frechet_distance(self.real, fake), prog_bar=True)
+        distance = frechet_distance(self.real, fake)
+        self.log(f"{stage}/frechet", distance, prog_bar=True, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """As many new images (B, C, H, W) in [-1, 1] as the batch has, and the discriminator's
