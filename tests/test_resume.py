@@ -128,6 +128,35 @@ def test_a_save_at_an_epochs_last_step_has_its_validation(render, tmp_path):
         assert last["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]["ready"]
 
 
+def test_a_run_that_was_moved_goes_on_with_its_best_score(render, tmp_path, recwarn):
+    with inside(render(), tmp_path):
+        command("train", "fit", *OPTIONS, "--trainer.max_epochs=2")
+        Path("logs", "version_0").rename("moved")
+        best = torch.load("moved/checkpoints/best.ckpt", weights_only=True)
+        # A score that the third epoch does not reach.
+        last = torch.load("moved/checkpoints/last.ckpt", weights_only=True)
+        [state] = [s for k, s in last["callbacks"].items() if k.startswith("ModelCheckpoint")]
+        state["best_model_score"] = state["kth_value"] = torch.tensor(2.0)
+        state["best_k_models"] = {state["best_model_path"]: torch.tensor(2.0)}
+        torch.save(last, "moved/checkpoints/last.ckpt")
+        fit = command("train", "fit", *OPTIONS, "--ckpt_path=moved")
+        assert fit.trainer.checkpoint_callback.best_model_score == 2
+        kept = torch.load("moved/checkpoints/best.ckpt", weights_only=True)
+        assert kept["global_step"] == best["global_step"]
+        assert not [w for w in recwarn if "dirpath" in str(w.message)]
+
+
+def test_a_checkpoint_from_elsewhere_goes_on_in_a_new_run(render, tmp_path, recwarn):
+    with inside(render(), tmp_path):
+        command("train", "fit", *OPTIONS, "--trainer.max_epochs=1")
+        Path("logs", "version_0", "checkpoints", "last.ckpt").rename("from_a_colleague.ckpt")
+        fit = command("train", "fit", *OPTIONS, "--ckpt_path=from_a_colleague.ckpt")
+        assert fit.trainer.current_epoch == 3
+        assert {path.name for path in Path().iterdir()} == {"logs", "from_a_colleague.ckpt"}
+        assert Path("logs", "version_1", "checkpoints", "best.ckpt").is_file()
+        assert not [w for w in recwarn if "dirpath" in str(w.message)]
+
+
 def test_a_save_is_atomic(render, tmp_path, monkeypatch):
     with inside(render(), tmp_path):
         from runs import AtomicCheckpointIO

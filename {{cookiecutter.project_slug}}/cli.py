@@ -141,7 +141,11 @@ class CLI(LightningCLI):
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
         self.made: Path | None = None
-        if self.checkpoint:
+        resumed = self.checkpoint if self.subcommand == "fit" else None
+        if resumed and not runs.is_in_run(resumed):
+            resumed = None  # a checkpoint from elsewhere: its fit goes on in a new run
+        self.is_new = self.subcommand == "fit" and not resumed
+        if self.checkpoint and not self.is_new:
             run = runs.run_of(self.checkpoint)
         elif rank_zero_only.rank or trainer.fast_dev_run:
             run = self.root  # the other processes write nothing, and hear of the folder from this
@@ -151,7 +155,7 @@ class CLI(LightningCLI):
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
         allow_clipping(config.model, trainer)
-        place_loggers(trainer, run, self.checkpoint if self.subcommand == "fit" else None)
+        place_loggers(trainer, run, resumed)
         keys = self._parser(self.subcommand).callback_keys
         if trainer.enable_progress_bar is False:
             keys.remove("progress_bar")
@@ -174,7 +178,7 @@ class CLI(LightningCLI):
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        record = RunRecord(self.settings, bool(self.checkpoint))
+        record = RunRecord(self.settings, self.is_new)
         self.trainer_defaults["callbacks"] = [record, RandomState()]
         trainer = super().instantiate_trainer(**kwargs)
         strategy = trainer.strategy

@@ -56,10 +56,15 @@ def new_run(root: Path) -> Path:
         return run
 
 
+def is_in_run(checkpoint: Path) -> bool:
+    """Whether a checkpoint lies in a run folder, where a fit can go on."""
+    return checkpoint.absolute().parent.name == "checkpoints"
+
+
 def run_of(checkpoint: Path) -> Path:
-    """The run folder that a checkpoint belongs to: where its evaluations are written."""
+    """Where evaluations of a checkpoint are written: its run folder, or the folder it lies in."""
     folder = checkpoint.absolute().parent
-    return folder.parent if folder.name == "checkpoints" else folder
+    return folder.parent if is_in_run(checkpoint) else folder
 
 
 def find_checkpoint(name: str, default: Word, root: Path) -> Path:

@@ -24,12 +24,12 @@ class RunRecord(Callback):
 
     Args:
         config: the settings as YAML.
-        continued: whether the fit goes on in a run folder that has been written before.
+        is_new: whether the fit writes a run folder of its own, or goes on in one.
     """
 
-    def __init__(self, config: str, continued: bool) -> None:
+    def __init__(self, config: str, is_new: bool) -> None:
         self.config = config
-        self.continued = continued
+        self.is_new = is_new
 
     @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -38,7 +38,7 @@ class RunRecord(Callback):
         run = Path(trainer.default_root_dir)
         run.mkdir(parents=True, exist_ok=True)
         run.joinpath("config.yaml").write_text(self.config, encoding="utf-8")
-        if not self.continued:
+        if self.is_new:
             for logger in trainer.loggers:
                 log_settings(logger, yaml.safe_load(self.config))
         record = [{**what_ran(), **hardware(trainer), "loggers": logger_ids(trainer)}]
@@ -50,9 +50,28 @@ class RunRecord(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        # What an evaluation logs belongs to the step and epoch of its checkpoint.
-        if not trainer.training and "loops" in checkpoint:
-            trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
+        if not trainer.training:
+            # What an evaluation logs belongs to the step and epoch of its checkpoint.
+            if "loops" in checkpoint:
+                trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
+            return
+        states = checkpoint.get("callbacks", {})
+        for callback in trainer.checkpoint_callbacks:
+            if self.is_new:  # the best so far lies elsewhere
+                states.pop(callback.state_key, None)
+            elif callback.state_key in states:
+                move(states[callback.state_key], callback.dirpath)
+
+
+def move(state: dict[str, Any], folder: str) -> None:
+    """Tells the state of a ModelCheckpoint where its folder is now: it forgets the best score if
+    that was elsewhere when the state was saved."""
+    state["dirpath"] = folder
+    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+        if state[key]:
+            state[key] = str(Path(folder, Path(state[key]).name))
+    best = state["best_k_models"].items()
+    state["best_k_models"] = {str(Path(folder, Path(k).name)): score for k, score in best}
 
 
 def what_ran() -> dict[str, Any]:
