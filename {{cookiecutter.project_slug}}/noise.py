@@ -39,8 +39,9 @@ EVALUATION_FILTERS = (
 LOG_FILTERS = (
     # Lightning advertises other products of its makers at each start.
     ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless cloud"),
-    # An experiment is made when its first run is.
+    # An experiment, and the database of all, are made when the first run is.
     ("lightning.pytorch.loggers.mlflow", "not found. Creating it"),
+    ("mlflow.store.db.utils", "database tables"),
     # An experiment that is kept offline may be made where there is no network.
     ("comet_ml.env_logging", "Failed to log ip"),
     # It wants to be imported before torch to log by itself; Lightning logs.
