@@ -86,7 +86,7 @@ WINDOWS_NAMES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
 }
 # fmt: off
 PROJECT_NAMES = (
-    "callbacks", "cli", "configs", "consolidate", "crossval", "data", "datasets", "export",
+    "callbacks", "cli", "configs", "consolidate", "crossval", "data", "datasets", "errors", "export",
     "launch", "loggers", "logs", "models", "noise", "parallel", "parsing", "runs", "sweep", "tests", "train",
 )
 # Names under which the dependencies are installed or imported.

@@ -470,7 +470,7 @@ def no_network(monkeypatch):
 )
 def test_downloaded_sets(name, place, file, tmp_path, no_network):
     # Nothing there, and no network: where to put what.
-    with pytest.raises(FileNotFoundError, match="cannot be downloaded") as error:
+    with pytest.raises(ValueError, match="cannot be downloaded") as error:
         make(name, tmp_path).prepare_data()
     assert str(tmp_path / place) in str(error.value) and file in str(error.value)
     assert "\n" not in str(error.value)
@@ -486,7 +486,7 @@ def test_downloaded_sets(name, place, file, tmp_path, no_network):
     assert str(path) in str(error.value)
     # A missing one is asked for.
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="Put these files there"):
+    with pytest.raises(ValueError, match="Put these files there"):
         make(name, new).prepare_data()
 
 
@@ -555,7 +555,7 @@ def test_image_folder_says_what_is_wrong_with_the_folders(paths, message, tmp_pa
         (target.parent if target.suffix else target).mkdir(parents=True, exist_ok=True)
         if target.suffix:
             Image.new("RGB", (20, 20)).save(target)
-    with pytest.raises((FileNotFoundError, ValueError), match=message) as error:
+    with pytest.raises(ValueError, match=message) as error:
         ready(folder(tmp_path / "images"))
     assert str(tmp_path / "images") in str(error.value)
 
@@ -755,7 +755,7 @@ def test_predict_dir_needs_no_training_images(tmp_path, no_network):
 
 @pytest.mark.parametrize("name", ["digits", "image_folder"])
 def test_predict_dir_without_images_is_refused(name, files, tmp_path):
-    with pytest.raises(FileNotFoundError, match="There are no images in"):
+    with pytest.raises(ValueError, match="There are no images in"):
         make(name, files, predict_dir=str(tmp_path)).setup("predict")
-    with pytest.raises(FileNotFoundError, match="There is no folder"):
+    with pytest.raises(ValueError, match="There is no folder"):
         make(name, files, predict_dir=str(tmp_path / "none")).setup("predict")

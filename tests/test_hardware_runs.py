@@ -134,13 +134,14 @@ def consolidates(checkpoint: Path, metrics: dict[str, float], epochs: int) -> No
 
 def test_finds_the_folders_that_deepspeed_writes(render, tmp_path):
     with inside(render(), tmp_path):
-        from runs import CheckpointError, find_checkpoint, read_checkpoint
+        from errors import UserError
+        from runs import find_checkpoint, read_checkpoint
 
         for stage, name in ((2, "mp_rank_00"), (3, "zero_pp_rank_0_mp_rank_00")):
             best = tmp_path / f"logs/version_{stage}/checkpoints/best.ckpt"
             (best / "checkpoint").mkdir(parents=True)
             (best / "latest").write_text("checkpoint")
-            with pytest.raises(CheckpointError):
+            with pytest.raises(UserError):
                 find_checkpoint(str(best), "last", Path("logs"))
             # The engine's state, and beside it what Lightning has given it.
             state = {"module": {"weight": torch.ones(2)}, "hyper_parameters": {"lr": stage}}

@@ -25,8 +25,8 @@ from callbacks.pictures import Pictures
 from callbacks.predictions import Predictions
 from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
+from errors import UserError, plain_errors
 from loggers import place_loggers
-from noise import plain_errors
 from parsing import Instantiator, Parser, allow_clipping, asked_for
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -39,16 +39,6 @@ CALLBACKS = {
     "progress_bar": TQDMProgressBar,
     "pictures": Pictures,
     "predictions": Predictions,
-}
-# Two checkpoint callbacks, since one would write `last` only when it writes a new best.
-CALLBACK_DEFAULTS: dict[str, dict[str, Any]] = {
-    "best_checkpoint": {"filename": "best", "enable_version_counter": False},
-    "last_checkpoint": {
-        "filename": "last",
-        "enable_version_counter": False,
-        "save_on_train_epoch_end": True,
-    },
-    "early_stopping": {"check_on_train_epoch_end": False},  # a fit may do without validation
 }
 # What the data module knows and the network needs: no number is written twice.
 FACTS = ("image_shape", "num_classes")
@@ -86,14 +76,10 @@ class CLI(LightningCLI):
             "--test_after_fit",
             type=bool,
             default=False,
-            help="Test the best checkpoint after a fit. Off: else one comes to choose by test scores.",
+            help="Test the best checkpoint after a fit. Off, lest models be chosen by test scores.",
         )
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
-        for name, values in CALLBACK_DEFAULTS.items():
-            parser.set_defaults({f"{name}.{key}": value for key, value in values.items()})
-        # RunRecord sends all settings, these among them, to the loggers.
-        parser.set_defaults({"trainer.enable_autolog_hparams": False})
         for fact in FACTS:
             parser.link_arguments(
                 f"data.{fact}",
@@ -128,15 +114,16 @@ class CLI(LightningCLI):
             network = hparams.get("network", {}).get("init_args", {})
             self.trained_on = {fact: network.pop(fact) for fact in FACTS if fact in network}
             model = {"class_path": hparams.pop("_class_path"), "init_args": hparams}
-            config.model = None
+            given, config.model = config.model, None
             self.config = self.parser.parse_object(
                 {self.config.subcommand: {"model": model}}, self.config
             )
+            runs.tell_overruled(given, self.config[self.config.subcommand].model)
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         trainer = config.trainer
-        # Before the run's own paths come in, so that the file starts another run as well.
+        # Before the run's own paths are filled in, so that config.yaml can start a new run.
         self.settings = self._parser(self.subcommand).dump(config, skip_unset=False)
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
@@ -148,7 +135,7 @@ class CLI(LightningCLI):
         if self.checkpoint and not self.is_new:
             run = runs.run_of(self.checkpoint)
         elif rank_zero_only.rank or trainer.fast_dev_run:
-            run = self.root  # the other processes write nothing, and hear of the folder from this
+            run = self.root  # these write nothing; the first process sends the others its folder
         else:
             run = self.made = runs.new_run(self.root)
         trainer.default_root_dir = str(run)
@@ -196,6 +183,10 @@ class CLI(LightningCLI):
             print(f"Best checkpoint: {path}{reached}")
             print(f"Test it with:    python train.py test --ckpt_path {path}")
         if self._get(self.config, "test_after_fit"):
+            if not best.best_model_path:
+                raise UserError(
+                    "test_after_fit: nothing was validated, so there is no best checkpoint"
+                )
             self.trainer.test(self.model, self.datamodule, ckpt_path=best.best_model_path)
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from errors import UserError, plain_errors
 from runs import AtomicCheckpointIO
 
 
@@ -13,7 +14,7 @@ def load_sharded(folder: Path) -> dict[str, Any]:
     All of it has to fit into memory.
     """
     if not (folder / "meta.pt").is_file():
-        raise FileNotFoundError(f"{folder} is no sharded checkpoint: it has no meta.pt")
+        raise UserError(f"{folder} is no sharded checkpoint: it has no meta.pt")
     checkpoint = AtomicCheckpointIO().load_checkpoint(folder)
     keys = [key for key in checkpoint if key.startswith("optimizer_") and key[10:].isdigit()]
     states = [checkpoint.pop(key) for key in sorted(keys, key=lambda key: int(key[10:]))]
@@ -42,11 +43,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.output.exists():
         parser.error(f"{arguments.output} is there already; remove it or give another name")
-    try:
+    with plain_errors():
         checkpoint = load_sharded(arguments.folder)
-    except FileNotFoundError as error:
-        parser.error(str(error))
-    AtomicCheckpointIO().save_checkpoint(checkpoint, arguments.output)
+        AtomicCheckpointIO().save_checkpoint(checkpoint, arguments.output)
     print(f"Wrote {arguments.output}; test it with: train.py test --ckpt_path {arguments.output}")
 
 

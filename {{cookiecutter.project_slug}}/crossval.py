@@ -11,6 +11,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from cli import main as cli
+from errors import UserError, plain_errors
 
 
 def fit(options: list[str]) -> tuple[str, str, float]:
@@ -18,6 +19,8 @@ def fit(options: list[str]) -> tuple[str, str, float]:
     sys.argv = ["train.py", "fit", *options]
     trainer = cli().trainer
     best: Any = trainer.checkpoint_callback
+    if best is None or best.best_model_score is None:
+        raise UserError("this fit saves no best checkpoint, so there is no score to compare")
     return trainer.default_root_dir, best.monitor, best.best_model_score.item()
 
 
@@ -32,7 +35,7 @@ def main() -> None:
     for fold in range(folds):
         print(f"Fold {fold} of {folds}", flush=True)
         # A process for each: those that ddp starts serve one fit only.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with plain_errors(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             parts = [f"--data.num_folds={folds}", f"--data.fold={fold}"]
             run, metric, value = pool.submit(fit, [*options, *parts]).result()
         lines.append(f"{run}: {metric} {value:.4f}")

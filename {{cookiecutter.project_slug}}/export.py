@@ -20,8 +20,8 @@ import torch
 from jsonargparse import auto_cli
 from torch import Tensor, nn
 
-from noise import plain_errors
-from runs import AtomicCheckpointIO, CheckpointError, find_checkpoint, read_checkpoint, run_of
+from errors import UserError, plain_errors
+from runs import AtomicCheckpointIO, find_checkpoint, read_checkpoint, run_of
 
 TOLERANCE = 1e-4
 
@@ -55,7 +55,7 @@ def load(path: Path) -> tuple[Deployed, dict[str, str]]:
     checkpoint = read_checkpoint(path)
     hparams = checkpoint.get("hyper_parameters", {})
     if "_class_path" not in hparams:
-        raise CheckpointError(f"{path} is from a fit in Python: it cannot rebuild its network")
+        raise UserError(f"{path} is from a fit in Python: it cannot rebuild its network")
     module, _, name = hparams["_class_path"].rpartition(".")
     system = getattr(import_module(module), name)  # Lightning wants it imported
     source: Any = path
@@ -63,9 +63,15 @@ def load(path: Path) -> tuple[Deployed, dict[str, str]]:
         torch.save(AtomicCheckpointIO().load_checkpoint(path), source := BytesIO())
         source.seek(0)
     network = system.load_from_checkpoint(source, map_location="cpu").network
-    data = checkpoint["datamodule_hyper_parameters"]["_class_path"].rpartition(".")[2]
+    data = (
+        checkpoint.get("datamodule_hyper_parameters", {}).get("_class_path", "").rpartition(".")[2]
+    )
     names = checkpoint.get(data, {}).get("class_names")
-    shape = hparams["network"]["init_args"]["image_shape"]
+    shape = hparams["network"]["init_args"].get("image_shape")
+    if shape is None:
+        raise UserError(
+            f"{path}: what images its network takes is not known: it has no image_shape"
+        )
     metadata = {"class_names": json.dumps(names), "image_shape": json.dumps(shape)}
     return Deployed(network, shape).eval(), metadata
 
@@ -104,6 +110,7 @@ def export(
     checkpoint: str,
     format: Literal["onnx", "pt2", "torchscript"] = "onnx",
     output: Path | None = None,
+    root: Path = Path("logs"),
 ) -> None:
     """Writes a file that gives what the checkpoint gives.
 
@@ -111,13 +118,14 @@ def export(
         checkpoint: a checkpoint, a run folder, or `best` or `last` of the newest run.
         format: torchscript is deprecated in PyTorch.
         output: by default `model.FORMAT` in the run folder.
+        root: the folder of the runs.
     """
     if format == "torchscript":
         print("TorchScript is deprecated in PyTorch; prefer --format pt2 or onnx.")
         warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
         # Whether other batch sizes work is verified.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-    path = find_checkpoint(checkpoint, "best", Path("logs"))
+    path = find_checkpoint(checkpoint, "best", root)
     output = output or run_of(path) / f"model.{format}"
     module, metadata = load(path)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +138,7 @@ def export(
             differences += [(found - expected).abs().max() for found, expected in pairs]
         difference = torch.stack(differences).max().item()  # NaN if any is
         if not difference <= TOLERANCE:
-            raise ValueError(
+            raise UserError(
                 f"The {format} file differs from {path} by {difference:.1e}, more than "
                 f"{TOLERANCE:.0e}, and was removed; try another --format"
             )

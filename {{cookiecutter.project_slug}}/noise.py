@@ -1,16 +1,9 @@
-"""What is not shown: messages that tell nobody anything, tracebacks of a user's mistake."""
+"""Messages that are not shown, since they tell nobody anything."""
 
 import logging
-import re
 import sys
-import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
-
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from functools import cache, partial
 
 FILTERS = (
     # lightning 2.6 calls a torch class that torch 2.14 renames.
@@ -48,13 +41,8 @@ LOG_FILTERS = (
     ("comet_ml.experiment", "To get all data logged automatically"),
 )
 
-# torch hands on the traceback of a data worker as text: the file that raised, and what.
-IN_WORKER = re.compile(
-    r'\ACaught \w+ in DataLoader worker.*File "([^"]+)", [^\n]*\n +raise .*?\n\w+: (.*\S)',
-    re.DOTALL,
-)
 
-
+@cache  # once in a process
 def silence() -> None:
     for message, module in FILTERS + EVALUATION_FILTERS * (sys.argv[1:2] != ["fit"]):
         warnings.filterwarnings("ignore", message=message, module=module.replace(".", r"\."))
@@ -64,46 +52,3 @@ def silence() -> None:
 
 def _lacks(message: str, record: logging.LogRecord) -> bool:
     return message not in record.getMessage()
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Ends a script with a sentence where the user has made a mistake, and filters the noise."""
-    silence()
-    try:
-        yield
-    except Exception as error:
-        if mistake := users_mistake(error):
-            sys.exit(f"error: {mistake}")
-        # The parser wraps what a class raises when it is made; show where that was.
-        cause = error.__cause__
-        while "jsonargparse" in last_frame(error).filename and isinstance(cause, Exception):
-            error, cause = cause, cause.__cause__
-        raise error from cause
-
-
-def users_mistake(error: BaseException | None) -> BaseException | None:
-    """The error, or that which it wraps, which Lightning or this project's own code has raised on
-    purpose: its message is a sentence for the user, and the traceback would only hide it."""
-    if isinstance(error, MisconfigurationException):
-        return error
-    if worker := IN_WORKER.search(str(error)):
-        return ValueError(worker[2]) if is_own(worker[1]) else None
-    while error:
-        frame = last_frame(error)
-        raised = (frame.line or "").startswith("raise ") and isinstance(error, Exception)
-        if raised and is_own(frame.filename):
-            return error
-        error = error.__cause__
-    return None
-
-
-def last_frame(error: BaseException) -> traceback.FrameSummary:
-    """Where an error was raised."""
-    return traceback.extract_tb(error.__traceback__)[-1]
-
-
-def is_own(file: str) -> bool:
-    """Whether a source file is this project's, and not of an environment in its folder."""
-    path = Path(file)
-    return path.is_relative_to(Path(__file__).parent) and "site-packages" not in path.parts

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 UNKNOWN = re.compile(r"(?:Option|option|arguments:) '?(?:--)?([\w.]+)")
-SWAPS: set[str] = set()  # that have been told
+SWAPS: set[str] = set()  # already reported
 
 
 def asked_for(subcommands: dict[str, Any]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ class Parser(LightningArgumentParser):
     """Shows what is wrong, and for an unknown key the nearest known one, without the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:  # that of a class; the outer parser may try something else
+        if not self.exit_on_error:  # parses one class; the outer parser may try another type
             super().error(message, ex)
         if unknown := UNKNOWN.search(message):
             message = next(line for line in message.splitlines() if unknown[0] in line).strip()

@@ -1,18 +1,20 @@
 """Run folders and the checkpoints in them: `logs/version_N/checkpoints/{best,last}.ckpt`."""
 
 import os
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonargparse import Namespace
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from errors import UserError
 
 Word = Literal["best", "last"]
-
-
-class CheckpointError(ValueError):
-    """No such checkpoint, or one that does not fit the data."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -24,7 +26,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = path.with_name(f".{path.name}.tmp")
         try:
             with temporary.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -45,15 +47,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def new_run(root: Path) -> Path:
     """Makes the next `version_N` folder under `root`; safe with several processes at once."""
     root.mkdir(parents=True, exist_ok=True)
-    number = max((_number(run) for run in root.glob("version_*")), default=-1)
-    while True:
-        number += 1
+    newest = max((_number(run) for run in root.glob("version_*")), default=-1)
+    for number in count(newest + 1):
         run = root / f"version_{number}"
-        try:
+        with suppress(FileExistsError):
             run.mkdir()
-        except FileExistsError:
-            continue
-        return run
+            return run
+    raise AssertionError  # for type checkers: there is always a next number
 
 
 def is_in_run(checkpoint: Path) -> bool:
@@ -76,30 +76,18 @@ def find_checkpoint(name: str, default: Word, root: Path) -> Path:
         root: the folder of the runs.
 
     Raises:
-        CheckpointError: nothing was found; names the runs that have a checkpoint.
+        UserError: nothing was found; names the runs that have a checkpoint.
     """
+    runs = sorted(root.glob("version_*"), key=_number)
+    paths = [Path(name), Path(name, "checkpoints", f"{default}.ckpt")]
     if name in ("best", "last"):
-        runs = sorted(root.glob("version_*"), key=_number, reverse=True)
-        candidates = [path for run in runs if (path := _in_run(run, name))]
-        if candidates:
-            return candidates[0]
-    path = Path(name)
-    if _description(path):
-        return path
-    if path.is_dir() and (found := _in_run(path, default)):
-        return found
-    runs = sorted((run for run in root.glob("version_*") if _checkpoints(run)), key=_number)
-    listing = "\n".join(
-        f"  {run}: {', '.join(path.stem for path in _checkpoints(run))}" for run in runs
-    )
-    raise CheckpointError(
-        f"--ckpt_path {name}: no checkpoint there. "
-        + (
-            f"Runs that have one:\n{listing}"
-            if runs
-            else f"No run under {root} has one; train first"
-        )
-    )
+        paths = [run / "checkpoints" / f"{name}.ckpt" for run in reversed(runs)]
+    for path in paths:
+        if _description(path):
+            return path
+    saved = [path for run in runs for path in run.glob("checkpoints/*.ckpt")]
+    known = "".join(f"\n  {path}" for path in saved) or f" none under {root}; train first"
+    raise UserError(f"--ckpt_path {name}: no checkpoint there. There are:{known}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -109,22 +97,31 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             _description(path) or path, map_location="meta", weights_only=True, mmap=True
         )
     except (OSError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"--ckpt_path {path}: not a readable checkpoint: {error}") from error
+        raise UserError(f"--ckpt_path {path}: not a readable checkpoint: {error}") from error
 
 
 def check_data(checkpoint: Path | None, fact: str, trained: Any, given: Any) -> Any:
     """What the network is to be made for: what the data gives, if the checkpoint was trained on it.
 
     Raises:
-        CheckpointError: it was trained on other data.
+        UserError: it was trained on other data.
     """
     trained = tuple(trained) if isinstance(trained, list) else trained
     if given not in (0, trained):  # a folder of images to predict has no classes
-        raise CheckpointError(
+        raise UserError(
             f"{checkpoint} was trained with {fact} {trained}, "
             f"but this data has {fact} {given}; choose data or a checkpoint that fit"
         )
     return trained
+
+
+def tell_overruled(given: Namespace, taken: Namespace) -> None:
+    """Names the settings of the model in the configuration that a checkpoint has otherwise."""
+    other = dict(taken.items(branches=False))
+    keys = [key for key, value in given.items(branches=False) if other.get(key, value) != value]
+    if keys:
+        values = (f"{key.replace('init_args.', '')}={other[key]}" for key in keys)
+        rank_zero_info(f"As in the checkpoint, not in the configuration: {', '.join(values)}")
 
 
 def _number(run: Path) -> int:
@@ -138,12 +135,3 @@ def _description(path: Path) -> Path | None:
     names = ("meta.pt", "checkpoint/*mp_rank_00_model_states.pt")
     files = [file for name in names for file in sorted(path.glob(name))]
     return path if path.is_file() else next(iter(files), None)
-
-
-def _in_run(run: Path, word: str) -> Path | None:
-    path = run / "checkpoints" / f"{word}.ckpt"
-    return path if _description(path) else None
-
-
-def _checkpoints(run: Path) -> list[Path]:
-    return [path for word in ("best", "last") if (path := _in_run(run, word))]

@@ -1,7 +1,6 @@
 """Searches hyperparameters with Optuna: `python sweep.py --config configs/sweep/default.yaml`.
 
-Killed, it goes on when it is started again. Each trial is an ordinary run; `trial.yaml` in its
-folder says which.
+Killed, it goes on when it is started again. Each trial is an ordinary run.
 """
 
 import json
@@ -11,9 +10,11 @@ import os
 import shutil
 import sys
 import threading
+import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,19 @@ from jsonargparse import auto_cli
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from cli import CLI, CONFIGS
-from noise import plain_errors, silence
+from errors import UserError, plain_errors
+from noise import silence
 
 try:
     import optuna
+    from sqlalchemy.exc import DatabaseError
 except ImportError:
-    sys.exit("error: sweep.py needs Optuna: pip install optuna")
+    sys.exit('error: sweep.py needs Optuna: python -m pip install -e ".[sweep]"')
 
-# Of Optuna's heartbeats and plots, and of a plot of few trials.
+# Of Optuna's heartbeats and plots.
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-warnings.filterwarnings("ignore", message="Attempting to set identical low and high")
 FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 thread = threading.local()
 
 
@@ -55,15 +58,9 @@ class TrialCLI(CLI):
         super().__init__()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        keys = self._parser("fit").callback_keys
-        keys[:] = [key for key in keys if key != "progress_bar"]
-        kwargs |= {"enable_progress_bar": False, "enable_model_summary": False}
         trainer: Any = super().instantiate_trainer(**kwargs)
         trainer.callbacks.append(Report(self.trial, self.config.fit.best_checkpoint.monitor))
         self.trial.set_user_attr("run", trainer.default_root_dir)
-        study, number, params = self.trial.study.study_name, self.trial.number, self.trial.params
-        with Path(trainer.default_root_dir, "trial.yaml").open("w", encoding="utf-8") as file:
-            yaml.safe_dump({"study": study, "trial": number, "params": params}, file)
         return trainer
 
     def after_fit(self) -> None: ...
@@ -75,7 +72,7 @@ def fit(trial: optuna.Trial, settings: dict[str, Any]) -> float:
         logging.getLogger(name).setLevel(logging.WARNING)
     values = {**settings, **trial.params}.items()
     options = [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in values]
-    sys.argv = ["train.py", "fit", *options]
+    sys.argv = ["train.py", "fit", *QUIET, *options]
     checkpoint: Any = TrialCLI(trial).trainer.checkpoint_callback
     return checkpoint.best_model_score.item()
 
@@ -105,20 +102,26 @@ def suggest(trial: optuna.Trial, space: dict[str, dict[str, Any]]) -> None:
         try:
             getattr(trial, f"suggest_{arguments.pop('type')}")(key, **arguments)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"space: {key}: {domain} is not understood: {error}") from error
+            raise UserError(f"space: {key}: {domain} is not understood: {error}") from error
+
+
+def connect(url: str) -> optuna.storages.RDBStorage:
+    engine = {"connect_args": {"timeout": 60} if url.startswith("sqlite") else {}}
+    for wait in (1, 3):
+        with suppress(DatabaseError):  # another sweep.py may be making the tables right now
+            return optuna.storages.RDBStorage(url, engine, heartbeat_interval=5)
+        time.sleep(wait)
+    return optuna.storages.RDBStorage(url, engine, heartbeat_interval=5)
 
 
 def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
     """Draws the study and writes down its best settings."""
-    from matplotlib import pyplot
-    from optuna.visualization import matplotlib as plots
+    from optuna.visualization.matplotlib import plot_optimization_history
 
     if not study.get_trials(deepcopy=False, states=FINISHED[:1]):
-        raise ValueError("Every trial was stopped early: give more --trials or another pruner")
-    pyplot.switch_backend("Agg")
-    for name, plot in ("history", plots.plot_optimization_history), ("slices", plots.plot_slice):
-        plot(study, target_name=monitor)
-        pyplot.savefig(folder / f"{name}.png", bbox_inches="tight")
+        raise UserError("Every trial was stopped early: give more --trials or another pruner")
+    axes = plot_optimization_history(study, target_name=monitor)
+    axes.figure.savefig(folder / "history.png", bbox_inches="tight")
     best = study.best_trial
     config = shutil.copy(Path(best.user_attrs["run"], "config.yaml"), folder / "best.yaml")
     print(f"Best: {monitor} {best.value:.4g} in trial {best.number}, {best.user_attrs['run']}")
@@ -151,11 +154,10 @@ def sweep(
     suggest(optuna.create_study().ask(), space)  # is it well formed?
     settings = settings or {}
     best = yaml.safe_load((CONFIGS / "default.yaml").read_text("utf-8"))["best_checkpoint"]
-    best |= {k: settings.get(f"best_checkpoint.{k}", v) for k, v in best.items()}
+    best = {k: settings.get(f"best_checkpoint.{k}", best[k]) for k in ("monitor", "mode")}
     folder = Path("logs", study)
     folder.mkdir(parents=True, exist_ok=True)
-    engine = {"connect_args": {"timeout": 60} if storage.startswith("sqlite") else {}}
-    database = optuna.storages.RDBStorage(storage, engine, heartbeat_interval=5)
+    database = connect(storage)
     direction: Any = {"max": "maximize", "min": "minimize"}[best["mode"]]
     found = optuna.create_study(
         study_name=study, storage=database, direction=direction, pruner=pruner, load_if_exists=True
@@ -166,7 +168,7 @@ def sweep(
     )
     goal = {"space": space, "best_checkpoint": best}
     if found.user_attrs.get("goal", goal) != goal:
-        raise ValueError(f"Study {study} has another space or metric; choose another --study")
+        raise UserError(f"Study {study} has another space or metric; choose another --study")
     found.set_user_attr("goal", goal)
 
     def objective(trial: optuna.Trial) -> float:
@@ -187,7 +189,7 @@ def sweep(
     while attempts := left():
         found.optimize(objective, attempts, n_jobs=workers, catch=[Exception], callbacks=[progress])
         if left() == attempts:
-            raise RuntimeError(f"None of {attempts} trials came to an end; the reasons are above")
+            raise UserError(f"None of {attempts} trials came to an end; the reasons are above")
     conclude(found, best["monitor"], folder)
 
 

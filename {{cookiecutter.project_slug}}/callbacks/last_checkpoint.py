@@ -40,8 +40,8 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
-        # Where a validation or the epoch's end follows it is awaited: a fit that continues from a
-        # save before it would leave out the validation, and the step of its schedulers.
+        # Not right before a validation or the epoch's end: a fit that continued from there would
+        # skip the validation and the step of the schedulers.
         loop = trainer.fit_loop
         if trainer.is_last_batch or loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
             return

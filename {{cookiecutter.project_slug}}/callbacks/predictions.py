@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed import all_gather_object, get_world_size
 
 from callbacks.pictures import draw_grid
+from errors import UserError
 
 NUM_PICTURES = 64
 
@@ -32,11 +33,9 @@ class Predictions(BasePredictionWriter):
     def __init__(self, output: str | None = None) -> None:
         super().__init__(write_interval="epoch")
         if output is not None and Path(output).suffix not in (".csv", ".parquet"):
-            raise ValueError(
-                f"--predictions.output {output}: the name must end in .csv or .parquet"
-            )
+            raise UserError(f"--predictions.output {output}: the name must end in .csv or .parquet")
         if output is not None and output.endswith(".parquet") and not find_spec("pyarrow"):
-            raise ImportError(
+            raise UserError(
                 f"--predictions.output {output}: Parquet files need pyarrow: "
                 'python -m pip install -e ".[parquet]"'
             )
@@ -56,12 +55,11 @@ class Predictions(BasePredictionWriter):
         if trainer.world_size > 1:
             parts = [{}] * get_world_size()
             all_gather_object(parts, columns)
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.fast_dev_run:
             return
         columns = {k: torch.cat([part[k] for part in parts]) for k in columns}
-        # Processes may share a row to make their batches even: each input counts once.
-        index, first = unique(columns.pop("index"))
-        columns = {k: values[first] for k, values in columns.items()}
+        index, order = columns.pop("index").sort()
+        columns = {k: values[order] for k, values in columns.items()}
 
         output = Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -90,15 +88,6 @@ class Predictions(BasePredictionWriter):
             for i, column in enumerate(values.float().T.tolist()):
                 table[f"{key}_{classes[i] if named else i}"] = column
         return table
-
-
-def unique(index: Tensor) -> tuple[Tensor, Tensor]:
-    """Sorted distinct values and the position of the first of each."""
-    order = index.argsort(stable=True)
-    values = index[order]
-    keep = torch.ones_like(values, dtype=torch.bool)
-    keep[1:] = values[1:] != values[:-1]
-    return values[keep], order[keep]
 
 
 def write_table(path: Path, table: dict[str, list]) -> None:

@@ -8,10 +8,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.exceptions import _TunerExitException
 from lightning.pytorch.utilities.parsing import lightning_setattr
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch import Tensor
 
-SMOOTHING = 0.98  # of the losses, in Lightning's finder
+from errors import UserError
+
 SKIP = 10  # first steps, whose mean loss is still noise
 
 
@@ -54,11 +53,11 @@ class FindLearningRate(LearningRateFinder):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if len(trainer.optimizers) != 1:
-            raise ValueError(
+            raise UserError(
                 f"The learning-rate finder serves one optimizer, and {type(pl_module).__name__} "
                 f"has {len(trainer.optimizers)}; search model.lr with sweep.py"
             )
-        before, loop = trainer.global_step, trainer.fit_loop
+        loop = trainer.fit_loop
         max_epochs, loop.max_epochs = loop.max_epochs, -1  # a short fit has too few steps
         self.lr_find(trainer, pl_module)
         loop.max_epochs = max_epochs
@@ -67,27 +66,16 @@ class FindLearningRate(LearningRateFinder):
             return
         rates, losses = (torch.tensor(finder.results[name]) for name in ("lr", "loss"))
         if len(losses) < SKIP + 2:
-            raise ValueError(f"{len(losses)} steps are too few to find a learning rate")
-        # Lightning weighs its running mean as if it had seen one more loss, which was 0.
-        steps = torch.arange(1, len(losses) + 1)
-        losses *= (1 - SMOOTHING ** (before + steps + 1)) / (1 - SMOOTHING**steps)
+            raise UserError(f"{len(losses)} steps are too few to find a learning rate")
         [slope] = torch.gradient(losses, spacing=(rates.log(),))
         found = SKIP + int(slope[SKIP:].nan_to_num(torch.inf).argmin())
-        self.draw(Path(trainer.default_root_dir, "lr.png"), rates, losses, found)
+        path = Path(trainer.default_root_dir, "lr.png")
+        if trainer.is_global_zero:
+            figure = finder.plot()
+            figure.axes[0].axvline(rates[found])
+            figure.savefig(path)
+            print(f"Learning rates and losses: {path}")
         conclude(trainer, "model.lr", float(f"{rates[found]:.2g}"), self.apply)
-
-    @rank_zero_only
-    def draw(self, path: Path, rates: Tensor, losses: Tensor, found: int) -> None:
-        from matplotlib.figure import Figure
-
-        figure = Figure()
-        axes = figure.subplots()
-        axes.plot(rates, losses)
-        axes.plot(rates[found], losses[found], "o", label=f"steepest at {rates[found]:.2g}")
-        axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
-        axes.legend()
-        figure.savefig(path)
-        print(f"Learning rates and losses: {path}")
 
 
 class FindBatchSize(BatchSizeFinder):

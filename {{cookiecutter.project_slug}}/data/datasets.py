@@ -1,6 +1,7 @@
 """Images in memory and in files, fetched a batch at a time."""
 
 import os
+from glob import escape, iglob
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
+
+from errors import UserError
 
 Batch = tuple[Tensor, Tensor]
 
@@ -65,17 +68,12 @@ class ImageFiles(Dataset):
 def find_images(folder: str | Path) -> list[str]:
     """Paths of all images in and below a folder, sorted; hidden files and folders are left out."""
     if not Path(folder).is_dir():
-        raise FileNotFoundError(f"There is no folder {folder}.")
-    paths = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths += [
-            os.path.join(parent, name)
-            for name in files
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
-        ]
+        raise UserError(f"There is no folder {folder}.")
+    # glob follows links and leaves out what is hidden.
+    files = iglob(f"{escape(str(folder))}/**", recursive=True)
+    paths = [path for path in files if os.path.splitext(path)[1].lower() in EXTENSIONS]
     if not paths:
-        raise FileNotFoundError(
+        raise UserError(
             f"There are no images in {folder}: no file there ends in {', '.join(sorted(EXTENSIONS))}."
         )
     return sorted(paths)
@@ -98,7 +96,7 @@ def read_image(path: str, image_shape: tuple[int, int, int]) -> Tensor:
             ImageOps.exif_transpose(image, in_place=True)
             pixels = to_bytes(image, "L" if channels == 1 else "RGB")
     except Exception as error:  # Pillow's decoders raise many kinds
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        raise UserError(f"{path} cannot be read as an image: {error}") from error
     scale = min(pixels.shape[0] / height, pixels.shape[1] / width)
     rows, columns = round(height * scale), round(width * scale)
     top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2
@@ -111,7 +109,7 @@ def read_image(path: str, image_shape: tuple[int, int, int]) -> Tensor:
 def to_bytes(image: Image.Image, mode: str) -> Tensor:
     """Pixels of any kind as uint8 (H, W, C), C being 1 for mode L and 3 for mode RGB."""
     if image.mode == "F":
-        raise ValueError("its pixels are floats, of a range that is not known")
+        raise UserError("its pixels are floats, of a range that is not known")
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:

@@ -11,6 +11,7 @@ from torchvision.datasets import VisionDataset
 from data.datasets import ImageTensors
 from data.images import ImageData
 from data.splits import Rows
+from errors import UserError
 
 
 class DownloadedImages(ImageData):
@@ -42,7 +43,7 @@ class DownloadedImages(ImageData):
             self.source(str(self.root), download=True)
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise FileNotFoundError(
+            raise UserError(
                 f"{type(self).__name__} is not in {folder} and cannot be downloaded ({reason}). "
                 f"Put these files there: {', '.join(files)}."
             ) from error
@@ -58,7 +59,7 @@ class DownloadedImages(ImageData):
         images, labels = self.read([self.root / self.folder / name for name in files])
         fits = images.shape == (len(labels), *self.image_shape)
         if not fits or labels.max() >= self.num_classes:
-            raise ValueError(
+            raise UserError(
                 f"{', '.join(files)} in {self.root / self.folder} hold images of shape "
                 f"{tuple(images.shape)}, and {len(labels)} labels up to {labels.max()}; "
                 f"{type(self).__name__} has {self.num_classes} classes of {self.image_shape} images."
@@ -71,6 +72,6 @@ def read_file(path: Path, reader: Callable[[Path], Any]) -> Any:
     try:
         return reader(path)
     except Exception as error:  # a damaged file can fail in any way
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged ({error!r}): replace it, or delete it to download it again."
         ) from error

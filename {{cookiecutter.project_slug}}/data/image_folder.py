@@ -12,6 +12,7 @@ from data.datasets import ImageFiles, ImageTensors, find_images
 from data.image_cache import read_all, read_once
 from data.images import ImageData
 from data.splits import Rows
+from errors import UserError
 
 SPLITS = ("train", "val", "test")
 
@@ -60,7 +61,7 @@ class ImageFolder(ImageData):
             return files, rows
         images, errors = read_once(files, self.root, self.workers(files), keep_images=cache)
         if errors and not skip:
-            raise ValueError(
+            raise UserError(
                 f"{len(errors)} of {len(files)} images cannot be read. {next(iter(errors.values()))}. "
                 "Repair or remove them, or leave them out with skip_unreadable: true."
             )
@@ -98,27 +99,24 @@ def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
     """The folder of each split (only train, if there are none), and the names of the classes.
 
     Raises:
-        FileNotFoundError: no such folder, or none in it.
-        ValueError: folders that do not make sense as splits or classes.
+        UserError: no such folder, none in it, or folders that do not make sense as splits or classes.
     """
     layout = f"{root}/<train, val or test>/<class>/<image> or {root}/<class>/<image>"
     if not root.is_dir():
-        raise FileNotFoundError(f"There is no folder {root}. Put images in {layout}.")
+        raise UserError(f"There is no folder {root}. Put images in {layout}.")
     folders = {"train": root}
     if any(name.lower() == "train" for name in subfolders(root)):
         folders = {name: root / name for name in subfolders(root)}
         if others := set(folders) - set(SPLITS):
-            raise ValueError(f"{root} has splits, but they are not named {SPLITS}: {others}.")
+            raise UserError(f"{root} has splits, but they are not named {SPLITS}: {others}.")
     names = subfolders(folders["train"])
     if not names:
-        raise FileNotFoundError(
-            f"{folders['train']} has no folders of classes. Put images in {layout}."
-        )
+        raise UserError(f"{folders['train']} has no folders of classes. Put images in {layout}.")
     if len({name.lower() for name in names}) < len(names):
-        raise ValueError(f"{folders['train']} has classes that differ in case only: {names}.")
+        raise UserError(f"{folders['train']} has classes that differ in case only: {names}.")
     for folder in folders.values():
         if others := set(names) ^ set(subfolders(folder)):
-            raise ValueError(
+            raise UserError(
                 f"{folders['train']} and {folder} must have the same classes; only one has {others}."
             )
     return folders, names
@@ -135,7 +133,7 @@ def list_images(folders: dict[str, Path], class_names: list[str]) -> tuple[list[
             found = find_images(folder / class_name)
             least = 1 + len(SPLITS) - len(folders) if split == "train" else 1
             if len(found) < least:
-                raise ValueError(
+                raise UserError(
                     f"{folder / class_name} has too few images ({len(found)}) to split off val or test."
                 )
             names += found

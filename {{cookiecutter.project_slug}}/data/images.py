@@ -15,6 +15,7 @@ from data.augment import random_crop
 from data.datasets import Batch, ImageFiles, ImageTensors, find_images
 from data.samplers import TrainSampler
 from data.splits import Rows, complete_splits
+from errors import UserError
 
 # torchdata 0.11 calls a function that torch deprecates.
 warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
@@ -62,11 +63,11 @@ class ImageData(LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}: it must be 1 or more.")
+            raise UserError(f"batch_size is {batch_size}: it must be 1 or more.")
         if not 0 < val_fraction < 1:
-            raise ValueError(f"val_fraction is {val_fraction}: it must lie between 0 and 1.")
+            raise UserError(f"val_fraction is {val_fraction}: it must lie between 0 and 1.")
         if num_folds is not None and not 0 <= fold < num_folds > 1:
-            raise ValueError(
+            raise UserError(
                 f"fold is {fold} of num_folds {num_folds}: "
                 "num_folds must be 2 or more, and fold from 0 to num_folds - 1."
             )
@@ -144,11 +145,13 @@ class ImageData(LightningDataModule):
             options["batch_size"] *= self.evaluation_scale
         world = self.trainer and self.trainer.distributed_sampler_kwargs
         if world:
+            if len(split) < (processes := world["num_replicas"]):
+                raise UserError(f"{len(split)} images are too few for {processes} processes.")
             # Each image once, where padding would count some twice; and no process with a batch
             # more than another, which would wait for it for ever.
             options["sampler"] = UnrepeatedDistributedSampler(split, shuffle=False, **world)
-            fewest, rest = divmod(len(split), world["num_replicas"])
-            while rest and fewest and fewest % options["batch_size"] == 0:
+            fewest, rest = divmod(len(split), processes)
+            while rest and fewest % options["batch_size"] == 0:
                 options["batch_size"] += 1
         return DataLoader(split, **options)
 
@@ -188,7 +191,7 @@ class ImageData(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for name, here in self.facts().items():
             if state_dict[name] != here:
-                raise ValueError(
+                raise UserError(
                     f"The checkpoint comes from data with {name} {state_dict[name]}, "
                     f"but this {type(self).__name__} has {name} {here}."
                 )

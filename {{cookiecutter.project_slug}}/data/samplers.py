@@ -11,7 +11,7 @@ from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 class TrainSampler(StatefulDistributedSampler):
     """Shuffles anew in each epoch; continues in the middle of one after a resume.
 
-    The place that a checkpoint holds counts in its own epoch only.
+    A saved position applies only to the epoch that it was saved in.
     """
 
     def __init__(self, dataset: Dataset, trainer: Trainer) -> None:

@@ -109,7 +109,7 @@ class Autoencoder(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def on_train_start(self) -> None:
-        # Not before: it makes the data loaders, and those must find the place of a resumed fit.
+        # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
         for config in self.trainer.lr_scheduler_configs:
             if getattr(config.scheduler, "total_steps", 0) is None:
                 config.scheduler.total_steps = self.trainer.estimated_stepping_batches

@@ -75,7 +75,7 @@ def test_evaluation_without_a_checkpoint_is_refused(train, capsys):
     with pytest.raises(SystemExit, match="train first"):
         train("test")
     train("fit", "--trainer.max_epochs=1")
-    with pytest.raises(SystemExit, match="version_0: best, last"):
+    with pytest.raises(SystemExit, match="version_0.checkpoints.best.ckpt"):
         train("test", "--ckpt_path=elsewhere.ckpt")
 
 

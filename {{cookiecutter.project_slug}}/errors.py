@@ -1,0 +1,52 @@
+"""A user's mistake ends in a sentence; any other error in its traceback."""
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from noise import silence
+
+PROJECT = Path(__file__).parent
+
+
+class UserError(ValueError):
+    """A mistake of the user's: its message is all they need to see."""
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Ends a script with a sentence where the user has made a mistake, and filters the noise."""
+    silence()
+    try:
+        yield
+    except Exception as error:
+        chain: list[BaseException] = [error]
+        while cause := chain[-1].__cause__:
+            chain.append(cause)
+        for link in chain:
+            if is_mistake(link):
+                # From a data worker torch hands on a whole traceback as text, which ends in it.
+                sys.exit(f"error: {str(link).rpartition('UserError: ')[2].strip()}")
+        # The parser wraps what a class raises when it is made; show where that was.
+        while "jsonargparse" in last_frame(chain[0]).filename and len(chain) > 1:
+            chain.pop(0)
+        raise chain[0] from chain[0].__cause__
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether the message says all. So does that of a class which refuses its arguments."""
+    if isinstance(error, UserError | MisconfigurationException):
+        return True
+    frame = last_frame(error)
+    refuses = frame.name == "__init__" and (frame.line or "").startswith("raise ValueError")
+    own = Path(frame.filename).is_relative_to(PROJECT) and "site-packages" not in frame.filename
+    return refuses and own
+
+
+def last_frame(error: BaseException) -> traceback.FrameSummary:
+    """Where an error was raised; nowhere, if it comes from another process."""
+    return [traceback.FrameSummary("", 0, ""), *traceback.extract_tb(error.__traceback__)][-1]
