@@ -67,10 +67,11 @@ FILES = {
 # Each with the answers that need it; the floors are the oldest versions that the tests ran with.
 DEPENDENCIES = {
     "jsonargparse[signatures]>=4.53,<5": {},
-    "lightning>=2.6.6,<3": {},
-    "matplotlib>=3.10": {},
+    "lightning>=2.6.6,<2.7": {},
+    "matplotlib>=3.10": {"model": ONE_OPTIMIZER},  # Lightning and torchmetrics draw with it
     "numpy>=2": {},
     "torchdata>=0.11": {},
+    "torchmetrics>=1.8": {"model": CLASSIFIERS},
     "torch>=2.9": {"accelerator": ("auto", "cpu", "gpu", "mps")},
     "torch==2.9.*": {"accelerator": ("tpu",)},  # the newest that torch_xla has been built for
     "torch_xla[tpu]==2.9.*": {"accelerator": ("tpu",)},
@@ -102,6 +103,10 @@ FSDP_BLOCKS = {
 STRATEGIES = {
     "auto": """\
   # auto: one process on one device, ddp on several.
+  strategy: auto
+""",
+    "xla": """\
+  # auto: on a TPU this is Lightning's XLA strategy.
   strategy: auto
 """,
     "ddp": """\
@@ -178,10 +183,17 @@ ACCELERATORS = {
     "mps": "the GPU of an Apple silicon Mac",
     "tpu": "Google Cloud",
 }
+DEVICES = {
+    "auto": "auto: all that the machine has",
+    "cpu": "processes on each machine; auto: one",
+    "gpu": "on each machine: auto (all), a count, or a list of indices",
+    "mps": "a Mac has one",
+    "tpu": "of this host: auto (all), 1, or a list of one index",
+}
 PRECISIONS = {
     "32-true": "float32 throughout",
     "16-mixed": "float16 where it is safe, with a loss scaler",
-    "bf16-mixed": "bfloat16 where it is safe; for GPUs since 2020 (before: {older})",
+    "bf16-mixed": "bfloat16 where it is safe{since}",
     "16-true": "float16 throughout",
     "bf16-true": "bfloat16 throughout",
     "64-true": "float64 throughout",
@@ -204,7 +216,7 @@ def trainer_yaml(answers: dict[str, str]) -> str:
     model, precision = answers["model"], answers["precision"]
     several = may_be_several(answers)
 
-    devices_comment = "on each machine: auto (all), a count, or a list of indices"
+    devices_comment = DEVICES[accelerator]
     if model == "gan" and accelerator == devices == "auto":
         devices = "1"
         devices_comment = "the gan needs another strategy on several: see strategy"
@@ -212,8 +224,9 @@ def trainer_yaml(answers: dict[str, str]) -> str:
     if precision == "auto":
         precision = BEST_PRECISION.get(accelerator, "32-true")
     older = "32-true" if strategy == "fsdp2" else "16-mixed"
+    since = f"; for GPUs since 2020 (before: {older})" if accelerator == "gpu" else ""
 
-    recipe = strategy
+    recipe = "xla" if accelerator == "tpu" else strategy
     if model == "gan" and strategy in ("ddp", "ddp_spawn"):
         recipe = f"{strategy}_gan"
     elif model == "gan" and strategy == "auto" and several and accelerator in ("cpu", "gpu"):
@@ -232,7 +245,7 @@ trainer:
   accelerator: {accelerator}  # {ACCELERATORS[accelerator]}
   devices: {devices}  # {devices_comment}
   num_nodes: {answers["num_nodes"]}  # machines
-  precision: {precision}  # {PRECISIONS[precision].replace("{older}", older)}
+  precision: {precision}  # {PRECISIONS[precision].replace("{since}", since)}
 {strategy_lines}"""
     syncs = accelerator == "gpu" and strategy in ("auto", "ddp", "ddp_spawn", "fsdp") and several
     if syncs and model in BATCH_NORM:

@@ -89,14 +89,26 @@ PROJECT_NAMES = (
     "callbacks", "cli", "configs", "consolidate", "crossval", "data", "datasets", "errors", "export",
     "launch", "loggers", "logs", "models", "noise", "parallel", "parsing", "runs", "sweep", "tests", "train",
 )
-# Names under which the dependencies are installed or imported.
+# Names under which the dependencies, and theirs, are installed or imported.
 DEPENDENCY_NAMES = (
-    "comet-ml", "cookiecutter", "cruft", "deepspeed", "jsonargparse", "lightning",
-    "lightning-fabric", "lightning-utilities", "matplotlib", "mlflow", "mypy", "numpy", "onnx",
-    "onnxruntime", "onnxscript", "optuna", "pandas", "pil", "pillow", "pip", "psutil", "pyarrow",
-    "pytest", "pytorch-lightning", "pyyaml", "rich", "ruff", "scikit-learn", "scipy", "setuptools",
-    "sklearn", "tensorboard", "tensorboardx", "torch", "torch-xla", "torchdata", "torchmetrics",
-    "torchvision", "typing-extensions", "uv", "wandb", "wheel", "yaml",
+    "absl-py", "aiohttp", "alembic", "annotated-types", "anyio", "attrs", "certifi",
+    "charset-normalizer", "click", "cloudpickle", "colorama", "colorlog", "comet-ml", "contourpy",
+    "cookiecutter", "cruft", "cwevals", "cycler", "deepspeed", "distro", "exceptiongroup",
+    "filelock", "flatbuffers", "fonttools", "fsspec", "googleapis-common-protos", "grpcio", "h11",
+    "httpcore", "httpx", "idna", "importlib-metadata", "jinja2", "joblib", "jsonargparse",
+    "kiwisolver", "lightning", "lightning-fabric", "lightning-utilities", "mako", "markdown",
+    "markupsafe", "matplotlib", "ml-dtypes", "mlflow", "mpmath", "multidict", "mypy", "narwhals",
+    "networkx", "numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "opentelemetry-api",
+    "opentelemetry-exporter-http-transport", "opentelemetry-exporter-otlp-common",
+    "opentelemetry-exporter-otlp-proto-common", "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-proto", "opentelemetry-sdk", "opentelemetry-semantic-conventions", "optuna",
+    "packaging", "pandas", "pil", "pillow", "pip", "platformdirs", "protobuf", "psutil", "pyarrow",
+    "pydantic", "pydantic-core", "pyparsing", "pytest", "python-dateutil", "pytorch-lightning",
+    "pyyaml", "requests", "rich", "ruff", "scikit-learn", "scipy", "setuptools", "six", "sklearn",
+    "sniffio", "sqlalchemy", "sympy", "tensorboard", "tensorboard-data-server", "tensorboardx",
+    "threadpoolctl", "tomli", "torch", "torch-xla", "torchdata", "torchmetrics", "torchvision",
+    "tqdm", "triton", "typing-extensions", "typing-inspection", "urllib3", "uv", "wandb",
+    "werkzeug", "wheel", "xxhash", "yaml", "yarl", "zipp",
 )
 # fmt: on
 STANDARD_LIBRARY = {"test"} | {name.lower() for name in getattr(sys, "stdlib_module_names", ())}
@@ -231,7 +243,8 @@ def answer_problem(prompt: str, answer: Any) -> Problem | None:
         default = DEFAULTS.get(prompt) or CHOICES.get(prompt, ("",))[0]
         fix = str(answer) if known and not answer_problem(prompt, str(answer)) else default
         reason = "it is missing" if answer is None else "it is not a string"
-        return Problem(prompt, answer, reason, "a string", {prompt: fix})
+        allowed = " | ".join(CHOICES[prompt]) if prompt in CHOICES else "a string"
+        return Problem(prompt, answer, reason, allowed, {prompt: fix})
     if prompt == "project_slug":
         return slug_problem(answer)
     if prompt in TEXTS:
@@ -559,6 +572,13 @@ def report(answers: dict[str, Any], found: list[Problem], overwrite: bool = Fals
             f"    allowed: {problem.allowed}",
             "",
         ]
+    told = {prompt for problem in found for prompt in problem.fix}
+    for prompt, value in fixed(answers).items():
+        if value != answers.get(prompt) and prompt not in told:
+            lines += [
+                f"  {prompt}={value} below, since {answers.get(prompt)} cannot go with the rest",
+                "",
+            ]
     lines += ["This command works:", "", command(answers, overwrite), ""]
     return "\n".join(lines)
 

@@ -29,6 +29,7 @@ def error(capfd, *options: str) -> str:
     [
         ("--early_stoping.patience=3", "early_stopping.patience"),
         ("--trainer.max_epoches=3", "trainer.max_epochs"),
+        ("--trainer.max_epoch=3", "trainer.max_epochs"),
         ("--model.netwrok=models.networks.cnn.CNN", "model.network"),
         ("--model.network.widht=3", "model.network.width"),
         ("--data.batchsize=4", "data.batch_size"),

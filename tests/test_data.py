@@ -547,6 +547,7 @@ def test_image_folder_ignores_what_is_no_image_and_looks_into_folders(tmp_path):
         (["train/cat/a.jpg", "train/dog/a.jpg", "val/cat/a.jpg"], "same classes.*dog"),
         (["train/cat/a.jpg", "test/cat/a.jpg", "test/cow/a.jpg"], "same classes.*cow"),
         (["train/cat/a.jpg", "valid/cat/a.jpg"], "not named .*valid"),
+        (["Training/cat/a.jpg", "validation/cat/a.jpg"], "if these are splits, name them"),
     ],
 )
 def test_image_folder_says_what_is_wrong_with_the_folders(paths, message, tmp_path):
@@ -654,6 +655,27 @@ def test_unreadable_images_stop_the_training_or_are_skipped_and_counted(workers,
             data = ready(folder(tmp_path, skip_unreadable=True, cache=cache, num_workers=workers))
         assert len(everything(data)) == 12
         assert not [name for name in data.predict_names if "truncated" in name]
+
+
+def test_a_class_of_which_no_image_can_be_read_is_refused(tmp_path):
+    write_images(tmp_path, count=6)
+    for path in (tmp_path / "dog").iterdir():
+        path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="Left out 6 of 12"):
+        with pytest.raises(ValueError, match=r"No image of the classes \['dog'\] in train"):
+            ready(folder(tmp_path, skip_unreadable=True))
+
+
+def test_in_a_read_only_folder_nothing_is_kept(tmp_path, monkeypatch):
+    write_images(tmp_path, count=6)
+    broken(tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    with pytest.warns(UserWarning, match="Left out 3 of 15 images"):
+        data = ready(folder(tmp_path, skip_unreadable=True))
+    assert len(everything(data)) == 12
+    assert not cache_files(tmp_path)
+    with pytest.raises(ValueError, match="is read-only: cache: true needs to keep a file there"):
+        ready(folder(tmp_path, cache=True))
 
 
 def cache_files(folder):

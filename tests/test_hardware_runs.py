@@ -145,6 +145,7 @@ def test_finds_the_folders_that_deepspeed_writes(render, tmp_path):
                 find_checkpoint(str(best), "last", Path("logs"))
             # The engine's state, and beside it what Lightning has given it.
             state = {"module": {"weight": torch.ones(2)}, "hyper_parameters": {"lr": stage}}
+            state["pytorch-lightning_version"] = "2.6.6"
             torch.save(state, best / "checkpoint" / f"{name}_model_states.pt")
             for word in ("best", str(best), str(best.parents[1])):
                 found = find_checkpoint(word, "best", tmp_path / "logs")

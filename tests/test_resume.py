@@ -157,6 +157,13 @@ def test_a_checkpoint_from_elsewhere_goes_on_in_a_new_run(render, tmp_path, recw
         assert not [w for w in recwarn if "dirpath" in str(w.message)]
 
 
+def test_saves_after_steps_do_not_replace_those_of_epochs(render, tmp_path):
+    with inside(render(), tmp_path):
+        command("train", "fit", *OPTIONS, "--last_checkpoint.every_n_train_steps=7")
+        last = torch.load("logs/version_0/checkpoints/last.ckpt", weights_only=True)
+        assert last["global_step"] == 30
+
+
 def test_a_save_is_atomic(render, tmp_path, monkeypatch):
     with inside(render(), tmp_path):
         from runs import AtomicCheckpointIO

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from projects import ONE_CPU, QUIET, command, inside
 from templates import ROOT
 
@@ -67,6 +68,24 @@ def test_the_batch_size_is_applied_also_in_the_scheduler(folder, capfd):
     assert found(capfd, "data.batch_size") == images == cli.datamodule.batch_size
     assert cli.trainer.global_step == 2
     assert cli.trainer.lr_scheduler_configs[0].scheduler.total_steps == 2
+
+
+@pytest.mark.parametrize("name", ["lr", "batch_size"])
+def test_a_fit_that_continues_searches_no_more(folder, capfd, name):
+    key = {"lr": "model.lr", "batch_size": "data.batch_size"}[name]
+    options = [f"--config=configs/tune/{name}.yaml", "--trainer.callbacks.apply=true"]
+    whole = command("train", *FIT, *options)
+    value = found(capfd, key)
+    section, argument = key.split(".")
+    config = yaml.safe_load(Path("logs/version_0/config.yaml").read_text())
+    assert config[section]["init_args"][argument] == value
+    command("train", *FIT, *options, "--trainer.max_epochs=1", "--model.scheduler.total_steps=2")
+    capfd.readouterr()
+    continued = command("train", *FIT, *options, "--ckpt_path=last")
+    assert key not in "".join(capfd.readouterr())
+    assert continued.model.lr == whole.model.lr
+    assert continued.datamodule.batch_size == whole.datamodule.batch_size
+    assert continued.trainer.global_step == whole.trainer.global_step
 
 
 def test_callbacks_of_the_default_config_stay(folder, capfd):

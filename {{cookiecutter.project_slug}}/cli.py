@@ -1,6 +1,8 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
 import os
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -49,29 +51,38 @@ class CLI(LightningCLI):
 
     def __init__(self) -> None:
         defaults = [str(CONFIGS / name) for name in ("default.yaml", "trainer.yaml")]
-        super().__init__(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,  # RunRecord does it
-            parser_class=Parser,
-            seed_everything_default=42,
-            parser_kwargs={name: {"default_config_files": defaults} for name in self.subcommands()},
-            auto_configure_optimizers=False,
-        )
+        self.made: Path | None = None
+        try:
+            super().__init__(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,  # RunRecord does it
+                parser_class=Parser,
+                seed_everything_default=42,
+                parser_kwargs={
+                    "allow_abbrev": False,
+                    **{name: {"default_config_files": defaults} for name in self.subcommands()},
+                },
+                auto_configure_optimizers=False,
+            )
+        except Exception:
+            trainer = getattr(self, "trainer", None)
+            if self.made and not (trainer and trainer.global_step):
+                shutil.rmtree(self.made, ignore_errors=True)  # nothing was trained
+            raise
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         return asked_for(LightningCLI.subcommands())
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--float32_matmul_precision",
-            type=Literal["highest", "high", "medium"] | None,
-            default=None,
-            help="See torch.set_float32_matmul_precision.",
+        precision, setter = (
+            Literal["highest", "high", "medium"],
+            "torch.set_float32_matmul_precision",
         )
+        parser.add_argument("--float32_matmul_precision", type=precision | None, help=setter)
         parser.add_argument(
             "--test_after_fit",
             type=bool,
@@ -127,7 +138,6 @@ class CLI(LightningCLI):
         self.settings = self._parser(self.subcommand).dump(config, skip_unset=False)
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
-        self.made: Path | None = None
         resumed = self.checkpoint if self.subcommand == "fit" else None
         if resumed and not runs.is_in_run(resumed):
             resumed = None  # a checkpoint from elsewhere: its fit goes on in a new run
@@ -156,14 +166,6 @@ class CLI(LightningCLI):
         for key, kind in (("model", LightningModule), ("data", LightningDataModule)):
             self.parser.add_instantiator(Instantiator(self, key), kind, subclasses=True)
 
-    def instantiate_classes(self) -> None:
-        try:
-            super().instantiate_classes()
-        except Exception:
-            if self.made and not any(self.made.iterdir()):
-                self.made.rmdir()
-            raise
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         record = RunRecord(self.settings, self.is_new)
         self.trainer_defaults["callbacks"] = [record, RandomState()]
@@ -181,7 +183,10 @@ class CLI(LightningCLI):
             score = best.best_model_score  # ddp_spawn does not hand it back
             reached = "" if score is None else f" ({best.monitor} {score:.4g})"
             print(f"Best checkpoint: {path}{reached}")
-            print(f"Test it with:    python train.py test --ckpt_path {path}")
+            # Its configuration knows what options this fit had.
+            config = Path(self.trainer.default_root_dir, "config.yaml")
+            options = f"--config {os.path.relpath(config)} " if len(sys.argv) > 2 else ""
+            print(f"Test it with:    python train.py test {options}--ckpt_path {path}")
         if self._get(self.config, "test_after_fit"):
             if not best.best_model_path:
                 raise UserError(

@@ -41,6 +41,8 @@ def is_mistake(error: BaseException) -> bool:
     """Whether the message says all. So does that of a class which refuses its arguments."""
     if isinstance(error, UserError | MisconfigurationException):
         return True
+    if str(error).startswith("Early stopping conditioned on metric"):  # a RuntimeError
+        return True
     frame = last_frame(error)
     refuses = frame.name == "__init__" and (frame.line or "").startswith("raise ValueError")
     own = Path(frame.filename).is_relative_to(PROJECT) and "site-packages" not in frame.filename

@@ -108,7 +108,7 @@ def run(kind: str, path: str, inputs: Tensor) -> Iterable[Tensor]:
 @torch.no_grad()
 def export(
     checkpoint: str,
-    format: Literal["onnx", "pt2", "torchscript"] = "onnx",
+    format: Literal["onnx", "pt2", "torchscript"] | None = None,
     output: Path | None = None,
     root: Path = Path("logs"),
 ) -> None:
@@ -116,10 +116,12 @@ def export(
 
     Args:
         checkpoint: a checkpoint, a run folder, or `best` or `last` of the newest run.
-        format: torchscript is deprecated in PyTorch.
+        format: by default what the output's ending says (.onnx, .pt2), or onnx; torchscript is
+            deprecated in PyTorch.
         output: by default `model.FORMAT` in the run folder.
         root: the folder of the runs.
     """
+    format = format or ("pt2" if output and output.suffix == ".pt2" else "onnx")
     if format == "torchscript":
         print("TorchScript is deprecated in PyTorch; prefer --format pt2 or onnx.")
         warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)

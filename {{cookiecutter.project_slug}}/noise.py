@@ -20,6 +20,8 @@ FILTERS = (
     (r"MLFlow only allows '_', '/', '.' and ' '", "lightning.pytorch.loggers.mlflow"),
     # A frozen backbone's batch norm is trained from the start.
     (r"The provided params to be frozen already exist", "lightning.pytorch.callbacks"),
+    # The state after a step is what a fit that continues needs.
+    (r"Using ModelCheckpoint with manual optimization and every_n", "lightning.pytorch.callbacks"),
     # Continuing a run in its own folder is what was asked for.
     (r"Checkpoint directory .* exists and is not empty", "lightning.pytorch.callbacks"),
 )
@@ -32,6 +34,9 @@ EVALUATION_FILTERS = (
 LOG_FILTERS = (
     # Lightning advertises other products of its makers at each start.
     ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless cloud"),
+    # What was found is said by callbacks/tune.py.
+    ("lightning.pytorch.tuner.batch_size_scaling", "Finished batch size finder"),
+    ("lightning.pytorch.trainer.connectors.checkpoint_connector", "`weights_only` was not set"),
     # An experiment, and the database of all, are made when the first run is.
     ("lightning.pytorch.loggers.mlflow", "not found. Creating it"),
     ("mlflow.store.db.utils", "database tables"),

@@ -4,6 +4,7 @@ import os
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -93,11 +94,16 @@ def find_checkpoint(name: str, default: Word, root: Path) -> Path:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a checkpoint says, without reading its weights."""
     try:
-        return torch.load(
+        checkpoint = torch.load(
             _description(path) or path, map_location="meta", weights_only=True, mmap=True
         )
-    except (OSError, RuntimeError, EOFError) as error:
-        raise UserError(f"--ckpt_path {path}: not a readable checkpoint: {error}") from error
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        # torch's own message speaks of other ways to load the file.
+        reason = error if isinstance(error, OSError) else "damaged, or no file of tensors"
+        raise UserError(f"{path} cannot be read as a checkpoint: {reason}") from error
+    if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
+        raise UserError(f"{path} is no checkpoint of a fit: Lightning did not write it")
+    return checkpoint
 
 
 def check_data(checkpoint: Path | None, fact: str, trained: Any, given: Any) -> Any:

@@ -14,13 +14,12 @@ import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import auto_cli
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 
 from cli import CLI, CONFIGS
 from errors import UserError, plain_errors
@@ -28,28 +27,15 @@ from noise import silence
 
 try:
     import optuna
-    from sqlalchemy.exc import DatabaseError
+
+    from callbacks.report import Report
 except ImportError:
     sys.exit('error: sweep.py needs Optuna: python -m pip install -e ".[sweep]"')
 
-# Of Optuna's heartbeats and plots.
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of plots
 FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 thread = threading.local()
-
-
-class Report(Callback):
-    """Tells Optuna the metric after each validation, and stops a trial that is not promising."""
-
-    def __init__(self, trial: optuna.Trial, monitor: str) -> None:
-        self.trial, self.monitor = trial, monitor
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.sanity_checking:
-            self.trial.report(trainer.callback_metrics[self.monitor].item(), trainer.current_epoch)
-            if self.trial.should_prune():
-                raise optuna.TrialPruned
 
 
 class TrialCLI(CLI):
@@ -105,13 +91,15 @@ def suggest(trial: optuna.Trial, space: dict[str, dict[str, Any]]) -> None:
             raise UserError(f"space: {key}: {domain} is not understood: {error}") from error
 
 
-def connect(url: str) -> optuna.storages.RDBStorage:
+def connect(url: str, tries: int = 3) -> optuna.storages.RDBStorage:
     engine = {"connect_args": {"timeout": 60} if url.startswith("sqlite") else {}}
-    for wait in (1, 3):
-        with suppress(DatabaseError):  # another sweep.py may be making the tables right now
-            return optuna.storages.RDBStorage(url, engine, heartbeat_interval=5)
-        time.sleep(wait)
-    return optuna.storages.RDBStorage(url, engine, heartbeat_interval=5)
+    try:
+        return optuna.storages.RDBStorage(url, engine, heartbeat_interval=5)
+    except Exception:  # another sweep.py may be making the tables right now
+        if tries == 1:
+            raise
+        time.sleep(1)
+        return connect(url, tries - 1)
 
 
 def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
@@ -120,8 +108,8 @@ def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
 
     if not study.get_trials(deepcopy=False, states=FINISHED[:1]):
         raise UserError("Every trial was stopped early: give more --trials or another pruner")
-    axes = plot_optimization_history(study, target_name=monitor)
-    axes.figure.savefig(folder / "history.png", bbox_inches="tight")
+    figure: Any = plot_optimization_history(study, target_name=monitor).figure
+    figure.savefig(folder / "history.png", bbox_inches="tight")
     best = study.best_trial
     config = shutil.copy(Path(best.user_attrs["run"], "config.yaml"), folder / "best.yaml")
     print(f"Best: {monitor} {best.value:.4g} in trial {best.number}, {best.user_attrs['run']}")
@@ -130,7 +118,7 @@ def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
 
 def sweep(
     space: dict[str, dict[str, Any]],
-    settings: dict[str, Any] | None = None,
+    settings: dict[str, Any],
     trials: int = 20,
     workers: int = 1,
     study: str = "default",
@@ -152,7 +140,6 @@ def sweep(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     suggest(optuna.create_study().ask(), space)  # is it well formed?
-    settings = settings or {}
     best = yaml.safe_load((CONFIGS / "default.yaml").read_text("utf-8"))["best_checkpoint"]
     best = {k: settings.get(f"best_checkpoint.{k}", best[k]) for k in ("monitor", "mode")}
     folder = Path("logs", study)
@@ -163,9 +150,8 @@ def sweep(
         study_name=study, storage=database, direction=direction, pruner=pruner, load_if_exists=True
     )
     # Another seed after a restart, or it would suggest the same once more.
-    found.sampler = sampler or optuna.samplers.TPESampler(
-        seed=len(found.trials), constant_liar=True
-    )
+    tpe = optuna.samplers.TPESampler(seed=len(found.trials), constant_liar=True)
+    found.sampler = sampler or tpe
     goal = {"space": space, "best_checkpoint": best}
     if found.user_attrs.get("goal", goal) != goal:
         raise UserError(f"Study {study} has another space or metric; choose another --study")

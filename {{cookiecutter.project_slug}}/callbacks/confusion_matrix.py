@@ -18,6 +18,7 @@ class ConfusionMatrix(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.matrix: Any = None
+        self.written = ""
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *indices: int
@@ -40,4 +41,8 @@ class ConfusionMatrix(Callback):
         figure.savefig(path.with_suffix(".png"))
         picture = Image.open(path.with_suffix(".png")).convert("RGB")
         log_picture(trainer, "test/confusion_matrix", picture)
-        print(f"Confusion matrix: {path}")
+        self.written = f"Confusion matrix: {path}"
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.written:
+            print(self.written)  # after the progress bar

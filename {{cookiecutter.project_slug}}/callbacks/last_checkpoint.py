@@ -59,6 +59,8 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
+        if self._every_n_train_steps and not self._should_skip_saving_checkpoint(trainer):
+            self.save(trainer)  # Lightning saves after steps or after epochs, not after both
         self.save_or_stop(trainer, pl_module)
 
     def save_or_stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,9 +72,12 @@ class LastCheckpoint(ModelCheckpoint):
         """Whether any process has received a signal."""
         return trainer.strategy.reduce_boolean_decision(bool(self.received), all=False)
 
+    def save(self, trainer: Trainer) -> None:
+        self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+
     def stop(self, trainer: Trainer) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
-            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+            self.save(trainer)
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             raise SystemExit

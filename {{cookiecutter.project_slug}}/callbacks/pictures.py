@@ -12,18 +12,19 @@ CAPTION_HEIGHT = 14  # pixels, one line of Pillow's default font
 
 
 def draw_grid(images: Tensor, captions: list[str], columns: int = 8, cell: int = 96) -> Image.Image:
-    """Draws (N, C, H, W) floats in [-1, 1] as a grid with a line of text under each."""
-    images = F.interpolate(images.detach().float().cpu(), size=(cell, cell))
+    """Draws (N, C, H, W) floats in [-1, 1], each `cell` pixels high, with a line of text under it."""
+    width = cell * images.shape[3] // images.shape[2]
+    images = F.interpolate(images.detach().float().cpu(), size=(cell, width))
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
     pixels = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels[:, :3]
     height = cell + CAPTION_HEIGHT * any(captions)
     rows = -(-len(pixels) // columns)
-    grid = Image.new("RGB", (min(columns, len(pixels)) * cell, rows * height), "white")
+    grid = Image.new("RGB", (min(columns, len(pixels)) * width, rows * height), "white")
     draw = ImageDraw.Draw(grid)
     for i, (image, caption) in enumerate(zip(pixels, captions, strict=True)):
-        x, y = i % columns * cell, i // columns * height
+        x, y = i % columns * width, i // columns * height
         grid.paste(Image.fromarray(image.permute(1, 2, 0).numpy()), (x, y))
-        draw.text((x + 2, y + cell), caption[: cell // 6], fill="black")
+        draw.text((x + 2, y + cell), caption[: width // 6], fill="black")
     return grid
 
 

@@ -1,6 +1,7 @@
 """Writes what `predict` found to one file."""
 
 import csv
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,6 +41,7 @@ class Predictions(BasePredictionWriter):
                 'python -m pip install -e ".[parquet]"'
             )
         self.output = output
+        self.written: list[str] = []
 
     def write_on_epoch_end(
         self,
@@ -48,7 +50,10 @@ class Predictions(BasePredictionWriter):
         predictions: Sequence[Any],
         batch_indices: Sequence[Any],
     ) -> None:
-        columns = {k: torch.cat([p[k] for p in predictions]).cpu() for k in predictions[0]}
+        columns = {
+            k: torch.cat([p[k] for p in predictions if k in p]).cpu() for k in predictions[0]
+        }
+        pictures = {k: columns.pop(k)[:NUM_PICTURES] for k in [*columns] if columns[k].ndim == 4}
         [batches] = batch_indices  # of the only data loader
         columns["index"] = torch.tensor([index for batch in batches for index in batch])
         parts: list[dict[str, Tensor]] = [columns]
@@ -63,13 +68,16 @@ class Predictions(BasePredictionWriter):
 
         output = Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
         output.parent.mkdir(parents=True, exist_ok=True)
-        for name in [k for k, values in columns.items() if values.ndim == 4]:
-            images = columns.pop(name)[:NUM_PICTURES]
-            picture = output.with_name(f"{output.stem}_{name}.png")
-            draw_grid(images, [""] * len(images)).save(picture)
-            print(f"Pictures of {len(images)} predictions: {picture}")
+        for name, images in pictures.items():
+            path = output.with_name(f"{output.stem}_{name}.png")
+            draw_grid(images, [""] * len(images)).save(path)
+            self.written.append(f"Pictures of {len(images)} predictions: {path}")
         write_table(output, self.rows(trainer, index.tolist(), columns))
-        print(f"{len(index)} predictions: {output}")
+        self.written.append(f"{len(index)} predictions: {output}")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        print(*self.written, sep="\n", end="\n" if self.written else "")  # after the progress bar
+        self.written.clear()
 
     def rows(
         self, trainer: Trainer, index: list[int], columns: dict[str, Tensor]
@@ -77,7 +85,9 @@ class Predictions(BasePredictionWriter):
         data = trainer.datamodule
         names: list[str] | None = getattr(data, "predict_names", None)
         classes: list[str] = getattr(data, "class_names", [])
-        table: dict[str, list] = {"input": [names[i] if names else str(i) for i in index]}
+        # A file's name need not be text.
+        given = [os.fsencode(names[i]).decode(errors="replace") if names else str(i) for i in index]
+        table: dict[str, list] = {"input": given}
         for key, values in columns.items():
             if values.ndim == 1:
                 table[key] = values.tolist()

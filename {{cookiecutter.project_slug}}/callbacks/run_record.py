@@ -50,11 +50,9 @@ class RunRecord(Callback):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if not trainer.training:
+        if not trainer.training and "loops" in checkpoint:
             # What an evaluation logs belongs to the step and epoch of its checkpoint.
-            if "loops" in checkpoint:
-                trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
-            return
+            trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
         states = checkpoint.get("callbacks", {})
         for callback in trainer.checkpoint_callbacks:
             if self.is_new:  # the best so far lies elsewhere

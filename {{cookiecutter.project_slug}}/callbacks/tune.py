@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.exceptions import _TunerExitException
@@ -20,7 +21,15 @@ def conclude(trainer: Trainer, key: str, value: float, apply: bool) -> None:
         print(f"{'Going on with' if apply else 'Found:'} --{key} {value}")
     if not apply:
         raise _TunerExitException
-    lightning_setattr(trainer.lightning_module, key.rpartition(".")[2], value)
+    section, name = key.split(".")
+    lightning_setattr(trainer.lightning_module, name, value)
+    if (
+        trainer.is_global_zero
+        and (config := Path(trainer.default_root_dir, "config.yaml")).exists()
+    ):
+        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+        settings[section]["init_args"][name] = value
+        config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
     # Schedulers have taken over the old learning rate and the old number of steps.
     trainer.strategy.setup_optimizers(trainer)
 
@@ -52,6 +61,8 @@ class FindLearningRate(LearningRateFinder):
         self.apply = apply
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.ckpt_path:  # a fit that continues has its rate
+            return
         if len(trainer.optimizers) != 1:
             raise UserError(
                 f"The learning-rate finder serves one optimizer, and {type(pl_module).__name__} "
@@ -93,10 +104,20 @@ class FindBatchSize(BatchSizeFinder):
     ) -> None:
         super().__init__("power", steps_per_trial, init_val, max_val=max_val)
         self.apply = apply
+        self.found = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.found:  # by a fit that this one continues
+            lightning_setattr(pl_module, "batch_size", self.found)
+            return
         super().on_fit_start(trainer, pl_module)
         loader: Any = trainer.train_dataloader
         if self.optimal_batch_size and loader:  # not in a fast_dev_run
-            size = min(self.optimal_batch_size, len(loader.dataset))
-            conclude(trainer, "data.batch_size", size, self.apply)
+            self.found = min(self.optimal_batch_size, len(loader.dataset))
+            conclude(trainer, "data.batch_size", self.found, self.apply)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"batch_size": self.found}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self.found = state_dict["batch_size"]

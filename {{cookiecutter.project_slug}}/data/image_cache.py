@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data.datasets import ImageFiles
+from errors import UserError
 
 VERSION = 1  # of the way in which images are read: another one makes caches useless
 
@@ -63,6 +64,10 @@ def read_once(
     stem = folder / (prefix + fingerprint(files, folder))
     images, errors = stem.with_suffix(".uint8"), stem.with_suffix(".json")
     if not errors.is_file() or (keep_images and not images.is_file()):
+        if not os.access(folder, os.W_OK):
+            if keep_images:
+                raise UserError(f"{folder} is read-only: cache: true needs to keep a file there.")
+            return None, read_all(files, num_workers)
         rank_zero_info(f"Reading {len(files)} images once; what comes of it is kept in {folder}.")
         with TemporaryDirectory(dir=folder, prefix=".reading-") as own:
             new_images, new_errors = Path(own, "images"), Path(own, "errors")

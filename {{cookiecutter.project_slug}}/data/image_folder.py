@@ -15,6 +15,7 @@ from data.splits import Rows
 from errors import UserError
 
 SPLITS = ("train", "val", "test")
+SPLIT_WORDS = {*SPLITS, "training", "valid", "validation", "eval", "testing"}
 
 
 class ImageFolder(ImageData):
@@ -67,6 +68,10 @@ class ImageFolder(ImageData):
             )
         readable = report(files, errors)
         rows = {name: index[readable[index]] for name, index in rows.items()}
+        for split, index in rows.items():
+            counts = labels[index].bincount(minlength=self.num_classes)
+            if empty := [self.class_names[i] for i in (counts == 0).nonzero()]:
+                raise UserError(f"No image of the classes {empty} in {split} can be read.")
         return (files if images is None else ImageTensors(images, labels, names)), rows
 
     def setup(self, stage: str) -> None:
@@ -105,6 +110,8 @@ def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
     if not root.is_dir():
         raise UserError(f"There is no folder {root}. Put images in {layout}.")
     folders = {"train": root}
+    if {name.lower() for name in subfolders(root)} <= SPLIT_WORDS - {"train"} and subfolders(root):
+        raise UserError(f"{root} has {subfolders(root)}: if these are splits, name them {SPLITS}.")
     if any(name.lower() == "train" for name in subfolders(root)):
         folders = {name: root / name for name in subfolders(root)}
         if others := set(folders) - set(SPLITS):

@@ -2,7 +2,7 @@
 # For clusters without SLURM. On each machine, from the project's folder, with its own NODE_RANK:
 # MASTER_ADDR=first-machine NODE_RANK=0 bash launch/torchrun.sh [train.py options]
 {%- set devices = cookiecutter.devices | string %}
-{%- set count = (devices.split(",") | length) if devices.startswith("[") else "gpu" if devices == "auto" else devices | int %}
+{%- set count = (devices.split(",") | length) if devices.startswith("[") else ("gpu" if cookiecutter.accelerator == "gpu" else 1) if devices == "auto" else devices | int %}
 set -eu
 exec torchrun \
     --nnodes="${NNODES:-{{ cookiecutter.num_nodes }}}" \

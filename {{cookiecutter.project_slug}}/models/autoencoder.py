@@ -90,11 +90,16 @@ class Autoencoder(LightningModule):
         self.log(f"{stage}/loss", error / count, prog_bar=True, sync_dist=True)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Reconstruction error (B,) and embedding (B, D)."""
+        """Reconstruction error (B,), embedding (B, D) and, of the first batch, the images beside their
+        reconstructions (B, C, H, 2 W)."""
         images, _ = batch
         embedding = self.network.encoder(images)
-        errors = (self.network.decoder(embedding) - images).square().flatten(1).mean(dim=1)
-        return {"error": errors, "embedding": embedding}
+        reconstructions = self.network.decoder(embedding)
+        errors = (reconstructions - images).square().flatten(1).mean(dim=1)
+        found = {"error": errors, "embedding": embedding}
+        if batch_idx == 0:
+            found["picture"] = torch.cat([images, reconstructions], dim=3)
+        return found
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.optimizer(self.parameters(), self.lr)

@@ -27,9 +27,10 @@ def test_one_step(train, subcommand):
 
 def test_a_run_leaves_one_whole_folder(train, capsys):
     train("fit", "--trainer.max_epochs=1")
-    assert (
-        f"train.py test --ckpt_path {RUN / 'checkpoints' / 'best.ckpt'}" in capsys.readouterr().out
-    )
+    printed = capsys.readouterr().out.split("python train.py ")[-1].split()
+    assert printed[0] == "test"
+    assert printed[-1] == str(RUN / "checkpoints" / "best.ckpt")
+    train(*printed)
     names = {path.relative_to(RUN).as_posix() for path in RUN.rglob("*")}
     assert {"config.yaml", "run.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= names
     train("fit", "--trainer.max_epochs=1", "--config", str(RUN / "config.yaml"))
@@ -142,7 +143,7 @@ def test_schedulers(train, options):
 
 
 def test_the_default_schedule_ends_at_zero(train):
-    cli = train("fit", "--trainer.max_epochs=40", "--trainer.limit_val_batches=0")
+    cli = train("fit", "--trainer.max_epochs=2", "--model.scheduler.warmup_steps=1")
     [scheduler, *_] = [config.scheduler for config in cli.trainer.lr_scheduler_configs]
     assert isinstance(scheduler, warmup_cosine.WarmupCosine)
     assert scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
