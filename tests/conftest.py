@@ -12,15 +12,11 @@ SLOW = (
     *("test_loggers", "test_resume", "test_sweep", "test_torchrun", "test_tune"),
 )
 
-NIGHTLY = ("test_sweep",)  # kills and restarts processes for minutes
-
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem in SLOW:
             item.add_marker(pytest.mark.slow)
-        if item.path.stem in NIGHTLY:
-            item.add_marker(pytest.mark.nightly)
 
 
 @pytest.fixture(scope="session")

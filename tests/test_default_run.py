@@ -32,7 +32,8 @@ def test_prints_no_warning(default_run):
 
 def test_ends_with_the_command_that_tests_it(default_run):
     project, (output, _) = default_run
-    [path] = re.findall(r"python train.py test --ckpt_path (\S+)", output)
+    [config, path] = re.findall(r"train.py test --config (\S+) --ckpt_path (\S+)", output)[0]
+    assert (project / config).is_file()
     assert (project / path).is_file()
 
 

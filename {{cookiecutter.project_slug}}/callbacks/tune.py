@@ -116,6 +116,11 @@ class FindBatchSize(BatchSizeFinder):
             self.found = min(self.optimal_batch_size, len(loader.dataset))
             conclude(trainer, "data.batch_size", self.found, self.apply)
 
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing is searched in evaluations."""
+
+    on_validation_start = on_predict_start = on_test_start
+
     def state_dict(self) -> dict[str, int]:
         return {"batch_size": self.found}
 
