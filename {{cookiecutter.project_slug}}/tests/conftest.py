@@ -18,8 +18,10 @@ SMALL = [
     *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1"),
     *("--trainer.strategy=auto", "--trainer.precision=32-true", "--trainer.sync_batchnorm=false"),
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
-    *("--data.batch_size=8", "--data.num_workers=0"),
+    *("--data.batch_size=4", "--data.num_workers=0"),
 ]
+if DEFAULTS["model"]["class_path"] == "models.gan.GAN":
+    SMALL.append("--model.num_samples=16")
 TWO_BATCHES = [
     *("--trainer.limit_train_batches=2", "--trainer.limit_val_batches=2"),
     *("--trainer.limit_test_batches=2", "--trainer.limit_predict_batches=2"),

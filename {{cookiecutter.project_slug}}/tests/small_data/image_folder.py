@@ -13,4 +13,4 @@ def write(folder: Path) -> list[str]:
         for i in range(50):
             pixels = random.integers(0, 256, (40, 48, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i:02}.jpg")
-    return [f"--data.data_dir={folder}", "--data.image_size=32"]
+    return [f"--data.data_dir={folder}", "--data.image_size=16"]
