@@ -424,6 +424,15 @@ def test_data_that_does_not_fit_the_checkpoint_is_an_error_that_names_both(stage
     assert "'9'" in str(error.value) and "'even', 'odd'" in str(error.value)
 
 
+def test_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    dataset, _ = digits().load()
+    expected = load_digits()
+    assert dataset.labels.tolist() == expected.target.tolist()
+    assert np.allclose(dataset.images[:, 0].float() * 16 / 255, expected.images, atol=0.04)
+
+
 # --- Without a Trainer, and without noise ---
 
 
