@@ -3,7 +3,8 @@
 import logging
 import sys
 import warnings
-from functools import cache, partial
+from collections.abc import Callable
+from functools import cache
 
 FILTERS = (
     # lightning 2.6 calls a torch class that torch 2.14 renames.
@@ -47,13 +48,13 @@ LOG_FILTERS = (
 )
 
 
-@cache  # once in a process
 def silence() -> None:
     for message, module in FILTERS + EVALUATION_FILTERS * (sys.argv[1:2] != ["fit"]):
         warnings.filterwarnings("ignore", message=message, module=module.replace(".", r"\."))
     for name, message in LOG_FILTERS:
-        logging.getLogger(name).addFilter(partial(_lacks, message))
+        logging.getLogger(name).addFilter(without(message))
 
 
-def _lacks(message: str, record: logging.LogRecord) -> bool:
-    return message not in record.getMessage()
+@cache  # the same filter for the same message: a logger takes it once
+def without(message: str) -> Callable[[logging.LogRecord], bool]:
+    return lambda record: message not in record.getMessage()
