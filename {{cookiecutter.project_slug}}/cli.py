@@ -78,11 +78,9 @@ class CLI(LightningCLI):
         return asked_for(LightningCLI.subcommands())
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        precision, setter = (
-            Literal["highest", "high", "medium"],
-            "torch.set_float32_matmul_precision",
-        )
-        parser.add_argument("--float32_matmul_precision", type=precision | None, help=setter)
+        precision = Literal["highest", "high", "medium"] | None
+        help = "See torch.set_float32_matmul_precision."
+        parser.add_argument("--float32_matmul_precision", type=precision, help=help)
         parser.add_argument(
             "--test_after_fit",
             type=bool,

@@ -110,10 +110,12 @@ def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
     if not root.is_dir():
         raise UserError(f"There is no folder {root}. Put images in {layout}.")
     folders = {"train": root}
-    if {name.lower() for name in subfolders(root)} <= SPLIT_WORDS - {"train"} and subfolders(root):
-        raise UserError(f"{root} has {subfolders(root)}: if these are splits, name them {SPLITS}.")
-    if any(name.lower() == "train" for name in subfolders(root)):
-        folders = {name: root / name for name in subfolders(root)}
+    top = subfolders(root)
+    words = {name.lower() for name in top}
+    if words and words <= SPLIT_WORDS - {"train"}:
+        raise UserError(f"{root} has {top}: if these are splits, name them {SPLITS}.")
+    if "train" in words:
+        folders = {name: root / name for name in top}
         if others := set(folders) - set(SPLITS):
             raise UserError(f"{root} has splits, but they are not named {SPLITS}: {others}.")
     names = subfolders(folders["train"])
