@@ -511,7 +511,7 @@ def imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     ("data", "model"),
-    zip(CHOICES["data"], ["cnn", "resnet", "vit", "autoencoder", "gan"], strict=True),
+    list(zip(CHOICES["data"], ["cnn", "resnet", "vit", "autoencoder", "gan"], strict=True)),
 )
 def test_projects_have_the_files_and_packages_that_they_use(render, post_gen, data, model):
     project = render(data=data, model=model, logger="csv")

@@ -7,6 +7,7 @@ import struct
 import urllib.error
 import warnings
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -743,6 +744,27 @@ def test_cache_can_be_built_by_several_processes_at_once(tmp_path):
     with torch.multiprocessing.get_context("fork").Pool(3) as pool:
         assert pool.map(build_cache, [tmp_path] * 3) == [expected] * 3
     assert len(cache_files(tmp_path)) == 2
+
+
+def test_cache_of_another_process_stays_while_it_is_built_again(tmp_path, monkeypatch):
+    write_images(tmp_path)
+    read_all, replace = module("image_cache").read_all, Path.replace
+    theirs = []
+
+    def read_after_the_other(*args):
+        monkeypatch.setattr(module("image_cache"), "read_all", read_all)
+        build_cache(tmp_path)
+        theirs.extend(tmp_path.glob(".images-*"))
+        return read_all(*args)
+
+    def replace_what_is_there(path, target):
+        assert all(path.is_file() for path in theirs)
+        return replace(path, target)
+
+    monkeypatch.setattr(module("image_cache"), "read_all", read_after_the_other)
+    monkeypatch.setattr(Path, "replace", replace_what_is_there)
+    build_cache(tmp_path)
+    assert len(theirs) == 2 and set(tmp_path.glob(".*")) == set(theirs)
 
 
 # --- Images to predict ---

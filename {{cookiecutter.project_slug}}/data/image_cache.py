@@ -74,7 +74,8 @@ def read_once(
             found = read_all(files, num_workers, new_images if keep_images else None)
             new_errors.write_text(json.dumps(found, indent=1), encoding="utf-8")
             for old in folder.glob(f"{prefix}*"):
-                old.unlink(missing_ok=True)
+                if old.stem != stem.name:  # another process may be reading these
+                    old.unlink(missing_ok=True)
             if keep_images:
                 new_images.replace(images)
             new_errors.replace(errors)
