@@ -100,7 +100,7 @@ class CLI(LightningCLI):
     def fits_checkpoint(self, fact: str) -> Callable[[Any], Any]:
         """Passes on what the data says, if the checkpoint was trained on the same."""
         return lambda value: runs.check_data(
-            self.checkpoint, fact, self.trained_on.get(fact, value), value
+            self.checkpoint, fact, self.trained_on.get(fact, value), 0 if self.adapts else value
         )
 
     def _parse_ckpt_path(self) -> None:
@@ -110,6 +110,7 @@ class CLI(LightningCLI):
         self.root = Path(config.trainer.default_root_dir or "logs")
         self.checkpoint: Path | None = None
         self.trained_on: dict[str, Any] = {}
+        self.adapts = False  # whether the data module reads the images of a folder as the fit did
         if fit and not config.ckpt_path:
             return
         # Without a path Lightning would evaluate a network that was never trained.
@@ -117,7 +118,10 @@ class CLI(LightningCLI):
         self.checkpoint = runs.find_checkpoint(name, "last" if fit else "best", self.root)
         config.ckpt_path = str(self.checkpoint)
         rank_zero_info(f"Checkpoint: {self.checkpoint}")
-        hparams = runs.read_checkpoint(self.checkpoint).get("hyper_parameters", {})
+        saved = runs.read_checkpoint(self.checkpoint)
+        if self.config.subcommand == "predict":
+            self.adapts = runs.reads_alike(saved, config.data)
+        hparams = saved.get("hyper_parameters", {})
         if "_class_path" in hparams:  # not in the checkpoints of fits from Python
             del hparams["_instantiator"]
             network = hparams.get("network", {}).get("init_args", {})
@@ -187,9 +191,7 @@ class CLI(LightningCLI):
             print(f"Test it with:    python train.py test {options}--ckpt_path {path}")
         if self._get(self.config, "test_after_fit"):
             if not best.best_model_path:
-                raise UserError(
-                    "test_after_fit: nothing was validated, so there is no best checkpoint"
-                )
+                raise UserError("test_after_fit: nothing was validated, so no checkpoint is best")
             self.trainer.test(self.model, self.datamodule, ckpt_path=best.best_model_path)
 
 

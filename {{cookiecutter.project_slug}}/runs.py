@@ -106,6 +106,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def reads_alike(checkpoint: dict[str, Any], data: Namespace) -> bool:
+    """Whether the data module reads a folder of images as that of the checkpoint read its own."""
+    trained = checkpoint.get("datamodule_hyper_parameters", {}).get("_class_path")
+    return bool((data.get("init_args") or {}).get("predict_dir")) and trained == data.class_path
+
+
 def check_data(checkpoint: Path | None, fact: str, trained: Any, given: Any) -> Any:
     """What the network is to be made for: what the data gives, if the checkpoint was trained on it.
 
@@ -113,7 +119,7 @@ def check_data(checkpoint: Path | None, fact: str, trained: Any, given: Any) -> 
         UserError: it was trained on other data.
     """
     trained = tuple(trained) if isinstance(trained, list) else trained
-    if given not in (0, trained):  # a folder of images to predict has no classes
+    if given not in (0, trained):  # 0: a folder of images to predict does not say
         raise UserError(
             f"{checkpoint} was trained with {fact} {trained}, "
             f"but this data has {fact} {given}; choose data or a checkpoint that fit"

@@ -81,10 +81,6 @@ class ImageFolder(ImageData):
             readable = report(files, read_all(files, self.workers(files)))
             self.splits["predict"] = Subset(files, readable.nonzero().flatten().tolist())
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.class_names = self.class_names or state_dict["class_names"]
-        super().load_state_dict(state_dict)
-
 
 def report(files: ImageFiles, errors: dict[int, str]) -> Tensor:
     """Tells how many files are left out; gives for each (N,) whether it can be read."""

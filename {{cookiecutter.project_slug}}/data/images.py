@@ -7,13 +7,12 @@ from typing import Any, Literal
 import torch
 from lightning.fabric.utilities.data import suggested_max_num_workers
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import DataLoader, Subset, default_convert
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from data.augment import random_crop
 from data.datasets import Batch, ImageFiles, ImageTensors, find_images
-from data.samplers import TrainSampler
+from data.samplers import TrainSampler, each_once
 from data.splits import Rows, complete_splits
 from errors import UserError
 
@@ -145,14 +144,7 @@ class ImageData(LightningDataModule):
             options["batch_size"] *= self.evaluation_scale
         world = self.trainer and self.trainer.distributed_sampler_kwargs
         if world:
-            if len(split) < (processes := world["num_replicas"]):
-                raise UserError(f"{len(split)} images are too few for {processes} processes.")
-            # Each image once, where padding would count some twice; and no process with a batch
-            # more than another, which would wait for it for ever.
-            options["sampler"] = UnrepeatedDistributedSampler(split, shuffle=False, **world)
-            fewest, rest = divmod(len(split), processes)
-            while rest and fewest % options["batch_size"] == 0:
-                options["batch_size"] += 1
+            options |= each_once(split, options["batch_size"], **world)
         return DataLoader(split, **options)
 
     def workers(self, dataset: ImageTensors | ImageFiles) -> int:
@@ -189,6 +181,11 @@ class ImageData(LightningDataModule):
         return self.facts() | {"num_workers": self.workers(self.splits["train"].dataset)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.predicts_folder:  # images from elsewhere are read as those of the fit were
+            self.class_names = state_dict["class_names"]
+            self.image_shape = tuple(state_dict["image_shape"])
+            self.splits["predict"].dataset.image_shape = self.image_shape
+            return
         for name, here in self.facts().items():
             if state_dict[name] != here:
                 raise UserError(

@@ -1,11 +1,14 @@
-"""The order of the training images: known from seed, epoch and rank alone."""
+"""Which process gets which image, and when: known from seed, epoch and rank alone."""
 
 import os
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import Dataset
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
+
+from errors import UserError
 
 
 class TrainSampler(StatefulDistributedSampler):
@@ -29,3 +32,17 @@ class TrainSampler(StatefulDistributedSampler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict["epoch"] == self.epoch:
             super().load_state_dict(state_dict)
+
+
+def each_once(dataset: Any, batch_size: int, num_replicas: int, rank: int) -> dict[str, Any]:
+    """Options of a loader with which each image is evaluated once, where padding would count some
+    twice; no process has a batch more than another, which would wait for it for ever."""
+    if len(dataset) < num_replicas:
+        raise UserError(f"{len(dataset)} images are too few for {num_replicas} processes.")
+    fewest, rest = divmod(len(dataset), num_replicas)
+    while rest and fewest % batch_size == 0:
+        batch_size += 1
+    sampler = UnrepeatedDistributedSampler(
+        dataset, num_replicas=num_replicas, rank=rank, shuffle=False
+    )
+    return {"batch_size": batch_size, "sampler": sampler}
