@@ -1,10 +1,12 @@
 """What goes wrong in LightningCLI as it comes, and does not here."""
 
+import csv
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from fixtures import write_images
 from projects import SMALL, command, inside, small_data
 
 FIT = ["fit", *SMALL, "--trainer.max_epochs=1"]
@@ -54,6 +56,42 @@ def test_an_unknown_key_is_named_with_the_nearest(project, capfd, where, option,
     assert "usage:" not in message
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model.lr=fast", "model.lr: expected float. Got value: fast"),
+        ("--model.network.width=x", "model.network.width: expected int. Got value: x"),
+        ("--trainer.max_epochs=x", "trainer.max_epochs: expected int. Given value: x"),
+        (
+            "--data.on_device=maybe",
+            "data.on_device: expected bool, or expected Literal['auto']. Given value: maybe",
+        ),
+        (
+            "--model.network=models.networks.vit.ViT",
+            "model.network: module 'models.networks' has no attribute 'vit'",
+        ),
+        (
+            "--model.optimizer=torch.optim.SDG",
+            "model.optimizer: module 'torch.optim' has no attribute 'SDG'. "
+            "Got value: torch.optim.SDG",
+        ),
+        (
+            "--model.scheduler=torch.optim.lr_scheduler.StepLR",
+            "model.scheduler: the following arguments are required: step_size",
+        ),
+        (
+            "--trainer.callbacks+=callbacks.none.None",
+            "trainer.callbacks: module 'callbacks' has no attribute 'none'. "
+            "Given value: callbacks.none.None",
+        ),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named_with_its_key_in_one_line(
+    project, capfd, option, message
+):
+    assert error(capfd, option).strip().splitlines()[-1] == f"error: {message}"
+
+
 def test_an_error_in_a_class_is_shown_where_it_is(project, monkeypatch, capfd):
     Path("mine.py").write_text(
         "from data.digits import Digits\n"
@@ -95,6 +133,24 @@ def test_the_architecture_comes_from_the_checkpoint(project):
     command("train", *FIT, "--model.network.width=8")
     cli = command("train", "test", *SMALL, "--ckpt_path=best")
     assert cli.model.hparams.network["init_args"]["width"] == 8
+
+
+def test_a_folder_is_predicted_as_the_fit_read_its_images(render, tmp_path):
+    with inside(render(data="image_folder"), tmp_path):
+        write_images(tmp_path / "mine", classes=("cat", "dog"), count=10)
+        command("train", *FIT, "--data.data_dir=mine", "--data.image_size=24")
+        # The default folder is that of another fit.
+        write_images(tmp_path / "datasets" / "images", classes=("x", "y", "z"))
+        photos = write_images(tmp_path / "new", classes=("",), count=3)
+        for given in ([], ["--data.data_dir=nowhere"]):
+            cli = command("train", "predict", *SMALL, f"--data.predict_dir={photos}", *given)
+            assert cli.datamodule.image_shape == (3, 24, 24)
+            with open("logs/version_0/predictions.csv", newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            assert [row["input"] for row in rows] == sorted(map(str, photos.glob("*")))
+            assert {row["class_name"] for row in rows} <= {"cat", "dog"}
+        with pytest.raises(SystemExit, match="but this data has image_shape"):
+            command("train", "test", *SMALL, f"--data.predict_dir={photos}")
 
 
 def test_a_swap_forgets_the_arguments_of_the_old_class(project):

@@ -10,6 +10,11 @@ from jsonargparse import Namespace, _typehints
 from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+# What jsonargparse says about every value that it refuses, whatever the reason.
+FILLER = re.compile(
+    r"$|Expected a path but|Does not validate|Subtypes:|Errors:|Given value|Problem with given"
+    r"|Expected a <class 'NoneType'>|Parser key"
+)
 UNKNOWN = re.compile(r"(?:Option|option|arguments:) '?(?:--)?([\w.]+)")
 SWAPS: set[str] = set()  # already reported
 
@@ -35,8 +40,23 @@ class Parser(LightningArgumentParser):
             name = unknown[1].rpartition(".")[2]
             if near := difflib.get_close_matches(name, known, n=1):
                 message += f"\nIs --{known[near[0]]} meant?"
+        else:
+            message = condense(message)
         sys.stderr.write(f"error: {message}\n")
         sys.exit(2)
+
+
+def condense(message: str) -> str:
+    """Of jsonargparse's account of all its attempts the key, the reasons and the value."""
+    keys = dict.fromkeys(re.findall(r'Parser key "([^"]+)":', message))
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    reasons = dict.fromkeys(line for line in lines if not FILLER.match(line))
+    if not keys or not reasons:
+        return message
+    text = re.sub(r"Type \S+\[.*?\] expects .*?: |typing\.", "", ", or ".join(reasons))
+    text = re.sub(r"<class '([^']+)'>", r"\1", text).replace("Expected a ", "expected ")
+    value = next((f". {line}" for line in lines if re.match(r"Given value: (?!\w+\()", line)), "")
+    return f"{'.'.join(keys)}: {text}{value * ('Got value' not in text)}"
 
 
 def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
