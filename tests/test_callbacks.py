@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from fixtures import write_images
+from PIL import Image
 from projects import ONE_CPU, QUIET, command, inside
 from templates import ROOT
 
@@ -182,6 +184,27 @@ FILES = {
     "profile_advanced": ["fit-profile.txt"],
     "profile_pytorch": ["fit-profile.txt", "fit-profile-*.pt.trace.json"],
 }
+
+
+def test_confusion_matrix_takes_any_class_names(render, tmp_path, recwarn):
+    classes = ("a$b$c", "\N{HIRAGANA LETTER A}", *map(str, range(20)))
+    with inside(render(data="image_folder"), tmp_path):
+        Path("configs").symlink_to(render() / "configs")
+        write_images(tmp_path / "images", classes, count=5, size=8)
+        options = ["--data.data_dir=images", "--data.image_size=8", "--trainer.max_epochs=1"]
+        for subcommand in ("fit", "test"):
+            small = [*SMALL, *options, *configs("callbacks", "confusion_matrix")]
+            command("train", subcommand, *small, "--trainer.limit_test_batches=1.0")
+        assert [str(w.message) for w in recwarn if "Glyph" in str(w.message)] == []
+        with Image.open(RUN / "confusion_matrix.png") as picture:
+            assert picture.width > 30 * len(classes)
+
+
+def test_a_test_after_the_fit_takes_the_averaged_weights(train):
+    options = configs("callbacks", "ema")
+    cli = fit(train, *options, "--test_after_fit=true")
+    after_fit = cli.trainer.callback_metrics["test/loss"]
+    assert train("test", *options).trainer.callback_metrics["test/loss"] == after_fit
 
 
 def test_every_debug_config_is_checked():

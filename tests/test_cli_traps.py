@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from fixtures import write_images
+from lightning.pytorch import Trainer
 from projects import SMALL, command, inside, small_data
 
 FIT = ["fit", *SMALL, "--trainer.max_epochs=1"]
@@ -22,7 +23,7 @@ def error(capfd, *options: str) -> str:
     with pytest.raises(SystemExit) as stop:
         command("train", *FIT, *options)
     assert stop.value.code
-    assert not Path("logs").exists(), "a fit that cannot start leaves no run"
+    assert not [*Path("logs").glob("*")], "a fit that cannot start leaves no run"
     return stop.value.code if isinstance(stop.value.code, str) else capfd.readouterr().err
 
 
@@ -35,6 +36,8 @@ def error(capfd, *options: str) -> str:
         ("--model.netwrok=models.networks.cnn.CNN", "model.network"),
         ("--model.network.widht=3", "model.network.width"),
         ("--data.batchsize=4", "data.batch_size"),
+        ("--pictures.every_n_epoch=3", "pictures.every_n_epochs"),
+        ("--last_checkpoint.filenam=x", "last_checkpoint.filename"),
     ],
 )
 @pytest.mark.parametrize("where", ["command line", "file"])
@@ -54,6 +57,20 @@ def test_an_unknown_key_is_named_with_the_nearest(project, capfd, where, option,
     message = error(capfd, option)
     assert f"Is --{nearest} meant?" in message
     assert "usage:" not in message
+
+
+def test_an_unknown_argument_of_a_swapped_class_is_named_with_its_nearest(project, capfd):
+    optimizer = {"class_path": "torch.optim.SGD", "init_args": {"momentun": 0.9}}
+    settings = {"model": {"init_args": {"optimizer": optimizer}}}
+    Path("mine.yaml").write_text(yaml.safe_dump(settings))
+    assert "Is --model.optimizer.momentum meant?" in error(capfd, "--config=mine.yaml")
+    timer = ["--trainer.callbacks+=Timer", "--trainer.callbacks.durration=1"]
+    assert "Is --trainer.callbacks.duration meant?" in error(capfd, *timer)
+
+
+def test_an_option_without_its_group_is_named_with_it(project, capfd):
+    assert "Is --trainer.max_epochs meant?" in error(capfd, "--max_epochs=3")
+    assert "meant?" not in error(capfd, "extra")
 
 
 @pytest.mark.parametrize(
@@ -119,6 +136,19 @@ def test_a_fit_starts_twice_and_from_its_own_config(project):
     assert first == third
 
 
+def test_a_checkpoint_before_a_config_counts(project):
+    command("train", *FIT)
+    command("train", *FIT)
+    given = ["--ckpt_path=logs/version_0", "--config=logs/version_0/config.yaml"]
+    cli = command("train", "fit", *given, *SMALL, "--trainer.max_epochs=2")
+    assert cli.trainer.current_epoch == 2
+    assert Path(cli.trainer.default_root_dir).name == "version_0"
+    cli = command("train", "test", *given, *SMALL)
+    assert Path(cli.trainer.default_root_dir).name == "version_0"
+    command("train", "fit", given[1], *SMALL)  # a new run, also from the config of a continued one
+    assert Path("logs/version_2").is_dir()
+
+
 def test_callbacks_of_a_second_config_leave_the_others(project):
     Path("mine.yaml").write_text(
         "trainer: {callbacks: [lightning.pytorch.callbacks.RichModelSummary]}"
@@ -174,6 +204,36 @@ def test_what_lightning_refuses_is_one_sentence(render, tmp_path):
     with inside(render(model="gan"), tmp_path):
         with pytest.raises(SystemExit, match="^error: .*Remove `Trainer.gradient_clip_val=1"):
             command("train", *FIT, "--trainer.gradient_clip_val=1")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--trainer.accelerator=cup", "invalid accelerator name"),
+        ("--trainer.devices=none", "`devices` selected with"),
+        ("--trainer.strategy=dpp", "invalid strategy name"),
+    ],
+)
+def test_what_the_trainer_refuses_is_one_sentence(project, capfd, option, message):
+    assert message in error(capfd, option)
+
+
+def test_a_fit_without_checkpoints_is_not_tested(project, capfd):
+    options = ["--test_after_fit=true", "--trainer.enable_checkpointing=false"]
+    assert "enable_checkpointing is false" in error(capfd, *options)
+
+
+def test_a_gan_fits_with_ddp_as_it_comes(render):
+    with inside(render(model="gan")):
+        from data.digits import Digits
+        from models.gan import GAN
+        from models.networks.gan import ConvGAN
+
+        trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)
+        gan = GAN(ConvGAN(Digits().image_shape))
+        gan.trainer = trainer
+        gan.setup("fit")
+        assert trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}
 
 
 def test_an_error_in_a_data_worker_is_one_sentence(render, tmp_path):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 import yaml
@@ -64,17 +65,22 @@ def read_tensorboard(run: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0, "images": 0})
-    events.Reload()
-    metrics = {
-        tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
-    }
+    metrics = {}
+    # What evaluations log is apart: TensorBoard ends a curve where a smaller step comes after.
+    for folder in filter(Path.is_dir, (run / "test", run)):
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+        events.Reload()
+        for tag in events.Tags()["scalars"]:
+            metrics[tag] = [event.step for event in events.Scalars(tag)]
     hparams = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     settings = HParamsPluginData.FromString(hparams).session_start_info.hparams
     settings = {name: getattr(value, value.WhichOneof("kind")) for name, value in settings.items()}
-    experiment = events.summary_metadata["_hparams_/experiment"].plugin_data.content
-    infos = HParamsPluginData.FromString(experiment).experiment.metric_infos
-    assert [info.name.tag for info in infos] == ["val/acc"]
+    # Else TensorBoard shows the settings of the first run only, in their order in the alphabet.
+    assert "_hparams_/experiment" not in events.summary_metadata
+    [text] = [event.tensor_proto.string_val[0] for event in events.Tensors("config/text_summary")]
+    assert yaml.safe_load(dedent(text.decode())) == yaml.safe_load(
+        (run / "config.yaml").read_text()
+    )
     return metrics, settings, len(events.Images("val/pictures"))
 
 
@@ -225,7 +231,7 @@ def test_checkpoints_of_weights_are_evaluated(folder):
     assert train("test", *OPTIONS, *options).trainer.callback_metrics["test/acc"] >= 0
 
 
-def test_several_loggers_forget_what_came_after_the_checkpoint(folder):
+def test_several_loggers_forget_what_came_after_the_checkpoint(folder, caplog):
     """A run that was killed goes on from its last checkpoint and logs those steps again."""
     loggers = [
         {"class_path": f"{LOGGERS}{name}", "init_args": {"save_dir": "elsewhere"}}
@@ -233,7 +239,9 @@ def test_several_loggers_forget_what_came_after_the_checkpoint(folder):
     ]
     Path("several.yaml").write_text(yaml.safe_dump({"trainer": {"logger": loggers}}))
     options = [*OPTIONS, "--config=several.yaml"]
+    caplog.set_level("INFO", "lightning.pytorch")
     train("fit", *options, "--trainer.max_epochs=1")
+    assert "instead of" not in caplog.text, "TensorBoard was not swapped: it is in the list"
     run = Path("logs/version_0")
     early = shutil.copy(run / "checkpoints/last.ckpt", run / "checkpoints/early.ckpt")
     train("fit", *options, "--trainer.max_epochs=3", "--ckpt_path=last")
@@ -258,6 +266,15 @@ def test_logger_switch_keeps_the_run_folder(folder, value, written):
 def test_fast_dev_run_writes_nothing(folder, logger):
     train("fit", *OPTIONS, f"--trainer.logger={LOGGERS}{logger}", "--trainer.fast_dev_run=true")
     assert not list(Path(".").iterdir())
+
+
+def test_a_run_finds_its_logger_again_after_a_fit_without_it(folder):
+    loggers = ["MLFlowLogger", "TensorBoardLogger", "MLFlowLogger"]
+    for epochs, logger in enumerate(loggers, start=1):
+        resume = ["--ckpt_path=last"] * (epochs > 1)
+        options = [f"--trainer.logger={LOGGERS}{logger}", f"--trainer.max_epochs={epochs}"]
+        train("fit", *OPTIONS, *options, *resume)
+    assert read_mlflow(Path("logs/version_0"))[0]["val/acc"] == [3, 11]
 
 
 @pytest.mark.slow

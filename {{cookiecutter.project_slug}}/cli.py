@@ -1,8 +1,6 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
-import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,7 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
     TQDMProgressBar,
+    WeightAveraging,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -29,7 +28,7 @@ from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from errors import UserError, plain_errors
 from loggers import place_loggers
-from parsing import Instantiator, Parser, allow_clipping, asked_for
+from parsing import Instantiator, Parser, allow_clipping, asked_for, tell_swaps
 
 CONFIGS = Path(__file__).parent / "configs"
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
@@ -136,8 +135,11 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
         trainer = config.trainer
-        # Before the run's own paths are filled in, so that config.yaml can start a new run.
-        self.settings = self._parser(self.subcommand).dump(config, skip_unset=False)
+        # Without the run's own paths, so that config.yaml can start a new run.
+        settings = config.clone()
+        settings.pop("ckpt_path")
+        self.settings = self._parser(self.subcommand).dump(settings, skip_unset=False)
+        tell_swaps(self.settings)
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
         resumed = self.checkpoint if self.subcommand == "fit" else None
@@ -154,11 +156,13 @@ class CLI(LightningCLI):
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
         allow_clipping(config.model, trainer)
-        place_loggers(trainer, run, resumed)
+        place_loggers(trainer, self.subcommand, run, resumed)
         keys = self._parser(self.subcommand).callback_keys
         if trainer.enable_progress_bar is False:
             keys.remove("progress_bar")
         if trainer.enable_checkpointing is False:
+            if config.test_after_fit:
+                raise UserError("test_after_fit: enable_checkpointing is false: none would be best")
             keys.remove("best_checkpoint")
             keys.remove("last_checkpoint")
         if not trainer.logger:
@@ -180,19 +184,15 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         best = self._get(self.config_init, "best_checkpoint")
-        if best.best_model_path and self.trainer.is_global_zero:
-            path = os.path.relpath(best.best_model_path)
-            score = best.best_model_score  # ddp_spawn does not hand it back
-            reached = "" if score is None else f" ({best.monitor} {score:.4g})"
-            print(f"Best checkpoint: {path}{reached}")
-            # Its configuration knows what options this fit had.
-            config = Path(self.trainer.default_root_dir, "config.yaml")
-            options = f"--config {os.path.relpath(config)} " if len(sys.argv) > 2 else ""
-            print(f"Test it with:    python train.py test {options}--ckpt_path {path}")
+        if self.trainer.is_global_zero:
+            runs.tell_best(best, self.trainer.default_root_dir)
         if self._get(self.config, "test_after_fit"):
-            if not best.best_model_path:
+            if not (best.best_model_path or self.trainer.fast_dev_run):
                 raise UserError("test_after_fit: nothing was validated, so no checkpoint is best")
-            self.trainer.test(self.model, self.datamodule, ckpt_path=best.best_model_path)
+            for callback in self.trainer.callbacks:
+                if isinstance(callback, WeightAveraging):
+                    callback._average_model = None  # as in a test; else it tests the newest weights
+            self.trainer.test(self.model, self.datamodule, ckpt_path=best.best_model_path or None)
 
 
 def main() -> CLI:

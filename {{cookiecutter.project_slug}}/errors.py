@@ -38,12 +38,16 @@ def plain_errors() -> Iterator[None]:
 
 
 def is_mistake(error: BaseException) -> bool:
-    """Whether the message says all. So does that of a class which refuses its arguments."""
+    """Whether the message says all. So does that of a class which refuses its arguments: one of
+    ours, or the Trainer."""
     if isinstance(error, UserError | MisconfigurationException):
         return True
     if str(error).startswith("Early stopping conditioned on metric"):  # a RuntimeError
         return True
     frame = last_frame(error)
+    if isinstance(error, ValueError | TypeError) and "lightning" in frame.filename:
+        frames = traceback.extract_tb(error.__traceback__)
+        return any(frame.name == "instantiate_trainer" for frame in frames)
     refuses = frame.name == "__init__" and (frame.line or "").startswith("raise ValueError")
     own = Path(frame.filename).is_relative_to(PROJECT) and "site-packages" not in frame.filename
     return refuses and own

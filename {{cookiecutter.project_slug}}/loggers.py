@@ -4,6 +4,7 @@ import csv
 import os
 import sys
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import yaml
@@ -44,11 +45,12 @@ class AppendingCSVLogger(CSVLogger):
         return self._experiment
 
 
-def place_loggers(trainer: Namespace, run: Path, resume: Path | None) -> None:
+def place_loggers(trainer: Namespace, command: str, run: Path, resume: Path | None) -> None:
     """Lets the configured loggers (and a profiler) write into the run folder, or go on there.
 
     Args:
         trainer: settings of the Trainer; its ``logger`` and ``profiler`` are changed.
+        command: fit, validate, test or predict.
         run: the run folder. MLflow alone has a database for all runs, ``mlflow.db`` beside it.
         resume: the checkpoint that a fit goes on from. TensorBoard and CSV forget what was logged
             after it, since that will be logged again.
@@ -64,16 +66,18 @@ def place_loggers(trainer: Namespace, run: Path, resume: Path | None) -> None:
         trainer.logger = Namespace(class_path="lightning.pytorch.loggers.CSVLogger")
     record = run / "run.yaml"
     parts = yaml.safe_load(record.read_text(encoding="utf-8")) if record.exists() else []
-    ids = parts[-1].get("loggers", {}) if parts else {}
+    ids = {kind: name for part in parts for kind, name in part.get("loggers", {}).items()}
     step = _steps_logged(resume) if resume else None
     for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
         if isinstance(logger, Namespace):
-            _place(logger, run, ids, step)
+            _place(logger, command, run, ids, step)
     if isinstance(trainer.profiler, Namespace):
         trainer.profiler.init_args.dirpath = str(run)
 
 
-def _place(logger: Namespace, run: Path, ids: dict[str, str], step: int | None) -> None:
+def _place(
+    logger: Namespace, command: str, run: Path, ids: dict[str, str], step: int | None
+) -> None:
     kind = logger.class_path.rpartition(".")[2]
     arguments = logger.init_args = logger.get("init_args", Namespace())
     if kind in IDS and not arguments.get(IDS[kind]):
@@ -84,6 +88,8 @@ def _place(logger: Namespace, run: Path, ids: dict[str, str], step: int | None) 
     if kind == "TensorBoardLogger":
         arguments.default_hp_metric = False  # `log_settings` does it
         arguments.purge_step = step
+        if command != "fit":  # TensorBoard ends a curve where a smaller step comes after
+            arguments.sub_dir = command
     elif kind == "CSVLogger":
         logger.class_path = "loggers.AppendingCSVLogger"
         if step is not None:
@@ -137,15 +143,17 @@ def _drop_rows(path: Path, step: int) -> None:
         temporary.replace(path)
 
 
-def log_settings(logger: Logger, settings: dict[str, Any]) -> None:
-    """Logs all settings as hyperparameters; to TensorBoard beside the metric that is monitored."""
-    settings = _number_lists(settings)
+def log_settings(logger: Logger, config: str) -> None:
+    """Logs all settings, given as YAML, as hyperparameters; to TensorBoard as a text as well."""
+    settings = _number_lists(yaml.safe_load(config))
     logger.log_hyperparams(settings)
     if isinstance(logger, TensorBoardLogger):
         from torch.utils.tensorboard.summary import hparams
 
-        values = logger._sanitize_params(_flatten_dict(settings))
-        for summary in hparams(values, {settings["best_checkpoint"]["monitor"]: 0.0}):
+        logger.experiment.add_text("config", indent(config, "    "))  # a block of code in Markdown
+        _, start, end = hparams(logger._sanitize_params(_flatten_dict(settings)), {})
+        # Without the first, TensorBoard finds out itself what differs between runs.
+        for summary in (start, end):
             logger.experiment._get_file_writer().add_summary(summary)
 
 

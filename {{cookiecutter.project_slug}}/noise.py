@@ -23,6 +23,8 @@ FILTERS = (
     (r"The provided params to be frozen already exist", "lightning.pytorch.callbacks"),
     # The state after a step is what a fit that continues needs.
     (r"Using ModelCheckpoint with manual optimization and every_n", "lightning.pytorch.callbacks"),
+    # A test takes the averaged weights, which are those of the checkpoint.
+    (r"You're using the WeightAveraging callback, but load", "lightning.pytorch.callbacks"),
     # Continuing a run in its own folder is what was asked for.
     (r"Checkpoint directory .* exists and is not empty", "lightning.pytorch.callbacks"),
 )
@@ -30,7 +32,6 @@ FILTERS = (
 # An evaluation takes the weights of a checkpoint; how they came about does not matter then.
 EVALUATION_FILTERS = (
     (r"Be aware that when using `ckpt_path`, callbacks", "lightning.pytorch.trainer.call"),
-    (r"You're using the WeightAveraging callback, but load", "lightning.pytorch.callbacks"),
 )
 LOG_FILTERS = (
     # Lightning advertises other products of its makers at each start.

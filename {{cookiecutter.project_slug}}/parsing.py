@@ -10,13 +10,13 @@ from jsonargparse import Namespace, _typehints
 from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
 # What jsonargparse says about every value that it refuses, whatever the reason.
 FILLER = re.compile(
     r"$|Expected a path but|Does not validate|Subtypes:|Errors:|Given value|Problem with given"
     r"|Expected a <class 'NoneType'>|Parser key"
 )
-UNKNOWN = re.compile(r"(?:Option|option|arguments:) '?(?:--)?([\w.]+)")
-SWAPS: set[str] = set()  # already reported
+SWAPS: dict[str, tuple[str, str]] = {}  # by the new class, the old one and its arguments
 
 
 def asked_for(subcommands: dict[str, Any]) -> dict[str, Any]:
@@ -28,47 +28,63 @@ class Parser(LightningArgumentParser):
     """Shows what is wrong, and for an unknown key the nearest known one, without the usage."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        unknown = UNKNOWN.search(message)
+        if unknown and "meant?" not in message:
+            parser: LightningArgumentParser = getattr(ex, "subcommand_parser", None) or self
+            keys = parser.get_defaults().keys(branches=True)
+            near = nearest(unknown[1] or unknown[2], {k.replace("init_args.", "") for k in keys})
+            message += f". Is --{near} meant?" if near else ""
         if not self.exit_on_error:  # parses one class; the outer parser may try another type
             super().error(message, ex)
-        if unknown := UNKNOWN.search(message):
-            message = next(line for line in message.splitlines() if unknown[0] in line).strip()
-            parser: LightningArgumentParser = getattr(ex, "subcommand_parser", None) or self
-            keys = {
-                key.replace("init_args.", "") for key in parser.get_defaults().keys(branches=True)
-            }
-            known = {key.rpartition(".")[2]: key for key in sorted(keys, reverse=True)}
-            name = unknown[1].rpartition(".")[2]
-            if near := difflib.get_close_matches(name, known, n=1):
-                message += f"\nIs --{known[near[0]]} meant?"
-        else:
-            message = condense(message)
-        sys.stderr.write(f"error: {message}\n")
+        sys.stderr.write(f"error: {condense(message)}\n")
         sys.exit(2)
+
+
+def nearest(unknown: str, keys: set[str]) -> str | None:
+    """The known key that is most like an unknown one, in the same group if there is such a group."""
+    prefix = ""
+    for part in unknown.split("."):
+        names = {key.removeprefix(prefix).split(".")[0] for key in keys if key.startswith(prefix)}
+        if part not in names:
+            break
+        prefix += f"{part}."
+    if near := difflib.get_close_matches(part, sorted(names), n=1):
+        whole = prefix + near[0] + unknown[len(prefix + part) :]
+        return whole if whole in keys else prefix + near[0]
+    leaves = {key.rpartition(".")[2]: key for key in sorted(keys, reverse=True)}
+    near = difflib.get_close_matches(part, leaves, n=1)
+    return leaves[near[0]] if near and not prefix else None
 
 
 def condense(message: str) -> str:
     """Of jsonargparse's account of all its attempts the key, the reasons and the value."""
-    keys = dict.fromkeys(re.findall(r'Parser key "([^"]+)":', message))
+    key = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)":', message)))
     lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
     reasons = dict.fromkeys(line for line in lines if not FILLER.match(line))
-    if not keys or not reasons:
+    if not key or not reasons:
         return message
-    text = re.sub(r"Type \S+\[.*?\] expects .*?: |typing\.", "", ", or ".join(reasons))
+    text = ", or ".join([line for line in reasons if "meant?" in line] or reasons)
+    text = re.sub(r"Type \S+\[.*?\] expects .*?: |typing\.|\.? Got value: Namespace.*", "", text)
     text = re.sub(r"<class '([^']+)'>", r"\1", text).replace("Expected a ", "expected ")
-    value = next((f". {line}" for line in lines if re.match(r"Given value: (?!\w+\()", line)), "")
-    return f"{'.'.join(keys)}: {text}{value * ('Got value' not in text)}"
+    value = next((f". {line}" for line in lines if re.match(r"Given value: (?!\w+\(|{)", line)), "")
+    return f"{key}: {text.replace('Is --', f'Is --{key}.')}{value * ('Got' not in text)}"
 
 
 def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
     """Forgets the arguments of a class that is swapped for another. jsonargparse keeps those whose
     names the new class knows too: SGD would inherit AdamW's weight decay."""
     if old and old.get("init_args") and old["class_path"] != new["class_path"]:
-        swap = f"{new['class_path']} instead of {old['class_path']}"
-        if swap not in SWAPS:  # the parser comes here several times
-            dropped = ", ".join(f"{k}={v}" for k, v in old["init_args"].items(branches=False))
-            rank_zero_info(f"{swap}: reset {dropped}")
-            SWAPS.add(swap)
+        dropped = ", ".join(f"{k}={v}" for k, v in old["init_args"].items(branches=False))
+        SWAPS.setdefault(new["class_path"], (old["class_path"], dropped))
         old["init_args"] = Namespace()
+
+
+def tell_swaps(config: str) -> None:
+    """Names the classes that were swapped, of those that ended in the configuration (as YAML)."""
+    for new, (old, dropped) in SWAPS.items():
+        if f"class_path: {new}\n" in config and f"class_path: {old}\n" not in config:
+            rank_zero_info(f"{new} instead of {old}: reset {dropped}")
+    SWAPS.clear()
 
 
 _typehints.discard_init_args_on_class_path_change = reset_on_swap

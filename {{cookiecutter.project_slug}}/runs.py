@@ -1,6 +1,7 @@
 """Run folders and the checkpoints in them: `logs/version_N/checkpoints/{best,last}.ckpt`."""
 
 import os
+import sys
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
@@ -134,6 +136,20 @@ def tell_overruled(given: Namespace, taken: Namespace) -> None:
     if keys:
         values = (f"{key.replace('init_args.', '')}={other[key]}" for key in keys)
         rank_zero_info(f"As in the checkpoint, not in the configuration: {', '.join(values)}")
+
+
+def tell_best(best: ModelCheckpoint, run: str) -> None:
+    """Names the best checkpoint of a fit, and the command that tests it."""
+    if best.best_model_path:
+        path = os.path.relpath(best.best_model_path)
+        score = best.best_model_score  # ddp_spawn does not hand it back
+        print(
+            f"Best checkpoint: {path}" + ("" if score is None else f" ({best.monitor} {score:.4g})")
+        )
+        # Its configuration knows what options this fit had.
+        config = os.path.relpath(Path(run, "config.yaml"))
+        options = f"--config {config} " if len(sys.argv) > 2 else ""
+        print(f"Test it with:    python train.py test {options}--ckpt_path {path}")
 
 
 def _number(run: Path) -> int:

@@ -1,14 +1,18 @@
 """Counts at test which class is taken for which."""
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from matplotlib.figure import Figure
 from PIL import Image
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from callbacks.pictures import log_picture
+
+MOST_NUMBERS = 20  # classes up to which there are numbers in the picture
 
 
 class ConfusionMatrix(Callback):
@@ -37,8 +41,14 @@ class ConfusionMatrix(Callback):
         with path.open("w", newline="", encoding="utf-8") as file:
             rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
             csv.writer(file).writerows([["true class", *names], *rows])
-        figure, _ = self.matrix.plot(counts, labels=names, cmap="Blues")
-        figure.savefig(path.with_suffix(".png"))
+        side = max(6, len(names) / 3)  # inches
+        figure = Figure(figsize=(side, side), layout="constrained")
+        labels = [name.replace("$", r"\$") for name in names]  # else it is taken for mathematics
+        few = len(names) <= MOST_NUMBERS
+        self.matrix.plot(counts, figure.subplots(), few, labels, cmap="Blues")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(path.with_suffix(".png"))
         picture = Image.open(path.with_suffix(".png")).convert("RGB")
         log_picture(trainer, "test/confusion_matrix", picture)
         self.written = f"Confusion matrix: {path}"

@@ -8,23 +8,25 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
-CAPTION_HEIGHT = 14  # pixels, one line of Pillow's default font
+LINE_HEIGHT = 12  # pixels, of Pillow's default font
 
 
 def draw_grid(images: Tensor, captions: list[str], columns: int = 8, cell: int = 96) -> Image.Image:
-    """Draws (N, C, H, W) floats in [-1, 1], each `cell` pixels high, with a line of text under it."""
+    """Draws (N, C, H, W) floats in [-1, 1], each `cell` pixels high, with its caption under it."""
     width = cell * images.shape[3] // images.shape[2]
     images = F.interpolate(images.detach().float().cpu(), size=(cell, width))
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
     pixels = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels[:, :3]
-    height = cell + CAPTION_HEIGHT * any(captions)
+    lines = max(len(caption.splitlines()) for caption in captions)
+    height = cell + LINE_HEIGHT * lines + 2 * (lines > 0)
     rows = -(-len(pixels) // columns)
     grid = Image.new("RGB", (min(columns, len(pixels)) * width, rows * height), "white")
     draw = ImageDraw.Draw(grid)
     for i, (image, caption) in enumerate(zip(pixels, captions, strict=True)):
         x, y = i % columns * width, i // columns * height
         grid.paste(Image.fromarray(image.permute(1, 2, 0).numpy()), (x, y))
-        draw.text((x + 2, y + cell), caption[: width // 6], fill="black")
+        caption = "\n".join(line[: width // 6] for line in caption.splitlines())
+        draw.text((x + 2, y + cell), caption, fill="black", spacing=1)
     return grid
 
 
@@ -76,4 +78,5 @@ class Pictures(Callback):
         # On all processes: where the network is sharded, each of them has to take part.
         images, captions = pl_module.pictures([part[: self.count] for part in batch])
         if trainer.is_global_zero:
-            log_picture(trainer, "val/pictures", draw_grid(images, captions))
+            # Few columns: loggers show pictures small.
+            log_picture(trainer, "val/pictures", draw_grid(images, captions, columns=4))

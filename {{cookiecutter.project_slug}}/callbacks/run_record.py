@@ -16,11 +16,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from loggers import log_settings
 
+PROJECT = Path(__file__).parents[1]
+
 
 class RunRecord(Callback):
     """Leaves in the run folder of each fit: ``config.yaml``, every setting; ``run.yaml``, command,
-    code, packages and hardware; ``uncommitted.diff``, what git had not committed. The settings go
-    to the loggers as well.
+    code, packages and hardware; ``uncommitted.diff``, what git had not committed. A fit that goes on
+    adds to ``run.yaml``, and a diff of its own. The settings go to the loggers as well.
 
     Args:
         config: the settings as YAML.
@@ -37,21 +39,28 @@ class RunRecord(Callback):
             return
         run = Path(trainer.default_root_dir)
         run.mkdir(parents=True, exist_ok=True)
-        run.joinpath("config.yaml").write_text(self.config, encoding="utf-8")
         if self.is_new:
+            run.joinpath("config.yaml").write_text(self.config, encoding="utf-8")
             for logger in trainer.loggers:
-                log_settings(logger, yaml.safe_load(self.config))
-        record = [{**what_ran(), **hardware(trainer), "loggers": logger_ids(trainer)}]
-        with run.joinpath("run.yaml").open("a", encoding="utf-8") as file:
-            yaml.safe_dump(record, file, sort_keys=False)
+                log_settings(logger, self.config)
+        path = run / "run.yaml"
+        earlier = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else []
+        record = {**what_ran(), **hardware(trainer), "loggers": logger_ids(trainer)}
         if difference := git("diff", "HEAD"):
-            run.joinpath("uncommitted.diff").write_text(difference, encoding="utf-8")
+            record["git_diff"] = f"uncommitted{f'_{len(earlier)}' if earlier else ''}.diff"
+            # As git gives it, in whatever encoding the files have.
+            run.joinpath(record["git_diff"]).write_text(
+                difference, encoding="utf-8", errors="surrogateescape", newline=""
+            )
+        with path.open("a", encoding="utf-8") as file:
+            yaml.safe_dump([record], file, sort_keys=False)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if not trainer.training and "loops" in checkpoint:
-            # What an evaluation logs belongs to the step and epoch of its checkpoint.
+        if not trainer.training and not trainer.global_step and "loops" in checkpoint:
+            # What an evaluation logs belongs to the step and epoch of its checkpoint, or after a fit
+            # to its end: TensorBoard takes no smaller steps.
             trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
         states = checkpoint.get("callbacks", {})
         for callback in trainer.checkpoint_callbacks:
@@ -87,14 +96,23 @@ def what_ran() -> dict[str, Any]:
 
 def hardware(trainer: Trainer) -> dict[str, Any]:
     device = trainer.strategy.root_device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {
         "platform": platform.platform(),
+        "cpu_cores": os.cpu_count(),
         "device": f"{device.type} {name}".strip(),
         "processes": trainer.world_size,
         "strategy": type(trainer.strategy).__name__,
         "precision": trainer.precision,
     }
+
+
+def cpu_name() -> str:
+    try:  # Linux tells Python the architecture at most
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
 
 
 def logger_ids(trainer: Trainer) -> dict[str, str]:
@@ -103,11 +121,10 @@ def logger_ids(trainer: Trainer) -> dict[str, str]:
 
 
 def git(*arguments: str) -> str:
-    """What a git command prints; nothing outside a repository or without git."""
+    """What a git command prints in the project; nothing outside a repository or without git."""
+    command = ["git", "-C", str(PROJECT), *arguments]
     try:
-        result = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, encoding="utf-8", check=True
-        )
+        result = subprocess.run(command, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return result.stdout
+    return result.stdout.decode(errors="surrogateescape")

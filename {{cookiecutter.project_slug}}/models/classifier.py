@@ -132,12 +132,12 @@ class Classifier(LightningModule):
             network["init_args"]["pretrained"] = False
 
     def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
-        """Images with captions 'prediction (label)' for the `Pictures` callback."""
+        """Images for the `Pictures` callback, captioned 'prediction', where wrong also '(label)'."""
         images, labels = batch
         names = getattr(self.trainer.datamodule, "class_names", None)
         names = names or [str(i) for i in range(int(labels.max()) + 1)]
         predictions = self(images).argmax(dim=1)
         captions = zip(predictions.tolist(), labels.tolist(), strict=True)
         return images, [
-            names[p] if p == label else f"{names[p]} ({names[label]})" for p, label in captions
+            names[p] if p == label else f"{names[p]}\n({names[label]})" for p, label in captions
         ]

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -171,7 +172,7 @@ class GAN(LightningModule):
     def step_schedulers(self, interval: str) -> None:
         for config in self.trainer.lr_scheduler_configs:
             scheduler = config.scheduler
-            if interval != (self.scheduler_interval or getattr(scheduler, "interval", "epoch")):
+            if interval != config.interval:
                 continue
             if not isinstance(scheduler, ReduceLROnPlateau):
                 scheduler.step()
@@ -181,10 +182,15 @@ class GAN(LightningModule):
     def on_train_start(self) -> None:
         # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
         for config in self.trainer.lr_scheduler_configs:
+            config.interval = self.scheduler_interval or getattr(
+                config.scheduler, "interval", "epoch"
+            )
             if getattr(config.scheduler, "total_steps", 0) is None:
                 config.scheduler.total_steps = self.trainer.estimated_stepping_batches
 
     def setup(self, stage: str) -> None:
+        if isinstance(self.trainer.strategy, DDPStrategy):  # each backward pass is of one network
+            self.trainer.strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         if self.compile_network:
             self.network.generator.compile()  # in place: the names of the weights stay
             self.network.discriminator.compile()

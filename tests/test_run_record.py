@@ -1,0 +1,69 @@
+"""What a run folder says about what ran."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from projects import SMALL, command, inside
+
+RUN = Path("logs/version_0")
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=me", "-c", "user.email=me@example.com"]
+    subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
+
+
+def commit_all(folder: Path) -> None:
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", "all")
+
+
+@pytest.fixture
+def project(render, tmp_path):
+    """A project under git, and another repository that is the current folder."""
+    project = render(copy=True)
+    commit_all(project)
+    commit_all(tmp_path)
+    with inside(project, tmp_path):
+        yield project
+
+
+def fit(*options: str) -> None:
+    command("train", "fit", *SMALL, *options)
+
+
+def records() -> list[dict]:
+    return yaml.safe_load((RUN / "run.yaml").read_text("utf-8"))
+
+
+def test_the_difference_can_be_applied_whatever_the_encoding(project):
+    changed = project / "noise.py"
+    before = changed.read_bytes()
+    after = before + b"# caf\xe9\r\n"
+    changed.write_bytes(after)
+    fit("--trainer.max_epochs=1")
+    changed.write_bytes(before)
+    git(project, "apply", str(RUN.absolute() / "uncommitted.diff"))
+    assert changed.read_bytes() == after
+
+
+def test_each_part_of_a_run_has_its_own_record(project):
+    notes = project / "noise.py"
+    notes.write_text(notes.read_text("utf-8") + "# first\n", "utf-8")
+    fit("--trainer.max_epochs=1", "--model.lr=0.0042")
+    config = (RUN / "config.yaml").read_text("utf-8")
+    notes.write_text(notes.read_text("utf-8") + "# second\n", "utf-8")
+    fit("--trainer.max_epochs=2", "--ckpt_path=last")
+    git(project, "commit", "--quiet", "--all", "--message", "both")
+    fit("--trainer.max_epochs=3", "--ckpt_path=last")
+
+    first, second, third = records()
+    assert "# second" not in (RUN / first["git_diff"]).read_text("utf-8")
+    assert "# second" in (RUN / second["git_diff"]).read_text("utf-8")
+    assert "git_diff" not in third
+    assert first["git_commit"] == second["git_commit"] != third["git_commit"]
+    assert (RUN / "config.yaml").read_text("utf-8") == config, "it starts the whole run anew"
+    assert "ckpt_path" not in yaml.safe_load(config)
