@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from projects import ONE_CPU, QUIET, command, inside
 
 GOALS = {  # a metric of the validation images after so many epochs, and its limits
@@ -100,6 +101,7 @@ def test_two_processes(render, strategy, model):
     assert [path.name for path in (project / "logs").iterdir()] == ["version_0"]
     metrics = json.loads((project / "metrics.json").read_text())
     header, names, values = read_table(run_folder / "predictions.csv")
+    grids = {path.name: Image.open(path).size for path in run_folder.glob("predictions_*.png")}
 
     with inside(project):
         assert low <= evaluate("validate", checkpoint)[metric] <= high
@@ -109,8 +111,8 @@ def test_two_processes(render, strategy, model):
         one = read_table(run_folder / "predictions.csv")
         assert (header, names) == one[:2]
         assert names == [str(i) for i in range(len(names))]
-        if model != "gan":  # which invents new images each time
-            torch.testing.assert_close(values, one[2], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(values, one[2], rtol=1e-3, atol=1e-4)
+        assert {p.name: Image.open(p).size for p in run_folder.glob("predictions_*.png")} == grids
         assert epochs_done(checkpoints / "last.ckpt") == epochs + 1
         if strategy == "fsdp2":
             consolidates(checkpoint, metrics, epochs + 1)

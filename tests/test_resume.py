@@ -19,6 +19,11 @@ EVERY_5_STEPS = [
     *("--last_checkpoint.filename={step}", "--last_checkpoint.save_top_k=-1"),
     *("--last_checkpoint.every_n_train_steps=5", "--trainer.val_check_interval=5"),
 ]
+# Each validation that is no better lowers the learning rate.
+PLATEAU = [
+    "--model.scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau",
+    *("--model.scheduler.patience=0", "--model.scheduler.mode=max", "--model.scheduler.factor=0.5"),
+]
 OPTIONS = [
     *(*ONE_CPU, *QUIET, "--trainer.max_epochs=3", "--trainer.limit_train_batches=10"),
     *("--trainer.limit_val_batches=1", "--data.batch_size=16"),
@@ -33,6 +38,9 @@ OPTIONS = [
         ("cnn", EVERY_7_STEPS, "step=21.ckpt"),
         ("cnn", EVERY_5_STEPS, "step=15.ckpt"),
         ("cnn", EVERY_5_STEPS, "step=20.ckpt"),
+        ("cnn", [*EVERY_EPOCH, *PLATEAU], "epoch=1.ckpt"),
+        ("cnn", [*EVERY_7_STEPS, *PLATEAU], "step=14.ckpt"),
+        ("autoencoder", [*EVERY_7_STEPS, *PLATEAU], "step=7.ckpt"),
         ("autoencoder", EVERY_7_STEPS, "step=7.ckpt"),
         ("gan", EVERY_EPOCH, "epoch=1.ckpt"),
     ],
@@ -56,6 +64,11 @@ def assert_same(whole, continued):
     optimizers = [cli.trainer.optimizers[0].state_dict()["state"] for cli in (whole, continued)]
     for key, moments in optimizers[0].items():
         assert torch.equal(moments["exp_avg"], optimizers[1][key]["exp_avg"])
+    schedulers = [
+        [config.scheduler.state_dict() for config in cli.trainer.lr_scheduler_configs]
+        for cli in (whole, continued)
+    ]
+    assert schedulers[0] == schedulers[1]
     stopping = [cli.trainer.early_stopping_callback.state_dict() for cli in (whole, continued)]
     assert stopping[0] == stopping[1]
     scores = [cli.trainer.checkpoint_callback.best_model_score for cli in (whole, continued)]
@@ -98,6 +111,28 @@ def test_a_signal_lets_the_step_end(
         assert resume[:3] == ["python", "train.py", "fit"]
         assert resume[-2:] == ["--ckpt_path", path]
         assert_same(whole, command("train", *resume[2:]))
+
+
+def test_a_signal_waits_for_gradients_that_add_up(render, tmp_path, monkeypatch):
+    accumulates = "--trainer.accumulate_grad_batches=4"
+    with inside(render(), tmp_path):
+        whole = command("train", "fit", *OPTIONS, accumulates)
+        from models.classifier import Classifier
+
+        original = Classifier.training_step
+
+        def told_to_stop(self, batch, batch_idx):
+            if batch_idx == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return original(self, batch, batch_idx)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Classifier, "training_step", told_to_stop)
+            with pytest.raises(SystemExit):
+                command("train", "fit", *OPTIONS, accumulates)
+        path = "logs/version_1/checkpoints/last.ckpt"
+        assert torch.load(path, weights_only=True)["global_step"] == 1
+        assert_same(whole, command("train", "fit", *OPTIONS, accumulates, "--ckpt_path", path))
 
 
 def test_a_second_signal_and_an_error_leave_the_last_save(render, tmp_path, monkeypatch, capfd):

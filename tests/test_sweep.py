@@ -106,12 +106,18 @@ def test_direction_and_metric_are_those_of_the_best_checkpoint(folder, capsys):
         command("sweep", "--config=sweep.yaml", "--trials=3", "--study=loss")
 
 
-def test_prunes_by_the_validation_metric(folder):
+def test_prunes_by_the_validation_metric(folder, capfd):
     threshold = {"class_path": "optuna.pruners.ThresholdPruner", "init_args": {"lower": 2}}
     write_config(Path("sweep.yaml"), max_epochs=3, pruner=threshold)
     with pytest.raises(SystemExit, match="Every trial was stopped early"):
         command("sweep", "--config=sweep.yaml", "--trials=2")
     assert [(t.state.name, list(t.intermediate_values)) for t in trials()] == [("PRUNED", [0])] * 2
+    output, errors = capfd.readouterr()
+    assert [line.split(" {")[0] for line in output.splitlines()] == [
+        "1/2: trial 0 pruned: " + str(trials()[0].value),
+        "2/2: trial 1 pruned: " + str(trials()[1].value),
+    ]
+    assert errors == ""
 
 
 def test_the_same_parameters_are_not_fitted_again(folder):

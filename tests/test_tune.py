@@ -98,6 +98,22 @@ def test_callbacks_of_the_default_config_stay(folder, capfd):
     assert {"DeviceStatsMonitor", "FindLearningRate", "EarlyStopping"} <= names
 
 
+def test_the_largest_batch_size_is_tried(folder, capfd, monkeypatch):
+    from models.classifier import Classifier
+
+    original, sizes = Classifier.training_step, set()
+
+    def training_step(self, batch, batch_idx):
+        sizes.add(len(batch[0]))
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(Classifier, "training_step", training_step)
+    command(
+        "train", *FIT, "--config=configs/tune/batch_size.yaml", "--trainer.callbacks.max_val=64"
+    )
+    assert found(capfd, "data.batch_size") == 64 == max(sizes)
+
+
 @pytest.mark.slow
 def test_a_gan_has_a_batch_size_but_not_one_learning_rate(render, tmp_path, capfd):
     project = render(model="gan")

@@ -5,13 +5,12 @@ Each fold is an ordinary run that validates on another part of the training imag
 
 import argparse
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from statistics import mean, stdev
 from typing import Any
 
 from cli import main as cli
 from errors import UserError, plain_errors
+from workers import make_worker
 
 
 def fit(options: list[str]) -> tuple[str, str, float]:
@@ -35,7 +34,7 @@ def main() -> None:
     for fold in range(folds):
         print(f"Fold {fold} of {folds}", flush=True)
         # A process for each: those that ddp starts serve one fit only.
-        with plain_errors(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with plain_errors(), make_worker() as pool:
             parts = [f"--data.num_folds={folds}", f"--data.fold={fold}"]
             run, metric, value = pool.submit(fit, [*options, *parts]).result()
         lines.append(f"{run}: {metric} {value:.4f}")

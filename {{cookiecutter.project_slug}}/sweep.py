@@ -5,14 +5,11 @@ Killed, it goes on when it is started again. Each trial is an ordinary run.
 
 import json
 import logging
-import multiprocessing
-import os
 import shutil
 import sys
 import threading
 import time
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ from lightning.pytorch import Trainer
 
 from cli import CLI, CONFIGS
 from errors import UserError, plain_errors
-from noise import silence
+from workers import make_worker
 
 try:
     import optuna
@@ -45,11 +42,14 @@ class TrialCLI(CLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer: Any = super().instantiate_trainer(**kwargs)
-        trainer.callbacks.append(Report(self.trial, self.config.fit.best_checkpoint.monitor))
+        self.report = Report(self.trial, self.config.fit.best_checkpoint.monitor)
+        trainer.callbacks.append(self.report)
         self.trial.set_user_attr("run", trainer.default_root_dir)
         return trainer
 
-    def after_fit(self) -> None: ...
+    def after_fit(self) -> None:
+        if self.report.pruned:
+            raise optuna.TrialPruned
 
 
 def fit(trial: optuna.Trial, settings: dict[str, Any]) -> float:
@@ -63,18 +63,10 @@ def fit(trial: optuna.Trial, settings: dict[str, Any]) -> float:
     return checkpoint.best_model_score.item()
 
 
-def start_worker() -> None:
-    """Filters the noise; ends this process when the one that started it ends, be it by a kill."""
-    silence()
-    parent: Any = multiprocessing.parent_process()
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
-
-
 def fit_in_worker(trial: optuna.Trial, settings: dict[str, Any]) -> float:
     """`fit`, in a process that each thread has for itself."""
     if not hasattr(thread, "pool"):
-        context = multiprocessing.get_context("spawn")
-        thread.pool = ProcessPoolExecutor(1, mp_context=context, initializer=start_worker)
+        thread.pool = make_worker()
     try:
         return thread.pool.submit(fit, trial, settings).result()
     except BrokenProcessPool:  # killed, perhaps for its use of memory

@@ -41,9 +41,11 @@ class LastCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
     ) -> None:
         # Not right before a validation or the epoch's end: a fit that continued from there would
-        # skip the validation and the step of the schedulers.
+        # skip the validation and the step of the schedulers. Nor while gradients add up.
         loop = trainer.fit_loop
         if trainer.is_last_batch or loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+            return
+        if loop.epoch_loop._should_accumulate():
             return
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
         if trainer.world_size == 1 or trainer.global_step % trainer.log_every_n_steps == 0:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
-from torch.distributed import all_gather_object, get_world_size
+from torch.distributed import all_gather_object, get_world_size, is_initialized
 
 from callbacks.pictures import draw_grid
 from errors import UserError
@@ -32,7 +32,7 @@ class Predictions(BasePredictionWriter):
     """
 
     def __init__(self, output: str | None = None) -> None:
-        super().__init__(write_interval="epoch")
+        super().__init__(write_interval="batch_and_epoch")  # systems see the places of a batch
         if output is not None and Path(output).suffix not in (".csv", ".parquet"):
             raise UserError(f"--predictions.output {output}: the name must end in .csv or .parquet")
         if output is not None and output.endswith(".parquet") and not find_spec("pyarrow"):
@@ -56,23 +56,21 @@ class Predictions(BasePredictionWriter):
         pictures = {k: columns.pop(k)[:NUM_PICTURES] for k in [*columns] if columns[k].ndim == 4}
         [batches] = batch_indices  # of the only data loader
         columns["index"] = torch.tensor([index for batch in batches for index in batch])
-        parts: list[dict[str, Tensor]] = [columns]
-        if trainer.world_size > 1:
-            parts = [{}] * get_world_size()
-            all_gather_object(parts, columns)
+        pictures["index"] = columns["index"][:NUM_PICTURES]
+        columns, pictures = gather(columns), gather(pictures)
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        columns = {k: torch.cat([part[k] for part in parts]) for k in columns}
-        index, order = columns.pop("index").sort()
-        columns = {k: values[order] for k, values in columns.items()}
+        index = columns.pop("index").tolist()
+        del pictures["index"]
 
         output = Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
         output.parent.mkdir(parents=True, exist_ok=True)
         for name, images in pictures.items():
             path = output.with_name(f"{output.stem}_{name}.png")
+            images = images[:NUM_PICTURES]
             draw_grid(images, [""] * len(images)).save(path)
             self.written.append(f"Pictures of {len(images)} predictions: {path}")
-        write_table(output, self.rows(trainer, index.tolist(), columns))
+        write_table(output, self.rows(trainer, index, columns))
         self.written.append(f"{len(index)} predictions: {output}")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,6 +96,17 @@ class Predictions(BasePredictionWriter):
             for i, column in enumerate(values.float().T.tolist()):
                 table[f"{key}_{classes[i] if named else i}"] = column
         return table
+
+
+def gather(columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The rows of all processes, by their index."""
+    parts = [columns]
+    if is_initialized():
+        parts = [{}] * get_world_size()
+        all_gather_object(parts, columns)
+    columns = {k: torch.cat([part[k] for part in parts]) for k in columns}
+    order = columns["index"].argsort()
+    return {k: values[order] for k, values in columns.items()}
 
 
 def write_table(path: Path, table: dict[str, list]) -> None:

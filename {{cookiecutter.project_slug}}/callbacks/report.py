@@ -9,9 +9,10 @@ class Report(Callback):
 
     def __init__(self, trial: optuna.Trial, monitor: str) -> None:
         self.trial, self.monitor = trial, monitor
+        self.pruned = False
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.sanity_checking:
             self.trial.report(trainer.callback_metrics[self.monitor].item(), trainer.current_epoch)
             if self.trial.should_prune():
-                raise optuna.TrialPruned
+                self.pruned = trainer.should_stop = True

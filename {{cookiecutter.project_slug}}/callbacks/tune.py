@@ -102,8 +102,10 @@ class FindBatchSize(BatchSizeFinder):
     def __init__(
         self, apply: bool = False, init_val: int = 16, max_val: int = 8192, steps_per_trial: int = 3
     ) -> None:
-        super().__init__("power", steps_per_trial, init_val, max_val=max_val)
+        # Lightning's limit is a size that it does not try.
+        super().__init__("power", steps_per_trial, init_val, max_val=max_val + 1)
         self.apply = apply
+        self.largest = max_val
         self.found = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -113,7 +115,8 @@ class FindBatchSize(BatchSizeFinder):
         super().on_fit_start(trainer, pl_module)
         loader: Any = trainer.train_dataloader
         if self.optimal_batch_size and loader:  # not in a fast_dev_run
-            self.found = min(self.optimal_batch_size, len(loader.dataset))
+            size = self.optimal_batch_size
+            self.found = min(size // 2 if size > self.largest else size, len(loader.dataset))
             conclude(trainer, "data.batch_size", self.found, self.apply)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -188,8 +188,9 @@ class ImageData(LightningDataModule):
             return
         for name, here in self.facts().items():
             if state_dict[name] != here:
+                checkpoint = (self.trainer and self.trainer.ckpt_path) or "The checkpoint"
                 raise UserError(
-                    f"The checkpoint comes from data with {name} {state_dict[name]}, "
+                    f"{checkpoint} comes from data with {name} {state_dict[name]}, "
                     f"but this {type(self).__name__} has {name} {here}."
                 )
         if self.trainer and self.trainer.state.fn == "fit":

@@ -110,6 +110,17 @@ class Classifier(LightningModule):
         }
         return {"optimizer": optimizer, "lr_scheduler": config}
 
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:
+        if metric is None or self.scheduler_interval == "step":
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_train_epoch_end(self) -> None:
+        # Lightning would do this after the checkpoint: a fit that continues would miss a step.
+        metric = self.trainer.callback_metrics.get(self.scheduler_monitor)
+        for config in self.trainer.lr_scheduler_configs:
+            if config.reduce_on_plateau and config.interval == "epoch" and metric is not None:
+                config.scheduler.step(metric)
+
     def on_train_start(self) -> None:
         # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
         for config in self.trainer.lr_scheduler_configs:

@@ -156,7 +156,10 @@ class GAN(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """As many new images (B, C, H, W) in [-1, 1] as the batch has, and the discriminator's
         logits (B,) of them."""
-        samples = self(self.noise(len(batch[0])))
+        # A sample belongs to a place in the data, on whichever process that is.
+        rows = self.trainer.predict_loop.current_batch_indices
+        noise = [self.noise(1, torch.Generator().manual_seed(row)) for row in rows]
+        samples = self(torch.cat(noise) if noise else self.noise(len(batch[0])))
         return {"score": self.network.discriminator(samples).squeeze(1), "image": samples}
 
     def configure_optimizers(self) -> list[dict[str, Any]]:
@@ -164,10 +167,7 @@ class GAN(LightningModule):
         optimizers = [self.optimizer(network.parameters(), self.lr) for network in networks]
         if self.scheduler is None:
             return [{"optimizer": optimizer} for optimizer in optimizers]
-        schedulers: list[Any] = [self.scheduler(optimizer) for optimizer in optimizers]
-        return [
-            {"optimizer": o, "lr_scheduler": s} for o, s in zip(optimizers, schedulers, strict=True)
-        ]
+        return [{"optimizer": o, "lr_scheduler": self.scheduler(o)} for o in optimizers]
 
     def step_schedulers(self, interval: str) -> None:
         for config in self.trainer.lr_scheduler_configs:
@@ -182,9 +182,8 @@ class GAN(LightningModule):
     def on_train_start(self) -> None:
         # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
         for config in self.trainer.lr_scheduler_configs:
-            config.interval = self.scheduler_interval or getattr(
-                config.scheduler, "interval", "epoch"
-            )
+            own_interval = getattr(config.scheduler, "interval", "epoch")
+            config.interval = self.scheduler_interval or own_interval
             if getattr(config.scheduler, "total_steps", 0) is None:
                 config.scheduler.total_steps = self.trainer.estimated_stepping_batches
 
