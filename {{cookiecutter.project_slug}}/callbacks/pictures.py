@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 LINE_HEIGHT = 12  # pixels, of Pillow's default font
+GAP = 4  # pixels between images
 
 
 def draw_grid(images: Tensor, captions: list[str], columns: int = 8, cell: int = 96) -> Image.Image:
@@ -18,12 +19,13 @@ def draw_grid(images: Tensor, captions: list[str], columns: int = 8, cell: int =
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
     pixels = pixels.expand(-1, 3, -1, -1) if pixels.shape[1] == 1 else pixels[:, :3]
     lines = max(len(caption.splitlines()) for caption in captions)
-    height = cell + LINE_HEIGHT * lines + 2 * (lines > 0)
+    height = cell + LINE_HEIGHT * lines + GAP
     rows = -(-len(pixels) // columns)
-    grid = Image.new("RGB", (min(columns, len(pixels)) * width, rows * height), "white")
+    size = min(columns, len(pixels)) * (width + GAP) - GAP, rows * height
+    grid = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(grid)
     for i, (image, caption) in enumerate(zip(pixels, captions, strict=True)):
-        x, y = i % columns * width, i // columns * height
+        x, y = i % columns * (width + GAP), i // columns * height
         grid.paste(Image.fromarray(image.permute(1, 2, 0).numpy()), (x, y))
         caption = "\n".join(line[: width // 6] for line in caption.splitlines())
         draw.text((x + 2, y + cell), caption, fill="black", spacing=1)
