@@ -32,7 +32,7 @@ class Predictions(BasePredictionWriter):
     """
 
     def __init__(self, output: str | None = None) -> None:
-        super().__init__(write_interval="batch_and_epoch")  # systems see the places of a batch
+        super().__init__(write_interval="epoch")
         if output is not None and Path(output).suffix not in (".csv", ".parquet"):
             raise UserError(f"--predictions.output {output}: the name must end in .csv or .parquet")
         if output is not None and output.endswith(".parquet") and not find_spec("pyarrow"):

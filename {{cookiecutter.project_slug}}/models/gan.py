@@ -156,10 +156,11 @@ class GAN(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """As many new images (B, C, H, W) in [-1, 1] as the batch has, and the discriminator's
         logits (B,) of them."""
-        # A sample belongs to a place in the data, on whichever process that is.
-        rows = self.trainer.predict_loop.current_batch_indices
-        noise = [self.noise(1, torch.Generator().manual_seed(row)) for row in rows]
-        samples = self(torch.cat(noise) if noise else self.noise(len(batch[0])))
+        noise = self.noise(len(batch[0]))
+        # A sample in a table belongs to its row, on whichever process that is.
+        if batches := self.trainer.predict_loop.epoch_batch_indices[0]:
+            noise = torch.cat([self.noise(1, torch.Generator().manual_seed(i)) for i in batches[-1]])
+        samples = self(noise)
         return {"score": self.network.discriminator(samples).squeeze(1), "image": samples}
 
     def configure_optimizers(self) -> list[dict[str, Any]]:
@@ -171,13 +172,12 @@ class GAN(LightningModule):
 
     def step_schedulers(self, interval: str) -> None:
         for config in self.trainer.lr_scheduler_configs:
-            scheduler = config.scheduler
             if interval != config.interval:
                 continue
-            if not isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step()
+            if not isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step()
             elif self.scheduler_monitor in self.trainer.callback_metrics:
-                scheduler.step(self.trainer.callback_metrics[self.scheduler_monitor])
+                config.scheduler.step(self.trainer.callback_metrics[self.scheduler_monitor])
 
     def on_train_start(self) -> None:
         # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
