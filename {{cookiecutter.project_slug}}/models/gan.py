@@ -19,8 +19,7 @@ MAX_SIDE = 16  # pixels; larger images are pooled to this before their covarianc
 class Moments:
     """Mean and covariance of images as vectors of pixels, added up batch by batch."""
 
-    def __init__(self) -> None:
-        self.sums: Tensor | None = None
+    sums: Tensor | None = None
 
     def update(self, images: Tensor) -> None:
         """Adds (B, C, H, W) images."""
@@ -97,7 +96,8 @@ class GAN(LightningModule):
         """(B, latent_dim) noise -> (B, C, H, W) images in [-1, 1]."""
         return self.network(noise)
 
-    def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+    def noise(self, count: int, seed: int | None = None) -> Tensor:
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
         noise = torch.randn(count, self.network.latent_dim, generator=generator)
         return noise.to(self.device, self.dtype)
 
@@ -145,7 +145,7 @@ class GAN(LightningModule):
 
     def log_frechet(self, stage: str) -> None:
         # The same noise in each epoch and on each process: only the generator changes the metric.
-        noise = self.noise(self.num_samples, torch.Generator().manual_seed(0))
+        noise = self.noise(self.num_samples, seed=0)
         fake = Moments()
         for chunk in noise.split(256):
             fake.update(self(chunk))
@@ -159,7 +159,7 @@ class GAN(LightningModule):
         noise = self.noise(len(batch[0]))
         # A sample in a table belongs to its row, on whichever process that is.
         if batches := self.trainer.predict_loop.epoch_batch_indices[0]:
-            noise = torch.cat([self.noise(1, torch.Generator().manual_seed(i)) for i in batches[-1]])
+            noise = torch.cat([self.noise(1, seed=i) for i in batches[-1]])
         samples = self(noise)
         return {"score": self.network.discriminator(samples).squeeze(1), "image": samples}
 
@@ -196,5 +196,5 @@ class GAN(LightningModule):
 
     def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
         """Samples, from the same noise each time, for the `Pictures` callback."""
-        samples = self(self.noise(len(batch[0]), torch.Generator().manual_seed(0)))
+        samples = self(self.noise(len(batch[0]), seed=0))
         return samples, [""] * len(samples)
