@@ -46,7 +46,7 @@ for images, _ in data.test_dataloader():
 torch.manual_seed(0)
 system.network.eval()
 with torch.inference_mode():
-    for chunk in system.noise(system.num_samples, torch.Generator().manual_seed(0)).split(256):
+    for chunk in system.noise(system.num_samples, seed=0).split(256):
         fake.update(system(chunk))
 print(frechet_distance(real, fake))
 """,

@@ -88,6 +88,7 @@ WINDOWS_NAMES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
 PROJECT_NAMES = (
     "callbacks", "cli", "configs", "consolidate", "crossval", "data", "datasets", "errors", "export",
     "launch", "loggers", "logs", "models", "noise", "parallel", "parsing", "runs", "sweep", "tests", "train",
+    "workers",
 )
 # Names under which the dependencies, and theirs, are installed or imported.
 DEPENDENCY_NAMES = (

@@ -56,7 +56,8 @@ class Predictions(BasePredictionWriter):
         pictures = {k: columns.pop(k)[:NUM_PICTURES] for k in [*columns] if columns[k].ndim == 4}
         [batches] = batch_indices  # of the only data loader
         columns["index"] = torch.tensor([index for batch in batches for index in batch])
-        pictures["index"] = columns["index"][:NUM_PICTURES]
+        shown = max(map(len, pictures.values()), default=0)  # a system may give the first only
+        pictures["index"] = columns["index"][:shown]
         columns, pictures = gather(columns), gather(pictures)
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
