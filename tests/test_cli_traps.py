@@ -206,6 +206,52 @@ def test_what_lightning_refuses_is_one_sentence(render, tmp_path):
             command("train", *FIT, "--trainer.gradient_clip_val=1")
 
 
+OWN = """
+from torch import nn
+from models.classifier import Classifier
+
+class Network(nn.Module):
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
+        super().__init__()
+        channels, height, width = image_shape
+        linear = nn.Linear(channels * height * width, num_classes)
+        self.layers = nn.Sequential(nn.Flatten(), linear)
+
+    def forward(self, images):
+        return self.layers(images)
+
+class System(Classifier):
+    def __init__(self, network: nn.Module, lr: float = 0.1):
+        super().__init__(network, lr=lr)
+        self.save_hyperparameters(ignore=["network"])
+"""
+
+
+def test_a_network_and_a_system_of_ones_own_are_fitted_and_tested(project, monkeypatch):
+    Path("own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(project)
+    command("train", *FIT, "--model.network=own.Network")
+    cli = command("train", "test", *SMALL)
+    assert type(cli.model.network).__name__ == "Network"
+    command("train", *FIT, "--model=own.System", "--model.network=own.Network")
+    run = Path("logs/version_1")
+    torch_file = str(run / "checkpoints/best.ckpt")
+    cli = command("train", "test", f"--config={run}/config.yaml", "--ckpt_path", torch_file)
+    assert type(cli.model.network).__name__ == "Network"
+
+
+def test_another_progress_bar_takes_the_place_of_ours(project):
+    bar = ["--trainer.enable_progress_bar=true", "--trainer.callbacks+=RichProgressBar"]
+    trainer = command("train", *FIT, *bar).trainer
+    assert type(trainer.progress_bar_callback).__name__ == "RichProgressBar"
+
+
+def test_arguments_that_torchs_schedulers_refuse_are_one_sentence(project, capfd):
+    one_cycle = "--model.scheduler=torch.optim.lr_scheduler.OneCycleLR"
+    message = error(capfd, one_cycle, "--model.scheduler.max_lr=0.1")
+    assert message.startswith("error: You must define either total_steps")
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [

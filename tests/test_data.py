@@ -672,7 +672,7 @@ def test_a_class_of_which_no_image_can_be_read_is_refused(tmp_path):
     for path in (tmp_path / "dog").iterdir():
         path.write_bytes(b"")
     with pytest.warns(UserWarning, match="Left out 6 of 12"):
-        with pytest.raises(ValueError, match=r"No image of the classes \['dog'\] in train"):
+        with pytest.raises(ValueError, match=r"Too few images of the classes \['dog'\] in train"):
             ready(folder(tmp_path, skip_unreadable=True))
 
 
@@ -744,6 +744,44 @@ def test_cache_can_be_built_by_several_processes_at_once(tmp_path):
     with torch.multiprocessing.get_context("fork").Pool(3) as pool:
         assert pool.map(build_cache, [tmp_path] * 3) == [expected] * 3
     assert len(cache_files(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("options", [{"cache": True}, {"skip_unreadable": True}])
+def test_a_fit_draws_the_same_numbers_whether_it_reads_all_images_first_or_not(tmp_path, options):
+    write_images(tmp_path)
+    state = torch.get_rng_state()
+    ready(folder(tmp_path, **options))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_link_that_leads_nowhere_is_an_unreadable_image(tmp_path):
+    write_images(tmp_path)
+    (tmp_path / "cat" / "zz.png").symlink_to("nowhere.png")
+    with pytest.warns(UserWarning, match="Left out 1 of 25"):
+        ready(folder(tmp_path, skip_unreadable=True))
+    with pytest.raises(ValueError, match=r"1 of 25 images cannot be read.*zz\.png"):
+        ready(folder(tmp_path, cache=True))
+
+
+def test_a_class_that_skipping_leaves_too_small_is_refused(tmp_path):
+    write_images(tmp_path)
+    for path in sorted((tmp_path / "dog").iterdir())[2:]:
+        path.write_bytes(b"no image")
+    with pytest.warns(UserWarning, match="Left out 10"):
+        with pytest.raises(ValueError, match=r"Too few images of the classes \['dog'\] in train"):
+            ready(folder(tmp_path, skip_unreadable=True))
+
+
+def test_a_split_that_leaves_nothing_to_train_on_is_refused():
+    with pytest.raises(ValueError, match=r"val_fraction 0\.9999 leaves no images to train on"):
+        ready(digits(val_fraction=0.9999))
+
+
+def test_integers_of_more_than_16_bits_are_refused(tmp_path):
+    pixels = np.full((8, 8), 70000, dtype=np.int32)
+    Image.fromarray(pixels).save(tmp_path / "image.tif")
+    with pytest.raises(ValueError, match="integers of more than 16 bits"):
+        read(tmp_path / "image.tif", (3, 8, 8))
 
 
 def test_cache_of_another_process_stays_while_it_is_built_again(tmp_path, monkeypatch):

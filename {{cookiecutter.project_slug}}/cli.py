@@ -125,8 +125,8 @@ class CLI(LightningCLI):
             del hparams["_instantiator"]
             network = hparams.get("network", {}).get("init_args", {})
             self.trained_on = {fact: network.pop(fact) for fact in FACTS if fact in network}
-            model = {"class_path": hparams.pop("_class_path"), "init_args": hparams}
             given, config.model = config.model, None
+            model = runs.model_of(hparams, given)
             self.config = self.parser.parse_object(
                 {self.config.subcommand: {"model": model}}, self.config
             )
@@ -158,7 +158,7 @@ class CLI(LightningCLI):
         allow_clipping(config.model, trainer)
         place_loggers(trainer, self.subcommand, run, resumed)
         keys = self._parser(self.subcommand).callback_keys
-        if trainer.enable_progress_bar is False:
+        if trainer.enable_progress_bar is False or "ProgressBar" in str(trainer.callbacks):
             keys.remove("progress_bar")
         if trainer.enable_checkpointing is False:
             if config.test_after_fit:

@@ -11,6 +11,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from noise import silence
 
 PROJECT = Path(__file__).parent
+# How messages of errors begin that are known to say all.
+CLEAR = (
+    "Early stopping conditioned on metric",
+    "Error(s) in loading state_dict",  # of a checkpoint from Python and another network
+    "Expected more than 1 value per channel when training",  # batch norm, batches of one image
+)
 
 
 class UserError(ValueError):
@@ -39,10 +45,10 @@ def plain_errors() -> Iterator[None]:
 
 def is_mistake(error: BaseException) -> bool:
     """Whether the message says all. So does that of a class which refuses its arguments: one of
-    ours, or the Trainer."""
+    ours or of torch.optim, or the Trainer."""
     if isinstance(error, UserError | MisconfigurationException):
         return True
-    if str(error).startswith("Early stopping conditioned on metric"):  # a RuntimeError
+    if str(error).startswith(CLEAR):
         return True
     frame = last_frame(error)
     if isinstance(error, ValueError | TypeError) and "lightning" in frame.filename:
@@ -50,7 +56,7 @@ def is_mistake(error: BaseException) -> bool:
         return any(frame.name == "instantiate_trainer" for frame in frames)
     refuses = frame.name == "__init__" and (frame.line or "").startswith("raise ValueError")
     own = Path(frame.filename).is_relative_to(PROJECT) and "site-packages" not in frame.filename
-    return refuses and own
+    return refuses and (own or "optim" in Path(frame.filename).parts)
 
 
 def last_frame(error: BaseException) -> traceback.FrameSummary:

@@ -19,6 +19,8 @@ FILTERS = (
     (r"When using the `ThroughputMonitor`, you need to define", "lightning.pytorch.callbacks"),
     # The names of the `ThroughputMonitor` have a bar in them.
     (r"MLFlow only allows '_', '/', '.' and ' '", "lightning.pytorch.loggers.mlflow"),
+    # It is about the size that the model summary prints.
+    (r"Precision .* is not supported by the model summary", "lightning.pytorch.utilities"),
     # A frozen backbone's batch norm is trained from the start.
     (r"The provided params to be frozen already exist", "lightning.pytorch.callbacks"),
     # The state after a step is what a fit that continues needs.

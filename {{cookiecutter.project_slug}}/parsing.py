@@ -63,10 +63,13 @@ def condense(message: str) -> str:
     reasons = dict.fromkeys(line for line in lines if not FILLER.match(line))
     if not key or not reasons:
         return message
-    text = ", or ".join([line for line in reasons if "meant?" in line] or reasons)
+    plain = [line for line in reasons if re.search(r"meant\?|are required", line)]
+    text = ", or ".join(plain[:1] or reasons)
     text = re.sub(r"Type \S+\[.*?\] expects .*?: |typing\.|\.? Got value: Namespace.*", "", text)
     text = re.sub(r"<class '([^']+)'>", r"\1", text).replace("Expected a ", "expected ")
-    value = next((f". {line}" for line in lines if re.match(r"Given value: (?!\w+\(|{)", line)), "")
+    value = next(
+        (f". {line}" for line in lines if re.match(r"Given value: (?!\[?\w+\(|{)", line)), ""
+    )
     return f"{key}: {text.replace('Is --', f'Is --{key}.')}{value * ('Got' not in text)}"
 
 
@@ -104,6 +107,10 @@ class Instantiator(_InstantiatorFn):
     def __call__(
         self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any
     ) -> Any:
+        self.cli._dump_config()
+        network = self.cli.config_dump.get(self.key, {}).get("init_args", {}).get("network")
+        if network:  # Lightning fails where all arguments come from the data
+            network.setdefault("init_args", {})
         known = signature(type(kwargs["network"])).parameters if "network" in kwargs else {}
         given = applied_instantiation_links.items()
         links = {key: value for key, value in given if key.rpartition(".")[2] in known}

@@ -129,6 +129,16 @@ def check_data(checkpoint: Path | None, fact: str, trained: Any, given: Any) -> 
     return trained
 
 
+def model_of(hparams: dict[str, Any], given: Namespace) -> dict[str, Any]:
+    """The configuration of a checkpoint's system. One that keeps its network out of the checkpoint
+    gets that which is given."""
+    class_path = hparams.pop("_class_path")
+    network = given.init_args.get("network")
+    if network and "network" not in hparams and class_path == given.class_path:
+        hparams["network"] = network.as_dict()
+    return {"class_path": class_path, "init_args": hparams}
+
+
 def tell_overruled(given: Namespace, taken: Namespace) -> None:
     """Names the settings of the model in the configuration that a checkpoint has otherwise."""
     other = dict(taken.items(branches=False))

@@ -111,7 +111,10 @@ def to_bytes(image: Image.Image, mode: str) -> Tensor:
     if image.mode == "F":
         raise UserError("its pixels are floats, of a range that is not known")
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        values = np.asarray(image)
+        if values.max() > 0xFFFF or values.min() < 0:
+            raise UserError("its pixels are integers of more than 16 bits")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

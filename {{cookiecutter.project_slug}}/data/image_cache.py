@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -41,7 +43,9 @@ def read_all(files: ImageFiles, num_workers: int, path: Path | None = None) -> d
     """
     errors = {}
     zeros = torch.zeros(files.image_shape, dtype=torch.uint8)
-    loader = DataLoader(Attempts(files), batch_size=64, num_workers=num_workers, collate_fn=list)
+    # A generator of its own: a fit draws the same numbers whether it finds a cache or not.
+    options: Any = {"num_workers": num_workers, "generator": torch.Generator()}
+    loader = DataLoader(Attempts(files), batch_size=64, collate_fn=list, **options)
     with open(path or os.devnull, "wb") as file:
         for index, image in enumerate(image for batch in loader for image in batch):
             if isinstance(image, str):
@@ -91,7 +95,9 @@ def fingerprint(files: ImageFiles, folder: Path) -> str:
     """Another one for other names, sizes or times of the files, or another shape of the images."""
     digest = hashlib.sha256(repr((VERSION, files.image_shape)).encode())
     for name in files.names:
-        status = os.stat(name)
-        line = f"{os.path.relpath(name, folder)} {status.st_size} {status.st_mtime_ns}\n"
+        line = f"{os.path.relpath(name, folder)} "
+        with suppress(OSError):  # a link that leads nowhere
+            status = os.stat(name)
+            line += f"{status.st_size} {status.st_mtime_ns}\n"
         digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]

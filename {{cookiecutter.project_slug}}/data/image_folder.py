@@ -70,8 +70,9 @@ class ImageFolder(ImageData):
         rows = {name: index[readable[index]] for name, index in rows.items()}
         for split, index in rows.items():
             counts = labels[index].bincount(minlength=self.num_classes)
-            if empty := [self.class_names[i] for i in (counts == 0).nonzero()]:
-                raise UserError(f"No image of the classes {empty} in {split} can be read.")
+            few = (counts < least_images(split, self.folders)).nonzero()
+            if classes := [self.class_names[i] for i in few]:
+                raise UserError(f"Too few images of the classes {classes} in {split} can be read.")
         return (files if images is None else ImageTensors(images, labels, names)), rows
 
     def setup(self, stage: str) -> None:
@@ -127,6 +128,11 @@ def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
     return folders, names
 
 
+def least_images(split: str, folders: dict[str, Path]) -> int:
+    """How many images a class must have: from those of train, missing splits are split off."""
+    return 1 + len(SPLITS) - len(folders) if split == "train" else 1
+
+
 def list_images(folders: dict[str, Path], class_names: list[str]) -> tuple[list[str], Tensor, Rows]:
     """Paths and labels of all images, and which of them are in which split."""
     names: list[str] = []
@@ -136,8 +142,7 @@ def list_images(folders: dict[str, Path], class_names: list[str]) -> tuple[list[
         first = len(names)
         for label, class_name in enumerate(class_names):
             found = find_images(folder / class_name)
-            least = 1 + len(SPLITS) - len(folders) if split == "train" else 1
-            if len(found) < least:
+            if len(found) < least_images(split, folders):
                 raise UserError(
                     f"{folder / class_name} has too few images ({len(found)}) to split off val or test."
                 )

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from errors import UserError
+
 Rows = dict[str, Tensor]  # indices of the images in each split: train, val, test
 
 
@@ -50,5 +52,7 @@ def complete_splits(rows: Rows, labels: Tensor, test_fraction: float, hparams: A
         train, val = split_fold(pool, labels, hparams.num_folds, hparams.fold, seed)
     elif val is None:
         train, val = split_off(train, labels, hparams.val_fraction, seed)
+    if not len(train):
+        raise UserError(f"val_fraction {hparams.val_fraction} leaves no images to train on.")
     # Shuffled once, so that already the first batch has all classes; test stays in order.
     return {"train": shuffle(train, seed), "val": shuffle(val, seed), "test": test.sort().values}

@@ -18,6 +18,8 @@ SMALL = [
     *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1"),
     *("--trainer.strategy=auto", "--trainer.precision=32-true", "--trainer.sync_batchnorm=false"),
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+    # Nor do they need the project's logger, which may want an account or a service.
+    *("--trainer.logger=lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir=logs"),
     *("--data.batch_size=4", "--data.num_workers=0"),
 ]
 if DEFAULTS["model"]["class_path"] == "models.gan.GAN":
