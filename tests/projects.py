@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -53,6 +54,18 @@ def small_data(data: str, folder: Path) -> list[str]:
     module = importlib.import_module(f"tests.small_data.{data}")
     folder.mkdir(parents=True, exist_ok=True)
     return module.write(folder)
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ["-c", "user.name=me", "-c", "user.email=me@example.com"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path("/proc", str(pid), "status").read_text()
+    except OSError:  # it has gone, perhaps while this was read
+        return False
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: str) -> None:

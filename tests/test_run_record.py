@@ -1,18 +1,12 @@
 """What a run folder says about what ran."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
-from projects import SMALL, command, inside
+from projects import SMALL, command, git, inside
 
 RUN = Path("logs/version_0")
-
-
-def git(folder: Path, *arguments: str) -> None:
-    identity = ["-c", "user.name=me", "-c", "user.email=me@example.com"]
-    subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
 
 
 def commit_all(folder: Path) -> None:

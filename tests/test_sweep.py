@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
-from projects import SMALL, command, inside
+from projects import SMALL, command, inside, is_running, wait_for
 
 STORAGE = "sqlite:///logs/sweeps.db"
 SPACE = {
@@ -195,10 +195,7 @@ def test_killed_it_continues_and_repeats_no_finished_trial(render, folder):
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
-    deadline = time.monotonic() + 10
-    while any(Path("/proc", str(pid), "exe").exists() for pid in workers):
-        assert time.monotonic() < deadline, "a worker outlived the sweep"
-        time.sleep(0.1)
+    wait_for(lambda: not any(map(is_running, workers)), 10, "ending of the sweep's workers")
     before = finished()
 
     count = len(before) + 2

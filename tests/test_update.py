@@ -1,18 +1,13 @@
 """A project follows its template: cruft takes over what changed and leaves the user's edits."""
 
 import shutil
-import subprocess
 
 import cruft
 import pytest
+from projects import git
 from templates import ROOT
 
 PROJECT = "{{cookiecutter.project_slug}}"
-
-
-def git(folder, *arguments: str) -> None:
-    identity = ["-c", "user.name=A", "-c", "user.email=a@example.com"]
-    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture

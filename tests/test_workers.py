@@ -4,9 +4,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-from projects import inside, wait_for
+from projects import inside, is_running, wait_for
 
 WORK = """
 import multiprocessing, os, sys, time
@@ -32,11 +31,6 @@ def test_loading_of_data_starts_its_workers_as_ever(render):
         with make_worker() as worker:
             method = worker.submit(multiprocessing.get_start_method).result()
         assert method == multiprocessing.get_start_method()
-
-
-def is_running(pid: int) -> bool:
-    status = Path("/proc", str(pid), "status")
-    return status.exists() and "State:\tZ" not in status.read_text()
 
 
 def test_a_worker_and_its_children_end_with_the_process_that_made_it(render, tmp_path):

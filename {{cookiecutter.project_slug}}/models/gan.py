@@ -156,10 +156,11 @@ class GAN(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """As many new images (B, C, H, W) in [-1, 1] as the batch has, and the discriminator's
         logits (B,) of them."""
-        noise = self.noise(len(batch[0]))
         # A sample in a table belongs to its row, on whichever process that is.
         if batches := self.trainer.predict_loop.epoch_batch_indices[0]:
             noise = torch.cat([self.noise(1, seed=i) for i in batches[-1]])
+        else:
+            noise = self.noise(len(batch[0]))
         samples = self(noise)
         return {"score": self.network.discriminator(samples).squeeze(1), "image": samples}
 
@@ -171,9 +172,7 @@ class GAN(LightningModule):
         return [{"optimizer": o, "lr_scheduler": self.scheduler(o)} for o in optimizers]
 
     def step_schedulers(self, interval: str) -> None:
-        for config in self.trainer.lr_scheduler_configs:
-            if interval != config.interval:
-                continue
+        for config in (c for c in self.trainer.lr_scheduler_configs if c.interval == interval):
             if not isinstance(config.scheduler, ReduceLROnPlateau):
                 config.scheduler.step()
             elif self.scheduler_monitor in self.trainer.callback_metrics:
