@@ -9,7 +9,7 @@ from templates import import_hook, render_template
 # Whole files that `make test-fast` leaves out.
 SLOW = (
     *("test_callbacks", "test_crossval", "test_default_run", "test_export", "test_hardware_runs"),
-    *("test_loggers", "test_resume", "test_sweep", "test_torchrun", "test_tune"),
+    *("test_loggers", "test_resume", "test_steps", "test_sweep", "test_torchrun", "test_tune"),
 )
 
 

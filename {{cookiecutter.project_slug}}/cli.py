@@ -1,5 +1,6 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,6 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 import runs
@@ -176,10 +175,10 @@ class CLI(LightningCLI):
         record = RunRecord(self.settings, self.is_new)
         self.trainer_defaults["callbacks"] = [record, RandomState()]
         trainer = super().instantiate_trainer(**kwargs)
-        strategy = trainer.strategy
-        if isinstance(strategy, DDPStrategy | SingleDeviceStrategy):  # XLA's has its own way
-            if type(strategy.checkpoint_io) is TorchCheckpointIO:
-                strategy.checkpoint_io = runs.AtomicCheckpointIO()
+        if not torch.cuda.is_available():
+            # Lightning sets it: torch would look on disk for NVIDIA's library in each step of Adam.
+            os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+        runs.save_whole(trainer.strategy)
         return trainer
 
     def after_fit(self) -> None:

@@ -13,6 +13,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from errors import UserError
@@ -45,6 +46,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if Path(path).is_dir():
             return _load_distributed_checkpoint(Path(path))
         return super().load_checkpoint(path, map_location, weights_only)
+
+
+def save_whole(strategy: Strategy) -> None:
+    """Makes saves atomic where a checkpoint is one file of torch's; XLA has its own way."""
+    if isinstance(strategy, DDPStrategy | SingleDeviceStrategy):
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:
+            strategy.checkpoint_io = AtomicCheckpointIO()
 
 
 def new_run(root: Path) -> Path:

@@ -97,8 +97,10 @@ class GAN(LightningModule):
         return self.network(noise)
 
     def noise(self, count: int, seed: int | None = None) -> Tensor:
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        noise = torch.randn(count, self.network.latent_dim, generator=generator)
+        shape = count, self.network.latent_dim
+        if seed is None:
+            return torch.randn(shape, device=self.device, dtype=self.dtype)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         return noise.to(self.device, self.dtype)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
@@ -144,11 +146,10 @@ class GAN(LightningModule):
         self.log_frechet("test")
 
     def log_frechet(self, stage: str) -> None:
-        # The same noise in each epoch and on each process: only the generator changes the metric.
-        noise = self.noise(self.num_samples, seed=0)
         fake = Moments()
-        for chunk in noise.split(256):
-            fake.update(self(chunk))
+        # The same noise in each epoch and on each process: only the generator changes the metric.
+        for noise in self.noise(self.num_samples, seed=0).split(256):
+            fake.update(self(noise))
         self.real.sums = self.trainer.strategy.reduce(self.real.sums, reduce_op="sum")
         distance = frechet_distance(self.real, fake)
         self.log(f"{stage}/frechet", distance, prog_bar=True, sync_dist=True)

@@ -1,0 +1,180 @@
+"""What a training step may cost on an accelerator, shown by counting on a device without numbers."""
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.loops import fit_loop
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from projects import QUIET, SMALL, command, inside
+from templates import CHOICES
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+META = torch.device("meta")
+
+
+class MetaAccelerator(CPUAccelerator):
+    """torch's device without numbers: who waits for a result of it gets an error."""
+
+    def setup_device(self, device):
+        pass
+
+
+class MetaStrategy(SingleDeviceStrategy):
+    """Trains on the device without numbers."""
+
+    def __init__(self):
+        super().__init__(META, MetaAccelerator())
+
+    def teardown(self):
+        pass  # would bring the weights back
+
+
+class Copies(TorchDispatchMode):
+    """Records what goes from main memory to the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.copies = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if "copy" in function.__name__:
+            *_, source = [each for each in args if isinstance(each, torch.Tensor)]
+            if result.is_meta and not source.is_meta:
+                self.copies.append((tuple(source.shape), source.dtype))
+        return result
+
+
+class Steps(Callback):
+    """Records from the second step on: the first makes the optimizer's state."""
+
+    def __init__(self):
+        self.mode = Copies()
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        assert all(each.is_meta for each in batch)
+        if batch_idx == 1:
+            self.mode.__enter__()
+
+    def on_train_end(self, trainer, pl_module):
+        self.mode.__exit__(None, None, None)
+
+
+@pytest.fixture
+def fit_on_meta(render, tmp_path, monkeypatch):
+    def fit(model, *options):
+        steps = Steps()
+        with inside(render(data="digits", model=model), tmp_path):
+            import cli
+
+            def instantiate_trainer(self, original=cli.CLI.instantiate_trainer):
+                trainer = original(self, accelerator="auto", strategy=MetaStrategy())
+                trainer.callbacks.append(steps)
+                return trainer
+
+            # Lightning counts the batches on the device, once.
+            monkeypatch.setattr(fit_loop, "has_len_all_ranks", lambda *_, **__: True)
+            monkeypatch.setattr(cli.CLI, "instantiate_trainer", instantiate_trainer)
+            command(
+                *("train", "fit", "--trainer.max_steps=12", "--trainer.enable_checkpointing=false"),
+                *("--trainer.log_every_n_steps=50", "--trainer.limit_val_batches=0"),
+                *("--model.optimizer.fused=false", *options),
+            )
+        return steps.mode.copies
+
+    return fit
+
+
+@pytest.mark.parametrize("model", CHOICES["model"])
+def test_a_step_waits_for_nothing_and_fetches_images_on_the_device(fit_on_meta, model):
+    copies = fit_on_meta(model, "--data.on_device=true", "--data.augment=true")
+    assert set(copies) == {((64,), torch.int64)}  # which images
+
+
+@pytest.mark.parametrize("model", CHOICES["model"])
+def test_images_in_main_memory_cross_as_bytes(fit_on_meta, model):
+    copies = fit_on_meta(model, "--data.on_device=false")
+    assert set(copies) == {((64, 1, 8, 8), torch.uint8), ((64,), torch.int64)}
+
+
+def test_losses_are_logged_as_often_as_they_are_written(render, tmp_path, monkeypatch):
+    calls = []
+    log = LightningModule.log
+    monkeypatch.setattr(
+        LightningModule,
+        "log",
+        lambda self, name, *a, **k: calls.append(name) or log(self, name, *a, **k),
+    )
+    with inside(render(data="digits", model="mlp"), tmp_path):
+        command(
+            *("train", "fit", "--trainer.max_steps=35", "--trainer.log_every_n_steps=10"),
+            *("--trainer.limit_val_batches=0", "--data.batch_size=16", *QUIET),
+        )
+    assert calls == ["train/loss"] * 3
+
+
+FUSED = [
+    ("cnn", "cpu", "auto", "auto", True),
+    ("gan", "cpu", "ddp", "auto", True),
+    ("cnn", "gpu", "auto", "auto", True),
+    ("gan", "gpu", "auto", "16-mixed", True),
+    ("cnn", "gpu", "fsdp2", "bf16-mixed", True),
+    ("cnn", "mps", "auto", "32-true", True),
+    # No such kernel, or none that scales the gradients.
+    ("gan", "tpu", "auto", "auto", False),
+    ("cnn", "mps", "auto", "16-mixed", False),
+    # They make the parameters or the optimizer their own.
+    ("cnn", "gpu", "fsdp", "auto", False),
+    ("cnn", "gpu", "deepspeed_stage_3_offload", "auto", False),
+]
+
+
+@pytest.mark.parametrize(("model", "accelerator", "strategy", "precision", "fused"), FUSED)
+def test_one_kernel_updates_all_weights_where_there_is_one(
+    render, model, accelerator, strategy, precision, fused
+):
+    devices = "auto" if strategy == "auto" else "2"
+    answers = {"accelerator": accelerator, "strategy": strategy, "precision": precision}
+    project = render(model=model, devices=devices, **answers)
+    config = yaml.safe_load((project / "configs" / "default.yaml").read_text("utf-8"))
+    optimizer = config["model"]["init_args"]["optimizer"]["init_args"]
+    assert optimizer.get("fused", False) == fused
+
+
+def test_gradients_are_clipped_in_mixed_precision(render, tmp_path):
+    with inside(render(model="mlp", accelerator="cpu", precision="bf16-mixed"), tmp_path):
+        plain, clipped = (
+            command("train", "fit", "--trainer.max_steps=3", *QUIET, *options)
+            for options in ((), ("--trainer.gradient_clip_val=1e-6",))
+        )
+    plain, clipped = (
+        cli.trainer.optimizers[0].state_dict()["state"][0] for cli in (plain, clipped)
+    )
+    assert plain["exp_avg"].norm() > 100 * clipped["exp_avg"].norm()
+
+
+def metrics_of_best():
+    metrics = command("train", "test", *SMALL, "--ckpt_path=best").trainer.callback_metrics
+    return {name: value.item() for name, value in metrics.items()}
+
+
+@pytest.mark.parametrize("model", ["cnn", "gan"])
+def test_a_compiled_network_has_the_checkpoints_of_any_other(render, tmp_path, monkeypatch, model):
+    # Traced as ever; what the tracer gives is run as it is, since not every machine has a compiler.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    torch._dynamo.utils.counters.clear()
+    with inside(render(model=model), tmp_path):
+        fit = command("train", "fit", "--model.compile=true", *SMALL, "--trainer.max_epochs=1")
+        assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+        path = Path(fit.trainer.checkpoint_callback.best_model_path)
+        names = torch.load(path, weights_only=True)["state_dict"].keys()
+        assert not any("_orig_mod" in name for name in names)
+        compiled = metrics_of_best()
+        monkeypatch.setattr(nn.Module, "compile", lambda self: None)
+        assert metrics_of_best() == pytest.approx(compiled, rel=1e-4)
