@@ -27,16 +27,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import torch
 from fixtures import write_cifar10, write_mnist
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 from templates import render_template
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
 from torchvision.datasets import MNIST
 from torchvision.transforms import v2
 
 BATCH_SIZE = 128
 WORKERS = (1, 2, 4)
 OURS = "ours"
+USUAL = "Lightning as templates have it"
 Rates = dict[str, tuple[float, float]]  # images a second: by the clock, by CPU time
 Loop = Callable[[], int]  # an epoch; returns the number of images
 
@@ -186,6 +190,33 @@ class Samples(Dataset):
         return self.transform(self.images[index]), self.labels[index]
 
 
+class UsualModule(LightningModule):
+    """A classifier as most templates have it: metric objects and logs in each step."""
+
+    def __init__(self, network: nn.Module, watch: Watch) -> None:
+        super().__init__()
+        self.network, self.watch = network, watch
+        self.loss, self.accuracy = MeanMetric(), MulticlassAccuracy(10)
+
+    def on_train_epoch_start(self) -> None:
+        self.watch.start()
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        logits = self.network(batch[0])
+        loss = F.cross_entropy(logits, batch[1])
+        self.loss(loss)
+        self.accuracy(logits.argmax(dim=1), batch[1])
+        self.log("train/loss", self.loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("train/acc", self.accuracy, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.watch.stop(USUAL, self.trainer.num_training_batches * BATCH_SIZE)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.network.parameters())
+
+
 def usual(dataset: Dataset, workers: Iterable[int], limit: int) -> dict[str, DataLoader]:
     """A plain DataLoader over `limit` batches with some numbers of workers."""
     part = Subset(dataset, range(limit * BATCH_SIZE))
@@ -219,6 +250,13 @@ def race_mlp(project: Path, data: Path, epochs: int = 4) -> None:
     row("mlp, MNIST", race.watch.rates, "tensors", 0.55)
     row("", race.watch.rates, "no workers", 4)
     row("", race.watch.rates, "workers", 2)
+    module = UsualModule(MLP((1, 28, 28), 10, (64, 128, 64)), race.watch)
+    options_of_trainer = {"logger": False, "enable_checkpointing": False, "max_epochs": 3}
+    loader = DataLoader(mnist, BATCH_SIZE, shuffle=True)
+    Trainer(limit_train_batches=40, callbacks=RichProgressBar(), **options_of_trainer).fit(
+        module, loader
+    )
+    row("", race.watch.rates, USUAL, 4)
     for name, reference in (
         ("validate", lambda: loop.evaluate(images[:6_000], labels[:6_000])),
         ("test", lambda: loop.evaluate(images[:10_000], labels[:10_000])),

@@ -136,6 +136,12 @@ def test_a_fit_starts_twice_and_from_its_own_config(project):
     assert first == third
 
 
+@pytest.mark.parametrize("option", ["--pictures.count=0", "--pictures.every_n_epochs=0"])
+def test_pictures_can_be_turned_off(project, monkeypatch, option):
+    monkeypatch.setattr("callbacks.pictures.log_picture", lambda *_: pytest.fail("a picture"))
+    command("train", *FIT, option)
+
+
 def test_a_checkpoint_before_a_config_counts(project):
     command("train", *FIT)
     command("train", *FIT)

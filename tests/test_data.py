@@ -197,6 +197,19 @@ def test_folds_partition_what_is_not_test(name, files):
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0: it must be 1 or more"),
+        ({"num_workers": -1}, "num_workers is -1: it must be auto, 0 or more"),
+        ({"num_workers": 2, "on_device": True}, "on_device is true and num_workers is 2"),
+    ],
+)
+def test_ways_to_load_that_cannot_work_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        digits(**options)
+
+
+@pytest.mark.parametrize(
     "options", [{"num_folds": 3, "fold": 3}, {"num_folds": 1}, {"val_fraction": 1.0}]
 )
 def test_splits_that_make_no_sense_are_refused(options):
@@ -522,6 +535,11 @@ def test_image_folder_with_splits(tmp_path):
     ]
     assert set(labels_of(data, "train")[:8].tolist()) == {0, 1}  # not class after class
     assert {len(ready(folder(tmp_path, num_folds=2)).splits["val"])} == {14}  # train and val
+
+
+def test_images_without_pixels_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="image_size is 0: it must be 1 or more"):
+        folder(tmp_path, image_size=0)
 
 
 def test_image_folder_splits_what_is_missing(tmp_path):

@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 sys.path[:0] = [str(Path.cwd()), {tests!r}]
+import train  # as its own commands do: it filters the noise
 from projects import command
 if __name__ == "__main__":
     options = sys.argv[1:]
@@ -46,6 +47,7 @@ def run(project: Path, *words: str) -> str:
         [sys.executable, *words], cwd=project, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr[-3000:]
+    assert "UserWarning" not in result.stderr
     return result.stdout
 
 

@@ -15,6 +15,8 @@ FILTERS = (
     (r"The `srun` command is available", "lightning.fabric.plugins.environments.slurm"),
     # SWA has its own scheduler from its first epoch on; what came before may step as it likes.
     (r"SWA is currently only supported every epoch", "lightning.pytorch.callbacks"),
+    # Convolutions give some gradients with the channels last; a bucket takes a copy of each anyway.
+    (r"Grad strides do not match bucket view strides", "torch.autograd.graph"),
     # Samples per second are what it is used for.
     (r"When using the `ThroughputMonitor`, you need to define", "lightning.pytorch.callbacks"),
     # The names of the `ThroughputMonitor` have a bar in them.

@@ -3,6 +3,9 @@
 import sys
 
 from cli import main
+from noise import silence
+
+silence()  # here, since the processes that ddp_spawn starts read this file
 
 if __name__ == "__main__":
     # Bare options mean fit. Lightning starts further processes with sys.argv: change it in place.

@@ -56,7 +56,7 @@ class Pictures(Callback):
 
     Args:
         every_n_epochs: how often; 0 turns the pictures off.
-        count: how many images of the first batch.
+        count: how many images of the first batch; 0 turns them off, too.
     """
 
     def __init__(self, every_n_epochs: int = 5, count: int = 16) -> None:
@@ -72,7 +72,8 @@ class Pictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        due = self.every_n_epochs and trainer.current_epoch % self.every_n_epochs == 0
+        wanted = self.every_n_epochs > 0 and self.count > 0
+        due = wanted and trainer.current_epoch % self.every_n_epochs == 0
         if batch_idx or dataloader_idx or not due or not hasattr(pl_module, "pictures"):
             return
         if trainer.sanity_checking or not trainer.loggers or trainer.fast_dev_run:

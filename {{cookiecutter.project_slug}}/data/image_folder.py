@@ -42,6 +42,8 @@ class ImageFolder(ImageData):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if image_size < 1:
+            raise UserError(f"image_size is {image_size}: it must be 1 or more.")
         self.root = Path(data_dir)
         self.image_shape = (3, image_size, image_size)
         self.crop_padding = image_size // 8

@@ -13,7 +13,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from data.augment import random_crop
 from data.datasets import Batch, ImageFiles, ImageTensors, find_images
 from data.samplers import TrainSampler, each_once
-from data.splits import Rows, complete_splits
+from data.splits import Rows, check_splits, complete_splits
 from errors import UserError
 
 # torchdata 0.11 calls a function that torch deprecates.
@@ -63,13 +63,14 @@ class ImageData(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise UserError(f"batch_size is {batch_size}: it must be 1 or more.")
-        if not 0 < val_fraction < 1:
-            raise UserError(f"val_fraction is {val_fraction}: it must lie between 0 and 1.")
-        if num_folds is not None and not 0 <= fold < num_folds > 1:
+        if num_workers != "auto" and num_workers < 0:
+            raise UserError(f"num_workers is {num_workers}: it must be auto, 0 or more.")
+        if on_device is True and num_workers not in ("auto", 0):
             raise UserError(
-                f"fold is {fold} of num_folds {num_folds}: "
-                "num_folds must be 2 or more, and fold from 0 to num_folds - 1."
+                f"on_device is true and num_workers is {num_workers}: images that are on the device "
+                "are not loaded; leave num_workers at auto."
             )
+        check_splits(val_fraction, num_folds, fold)
         self.save_hyperparameters()
         # A checkpoint holds plain values only.
         self.hparams.update({k: str(v) for k, v in self.hparams.items() if isinstance(v, Path)})

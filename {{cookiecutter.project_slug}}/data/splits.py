@@ -38,6 +38,17 @@ def split_fold(
     return rows[~taken], rows[taken]
 
 
+def check_splits(val_fraction: float, num_folds: int | None, fold: int) -> None:
+    """Raises a UserError for arguments of the data module that make no sense."""
+    if not 0 < val_fraction < 1:
+        raise UserError(f"val_fraction is {val_fraction}: it must lie between 0 and 1.")
+    if num_folds is not None and not 0 <= fold < num_folds > 1:
+        raise UserError(
+            f"fold is {fold} of num_folds {num_folds}: "
+            "num_folds must be 2 or more, and fold from 0 to num_folds - 1."
+        )
+
+
 def complete_splits(rows: Rows, labels: Tensor, test_fraction: float, hparams: Any) -> Rows:
     """The splits that the data set comes with, if any, and those that it lacks.
 

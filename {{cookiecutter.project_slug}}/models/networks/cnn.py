@@ -51,6 +51,7 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) floats -> (B, num_classes) logits."""
-        # Convolutions are faster where the channels of a pixel lie side by side.
-        images = images.contiguous(memory_format=torch.channels_last)
+        # Convolutions are faster where the channels of a pixel lie side by side. A clone, since
+        # `contiguous` does nothing to images of one channel.
+        images = images.clone(memory_format=torch.channels_last)
         return self.head(self.backbone(images))

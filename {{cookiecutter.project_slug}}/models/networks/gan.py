@@ -3,8 +3,17 @@
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+
+class ChannelsLast(nn.Module):
+    """Lays the channels of a pixel side by side in memory, where convolutions are faster."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        # `contiguous` does nothing to images of one channel.
+        return images.clone(memory_format=torch.channels_last)
 
 
 class ConvGAN(nn.Module):
@@ -33,6 +42,7 @@ class ConvGAN(nn.Module):
             nn.BatchNorm1d(prod(inner)),
             nn.ReLU(),
             nn.Unflatten(1, inner),
+            ChannelsLast(),
             nn.Upsample(size=half),
             nn.Conv2d(2 * width, 2 * width, 3, padding=1, bias=False),
             nn.BatchNorm2d(2 * width),
@@ -45,6 +55,7 @@ class ConvGAN(nn.Module):
             nn.Tanh(),
         )
         self.discriminator = nn.Sequential(
+            ChannelsLast(),
             spectral_norm(nn.Conv2d(channels, width, 3, padding=1)),
             nn.LeakyReLU(0.2),
             spectral_norm(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)),

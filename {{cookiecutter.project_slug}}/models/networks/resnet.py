@@ -61,6 +61,9 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) floats in [-1, 1] -> (B, num_classes) logits."""
+        # Convolutions are faster where the channels of a pixel lie side by side. A clone, since
+        # `contiguous` does nothing to images of one channel.
+        images = images.clone(memory_format=torch.channels_last)
         if self.normalize:
             images = images * self.scale + self.shift
         return self.head(self.backbone(images))
