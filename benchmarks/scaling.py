@@ -1,6 +1,6 @@
-"""What a second process brings: `vit` on digits, ddp, one thread a process, the same batch for each.
+"""What a second process brings: `vit` on MNIST, ddp, one thread a process, the same batch for each.
 
-    python benchmarks/scaling.py [--batch_size 256] [--steps 12]
+    python benchmarks/scaling.py [--batch_size 256] [--steps 8]
 
 Prints a Markdown table. Efficiency is the images a second of two processes over twice those of one;
 the fastest epoch of some counts. Needs two idle cores.
@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from fixtures import write_mnist
 from templates import render_template
 
 STOPWATCH = """
@@ -39,12 +40,12 @@ class Stopwatch(Callback):
 """
 
 
-def rate(project: Path, devices: int, batch_size: int, steps: int) -> float:
+def rate(project: Path, data: Path, devices: int, batch_size: int, steps: int) -> float:
     """Images per second, in the fastest of the epochs."""
     command = [
         *(sys.executable, "train.py", "fit", f"--trainer.devices={devices}"),
         f"--trainer.strategy={'ddp' if devices > 1 else 'auto'}",
-        f"--data.batch_size={batch_size}",
+        *(f"--data.data_dir={data}", f"--data.batch_size={batch_size}"),
         f"--trainer.limit_train_batches={steps}",
         *("--trainer.limit_val_batches=0", "--trainer.num_sanity_val_steps=0"),
         *("--trainer.max_epochs=4", "--trainer.enable_checkpointing=false"),
@@ -60,16 +61,24 @@ def rate(project: Path, devices: int, batch_size: int, steps: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch_size", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=8)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        answers = {"model": "vit", "accelerator": "cpu", "devices": "1", "strategy": "auto"}
+        images = arguments.batch_size * (2 * arguments.steps + 1) * 10 // 9  # a tenth validates
+        data = write_mnist(Path(folder) / "mnist", train=images, test=10)
+        answers = {
+            "model": "vit",
+            "data": "mnist",
+            "accelerator": "cpu",
+            "devices": "1",
+            "strategy": "auto",
+        }
         project = render_template(Path(folder), project_slug="vit", **answers)
         (project / "stopwatch.py").write_text(STOPWATCH)
         one = two = 0.0
         for _ in range(2):
-            one = max(one, rate(project, 1, arguments.batch_size, arguments.steps))
-            two = max(two, rate(project, 2, arguments.batch_size, arguments.steps))
+            one = max(one, rate(project, data, 1, arguments.batch_size, arguments.steps))
+            two = max(two, rate(project, data, 2, arguments.batch_size, arguments.steps))
     print("| images/s, one process | two | efficiency |\n|---|---|---|")
     print(f"| {one:,.0f} | {two:,.0f} | {two / (2 * one):.2f} |")
 
