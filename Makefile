@@ -26,7 +26,7 @@ test-all: .venv/test
 	touch $@
 
 .venv/base: .venv/pip pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet .
 	touch $@
 
 .venv/test: .venv/base
