@@ -1,6 +1,9 @@
 """What a training step may cost on an accelerator, shown by counting on a device without numbers."""
 
+import ast
 import functools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -178,3 +181,13 @@ def test_a_compiled_network_has_the_checkpoints_of_any_other(render, tmp_path, m
         compiled = metrics_of_best()
         monkeypatch.setattr(nn.Module, "compile", lambda self: None)
         assert metrics_of_best() == pytest.approx(compiled, rel=1e-4)
+
+
+def test_the_imports_are_not_searched_for_garbage(render):
+    script = "import train, gc; print(gc.isenabled(), gc.get_freeze_count(), gc.get_stats()[2])"
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=render(), capture_output=True, text=True, check=True
+    )
+    enabled, kept, oldest = result.stdout.split(maxsplit=2)
+    assert enabled == "True" and int(kept) > 100_000
+    assert ast.literal_eval(oldest)["collections"] == 0
