@@ -251,11 +251,14 @@ def race_mlp(project: Path, data: Path, epochs: int = 4) -> None:
     row("", race.watch.rates, "no workers", 4)
     row("", race.watch.rates, "workers", 2)
     module = UsualModule(MLP((1, 28, 28), 10, (64, 128, 64)), race.watch)
-    options_of_trainer = {"logger": False, "enable_checkpointing": False, "max_epochs": 3}
-    loader = DataLoader(mnist, BATCH_SIZE, shuffle=True)
-    Trainer(limit_train_batches=40, callbacks=RichProgressBar(), **options_of_trainer).fit(
-        module, loader
+    trainer = Trainer(
+        max_epochs=3,
+        limit_train_batches=40,
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=RichProgressBar(),
     )
+    trainer.fit(module, DataLoader(mnist, BATCH_SIZE, shuffle=True))
     row("", race.watch.rates, USUAL, 4)
     for name, reference in (
         ("validate", lambda: loop.evaluate(images[:6_000], labels[:6_000])),

@@ -49,6 +49,12 @@ def command(script: str, *arguments: str):
     return module.main()
 
 
+def evaluate(name: str, checkpoint: str | Path, *options: str) -> dict[str, float]:
+    """The metrics of `train.py name` on one CPU, inside a project."""
+    cli = command("train", name, "--ckpt_path", str(checkpoint), *ONE_CPU, *QUIET, *options)
+    return {key: value.item() for key, value in cli.trainer.callback_metrics.items()}
+
+
 def small_data(data: str, folder: Path) -> list[str]:
     """Makes the small data set of a project's own tests; gives the options that point to it."""
     module = importlib.import_module(f"tests.small_data.{data}")

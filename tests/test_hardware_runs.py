@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from projects import ONE_CPU, QUIET, command, inside
+from projects import ONE_CPU, QUIET, command, evaluate, inside
 
 GOALS = {  # a metric of the validation images after so many epochs, and its limits
     "cnn": (4, "val/acc", 0.8, 1.0),
@@ -62,11 +62,6 @@ def read_table(path: Path) -> tuple[list[str], list[str], torch.Tensor]:
     numbers = [i for i, name in enumerate(header) if name not in ("input", "class_name")]
     values = torch.tensor([[float(row[i]) for i in numbers] for row in rows])
     return header, [row[0] for row in rows], values
-
-
-def evaluate(name: str, checkpoint: Path, *options: str) -> dict[str, float]:
-    cli = command("train", name, "--ckpt_path", str(checkpoint), *ONE_CPU, *QUIET, *options)
-    return {key: value.item() for key, value in cli.trainer.callback_metrics.items()}
 
 
 def epochs_done(path: Path) -> int:

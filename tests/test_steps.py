@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.loops import fit_loop
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from projects import QUIET, SMALL, command, inside
+from projects import QUIET, SMALL, command, evaluate, inside
 from templates import CHOICES
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -162,11 +162,6 @@ def test_gradients_are_clipped_in_mixed_precision(render, tmp_path):
     assert plain["exp_avg"].norm() > 100 * clipped["exp_avg"].norm()
 
 
-def metrics_of_best():
-    metrics = command("train", "test", *SMALL, "--ckpt_path=best").trainer.callback_metrics
-    return {name: value.item() for name, value in metrics.items()}
-
-
 @pytest.mark.parametrize("model", ["cnn", "gan"])
 def test_a_compiled_network_has_the_checkpoints_of_any_other(render, tmp_path, monkeypatch, model):
     # Traced as ever; what the tracer gives is run as it is, since not every machine has a compiler.
@@ -178,9 +173,9 @@ def test_a_compiled_network_has_the_checkpoints_of_any_other(render, tmp_path, m
         path = Path(fit.trainer.checkpoint_callback.best_model_path)
         names = torch.load(path, weights_only=True)["state_dict"].keys()
         assert not any("_orig_mod" in name for name in names)
-        compiled = metrics_of_best()
+        compiled = evaluate("test", "best", *SMALL)
         monkeypatch.setattr(nn.Module, "compile", lambda self: None)
-        assert metrics_of_best() == pytest.approx(compiled, rel=1e-4)
+        assert evaluate("test", "best", *SMALL) == pytest.approx(compiled, rel=1e-4)
 
 
 def test_the_imports_are_not_searched_for_garbage(render):
