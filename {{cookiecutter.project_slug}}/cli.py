@@ -1,7 +1,9 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
+import atexit
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +29,7 @@ from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from errors import UserError, plain_errors
 from loggers import place_loggers
-from parsing import Instantiator, Parser, allow_clipping, asked_for, tell_swaps
+from parsing import Instantiator, Parser, allow_clipping, asked_for, drop_callbacks, tell_swaps
 
 CONFIGS = Path(__file__).parent / "configs"
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
@@ -42,6 +44,14 @@ CALLBACKS = {
 }
 # What the data module knows and the network needs: no number is written twice.
 FACTS = ("image_shape", "num_classes")
+
+
+@atexit.register
+def leave_group() -> None:
+    """Lets gloo's threads end first: one that frees a tensor while Python ends aborts it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        time.sleep(0.1)  # for the threads of a group that the caches of sharded tensors still hold
 
 
 class CLI(LightningCLI):
@@ -156,16 +166,7 @@ class CLI(LightningCLI):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
         allow_clipping(config.model, trainer)
         place_loggers(trainer, self.subcommand, run, resumed)
-        keys = self._parser(self.subcommand).callback_keys
-        if trainer.enable_progress_bar is False or "ProgressBar" in str(trainer.callbacks):
-            keys.remove("progress_bar")
-        if trainer.enable_checkpointing is False:
-            if config.test_after_fit:
-                raise UserError("test_after_fit: enable_checkpointing is false: none would be best")
-            keys.remove("best_checkpoint")
-            keys.remove("last_checkpoint")
-        if not trainer.logger:
-            keys.remove("lr_monitor")
+        drop_callbacks(self._parser(self.subcommand).callback_keys, config)
 
     def _add_instantiators(self) -> None:
         for key, kind in (("model", LightningModule), ("data", LightningDataModule)):

@@ -10,6 +10,8 @@ from jsonargparse import Namespace, _typehints
 from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from errors import UserError
+
 UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
 # What jsonargparse says about every value that it refuses, whatever the reason.
 FILLER = re.compile(
@@ -99,6 +101,20 @@ def allow_clipping(model: Namespace, trainer: Namespace) -> None:
     if trainer.gradient_clip_val and "mixed" in str(trainer.precision):
         if optimizer and optimizer.init_args.get("fused"):
             optimizer.init_args.fused = False
+
+
+def drop_callbacks(keys: list[str], config: Namespace) -> None:
+    """Removes the callbacks that the Trainer has no use for."""
+    trainer = config.trainer
+    if trainer.enable_progress_bar is False or "ProgressBar" in str(trainer.callbacks):
+        keys.remove("progress_bar")
+    if trainer.enable_checkpointing is False:
+        if config.test_after_fit:
+            raise UserError("test_after_fit: enable_checkpointing is false: none would be best")
+        keys.remove("best_checkpoint")
+        keys.remove("last_checkpoint")
+    if not trainer.logger:
+        keys.remove("lr_monitor")
 
 
 class Instantiator(_InstantiatorFn):
