@@ -186,3 +186,49 @@ def test_a_killed_save_leaves_the_sharded_folder_whole(render, tmp_path, monkeyp
         strategy.save_checkpoint({"weights": "second"}, path)
         assert (path / "__0_0.distcp").read_text() == "second"
         assert list(tmp_path.iterdir()) == [path]
+
+
+FAULT = """
+import os, signal
+from lightning.pytorch import Callback
+from errors import UserError
+
+class Fault(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if (trainer.global_step, trainer.global_rank) == (3, 1):
+            {what}
+"""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "what", "code", "stdout", "stderr"),
+    [
+        ("ddp", "os.killpg(0, signal.SIGINT)", 130, "--ckpt_path {last}\n", "Stopping"),
+        ("ddp_spawn", "os.killpg(0, signal.SIGINT)", 130, "--ckpt_path {last}\n", "Stopping"),
+        ("ddp_spawn", "raise KeyError('bug')", 1, "--ckpt_path {last}\n", "KeyError: 'bug'\n"),
+        ("ddp_spawn", "raise UserError('No.')", 1, "--ckpt_path {last}\n", "\nerror: No.\n"),
+    ],
+)
+def test_two_processes_that_stop(render, strategy, what, code, stdout, stderr):
+    project = render(
+        copy=True, model="mlp", strategy=strategy, accelerator="cpu", devices="2", logger="csv"
+    )
+    (project / "fault.py").write_text(FAULT.format(what=what))
+    options = ["--trainer.callbacks+=fault.Fault", "--trainer.log_every_n_steps=1"]
+    options += ["--last_checkpoint.every_n_train_steps=2", *QUIET]
+    result = subprocess.run(
+        [sys.executable, "train.py", "fit", *options],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        start_new_session=True,  # the signal is for this fit alone
+    )
+    assert result.returncode == code
+    last = os.path.join("logs", "version_0", "checkpoints", "last.ckpt")
+    assert result.stdout.endswith(stdout.format(last=last))
+    assert stderr in result.stderr
+    assert ("Traceback" in result.stderr) == ("bug" in what)
+    # One that stops has saved after its step; one that fails has the save of the step before.
+    saved = torch.load(project / last, weights_only=True)["global_step"]
+    assert saved == (3 if code == 130 else 2)

@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 import runs
-from callbacks.last_checkpoint import LastCheckpoint
+from callbacks.last_checkpoint import LastCheckpoint, await_processes
 from callbacks.pictures import Pictures
 from callbacks.predictions import Predictions
 from callbacks.random_state import RandomState
@@ -75,10 +74,9 @@ class CLI(LightningCLI):
                 },
                 auto_configure_optimizers=False,
             )
-        except Exception:
-            trainer = getattr(self, "trainer", None)
-            if self.made and not (trainer and trainer.global_step):
-                shutil.rmtree(self.made, ignore_errors=True)  # nothing was trained
+        except Exception as error:
+            if self.made:
+                runs.discard_untrained(self.made, getattr(self, "trainer", None), error)
             raise
 
     @staticmethod
@@ -180,6 +178,8 @@ class CLI(LightningCLI):
             # Lightning sets it: torch would look on disk for NVIDIA's library in each step of Adam.
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
         runs.save_whole(trainer.strategy)
+        if self.subcommand == "fit":
+            await_processes(trainer.strategy)
         return trainer
 
     def after_fit(self) -> None:

@@ -1,12 +1,13 @@
 """A user's mistake ends in a sentence; any other error in its traceback."""
 
+import re
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.multiprocessing import ProcessExitedException
 
 from noise import silence
 
@@ -30,13 +31,14 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if isinstance(error, ProcessExitedException) and error.exit_code > 128:
+            sys.exit(error.exit_code)  # callbacks/last_checkpoint.py has stopped the fit
         chain: list[BaseException] = [error]
         while cause := chain[-1].__cause__:
             chain.append(cause)
         for link in chain:
             if is_mistake(link):
-                # From a data worker torch hands on a whole traceback as text, which ends in it.
-                sys.exit(f"error: {str(link).rpartition('UserError: ')[2].strip()}")
+                sys.exit(f"error: {kind_and_message(link)[1].strip()}")
         # The parser wraps what a class raises when it is made; show where that was.
         while "jsonargparse" in last_frame(chain[0]).filename and len(chain) > 1:
             chain.pop(0)
@@ -46,9 +48,8 @@ def plain_errors() -> Iterator[None]:
 def is_mistake(error: BaseException) -> bool:
     """Whether the message says all. So does that of a class which refuses its arguments: one of
     ours or of torch.optim, or the Trainer."""
-    if isinstance(error, UserError | MisconfigurationException):
-        return True
-    if str(error).startswith(CLEAR):
+    kind, message = kind_and_message(error)
+    if kind in ("UserError", "MisconfigurationException") or message.startswith(CLEAR):
         return True
     frame = last_frame(error)
     if isinstance(error, ValueError | TypeError) and "lightning" in frame.filename:
@@ -57,6 +58,15 @@ def is_mistake(error: BaseException) -> bool:
     refuses = frame.name == "__init__" and (frame.line or "").startswith("raise ValueError")
     own = Path(frame.filename).is_relative_to(PROJECT) and "site-packages" not in frame.filename
     return refuses and (own or "optim" in Path(frame.filename).parts)
+
+
+def kind_and_message(error: BaseException) -> tuple[str, str]:
+    """Of an error in a data worker or a process of ddp_spawn, torch hands on its whole traceback as
+    text: what stands below it."""
+    _, title, trace = str(error).rpartition("Traceback (most recent call last):")
+    if title and (end := re.search(r"^(?:\w+\.)*(\w+): (.*)", trace, re.MULTILINE | re.DOTALL)):
+        return end[1], end[2]
+    return type(error).__name__, str(error)
 
 
 def last_frame(error: BaseException) -> traceback.FrameSummary:

@@ -1,6 +1,7 @@
 """Run folders and the checkpoints in them: `logs/version_N/checkpoints/{best,last}.ckpt`."""
 
 import os
+import shutil
 import sys
 from contextlib import suppress
 from itertools import count
@@ -11,10 +12,12 @@ from typing import Any, Literal
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch.multiprocessing.spawn import ProcessException
 
 from errors import UserError
 
@@ -65,6 +68,14 @@ def new_run(root: Path) -> Path:
             run.mkdir()
             return run
     raise AssertionError  # for type checkers: there is always a next number
+
+
+def discard_untrained(run: Path, trainer: Trainer | None, error: Exception) -> None:
+    """Removes the run folder of a fit that has failed before its first step."""
+    # Of the steps that the processes of ddp_spawn have made, this one knows nothing.
+    started = isinstance(error, ProcessException) and (run / "run.yaml").exists()
+    if not (started or trainer and trainer.global_step):
+        shutil.rmtree(run, ignore_errors=True)
 
 
 def is_in_run(checkpoint: Path) -> bool:

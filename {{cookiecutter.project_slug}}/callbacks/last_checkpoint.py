@@ -10,9 +10,21 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 # SLURM sends SIGUSR1 (launch/slurm.sbatch asks for it) to a job that has to make way.
 SIGNALS = ("SIGINT", "SIGTERM", *(["SIGUSR1"] if "SLURM_JOB_ID" in os.environ else []))
+
+
+def await_processes(strategy: Strategy) -> None:
+    """Leaves Ctrl-C to the processes of ddp_spawn, which Lightning would kill before they save."""
+
+    def receive(signum: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # for a second one
+
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        signal.signal(signal.SIGINT, receive)
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -80,6 +92,8 @@ class LastCheckpoint(ModelCheckpoint):
     def stop(self, trainer: Trainer) -> None:
         if not self._should_skip_saving_checkpoint(trainer):
             self.save(trainer)
+        for logger in trainer.loggers:
+            logger.save()  # Lightning does not end those in a process of ddp_spawn
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             raise SystemExit
@@ -92,7 +106,10 @@ class LastCheckpoint(ModelCheckpoint):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         super().on_exception(trainer, pl_module, exception)
-        if self.best_model_path and trainer.is_global_zero and trainer.state.fn == "fit":
-            path = os.path.relpath(self.best_model_path)
+        path = self.best_model_path
+        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):  # others have saved
+            path = os.path.join(self.dirpath or "", f"{self.filename}.ckpt")
+        if os.path.exists(path) and trainer.is_global_zero and trainer.state.fn == "fit":
+            path = os.path.relpath(path)
             print(f"\nThe newest state is {path}. To go on from there:")
             print(shlex.join(["python", *sys.argv, "--ckpt_path", path]))
