@@ -39,7 +39,7 @@ test = torch.cat([images for images, _ in data.test_dataloader()]).float() / 127
 print((test - train.mean(dim=0)).square().mean().item())
 """,
     "gan": """
-from models.gan import Moments, frechet_distance
+from models.frechet import Moments, frechet_distance
 real, fake = Moments(), Moments()
 for images, _ in data.test_dataloader():
     real.update(images.float() / 127.5 - 1)

@@ -29,6 +29,7 @@ FILES = {
     "models/classifier.py": {"model": CLASSIFIERS},
     "models/autoencoder.py": {"model": ("autoencoder",)},
     "models/gan.py": {"model": ("gan",)},
+    "models/frechet.py": {"model": ("gan",)},
     "models/networks/cnn.py": {"model": ("cnn",)},
     "models/networks/mlp.py": {"model": ("mlp",)},
     "models/networks/resnet.py": {"model": ("resnet",)},

@@ -288,6 +288,14 @@ def test_a_gan_fits_with_ddp_as_it_comes(render):
         assert trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}
 
 
+def test_a_gan_wants_the_metric_of_its_schedulers(render, tmp_path):
+    with inside(render(model="gan"), tmp_path):
+        options = ["--model.scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau"]
+        options += ["--trainer.max_epochs=2", "--model.scheduler_monitor=val/acc"]
+        with pytest.raises(SystemExit, match="^error: scheduler_monitor is val/acc.*val/frechet"):
+            command("train", *FIT, *options)
+
+
 def test_an_error_in_a_data_worker_is_one_sentence(render, tmp_path):
     with inside(render(data="image_folder"), tmp_path):
         options = small_data("image_folder", tmp_path / "data")

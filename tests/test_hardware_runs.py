@@ -52,7 +52,7 @@ def run(project: Path, *words: str) -> str:
         [sys.executable, *words], cwd=project, capture_output=True, text=True, timeout=300
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert "UserWarning" not in result.stderr
+    assert "Warning" not in result.stderr
     return result.stdout
 
 

@@ -7,45 +7,15 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from models.frechet import Moments, frechet_distance
+
 Batch = tuple[Tensor, Tensor]  # (B, C, H, W) floats in [-1, 1], labels that are not used
-MAX_SIDE = 16  # pixels; larger images are pooled to this before their covariance is taken
-
-
-class Moments:
-    """Mean and covariance of images as vectors of pixels, added up batch by batch."""
-
-    sums: Tensor | None = None
-
-    def update(self, images: Tensor) -> None:
-        """Adds (B, C, H, W) images."""
-        if max(images.shape[-2:]) > MAX_SIDE:
-            images = F.adaptive_avg_pool2d(images, MAX_SIDE)
-        x = images.detach().flatten(1).float()
-        x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
-        sums = x.T @ x  # second moments; the last row and column are the sums and the count
-        self.sums = sums if self.sums is None else self.sums + sums
-
-    def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
-        assert self.sums is not None, "no images were added"
-        sums = self.sums.double().cpu()
-        mean = sums[-1, :-1] / sums[-1, -1]
-        return mean, sums[:-1, :-1] / sums[-1, -1] - mean.outer(mean)
-
-
-def frechet_distance(a: Moments, b: Moments) -> float:
-    """Fréchet distance of two Gaussians (Dowson & Landau 1982): the squared distance of the means
-    plus tr(A + B - 2 (A B)^(1/2))."""
-    (mean_a, cov_a), (mean_b, cov_b) = a.mean_and_covariance(), b.mean_and_covariance()
-    values, vectors = torch.linalg.eigh(cov_a)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
-    distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
-    return distance.item()
 
 
 class GAN(LightningModule):
@@ -116,10 +86,12 @@ class GAN(LightningModule):
         self.manual_backward(discriminator_loss)
         discriminator_optimizer.step()
 
+        self.toggle_optimizer(generator_optimizer)  # the discriminator's weights get no gradients
         generator_loss = F.softplus(-discriminator(fake)).mean()
         generator_optimizer.zero_grad()
         self.manual_backward(generator_loss)
         generator_optimizer.step()
+        self.untoggle_optimizer(generator_optimizer)
 
         self.step_schedulers("step")
         # Log only what the logger will write; the global step counts both optimizers.
@@ -173,11 +145,17 @@ class GAN(LightningModule):
         return [{"optimizer": o, "lr_scheduler": self.scheduler(o)} for o in optimizers]
 
     def step_schedulers(self, interval: str) -> None:
+        metrics = self.trainer.callback_metrics
         for config in (c for c in self.trainer.lr_scheduler_configs if c.interval == interval):
             if not isinstance(config.scheduler, ReduceLROnPlateau):
                 config.scheduler.step()
-            elif self.scheduler_monitor in self.trainer.callback_metrics:
-                config.scheduler.step(self.trainer.callback_metrics[self.scheduler_monitor])
+            elif self.scheduler_monitor in metrics:
+                config.scheduler.step(metrics[self.scheduler_monitor])
+            elif any(name.startswith("val/") for name in metrics):
+                raise MisconfigurationException(
+                    f"scheduler_monitor is {self.scheduler_monitor}, which is not logged. What is: "
+                    + ", ".join(metrics)
+                )
 
     def on_train_start(self) -> None:
         # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
