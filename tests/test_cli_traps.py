@@ -84,6 +84,10 @@ def test_an_option_without_its_group_is_named_with_it(project, capfd):
             "data.on_device: expected bool, or expected Literal['auto']. Given value: maybe",
         ),
         (
+            "--model.network=torchvision.models.resnet18",
+            "model.network: expected a class, not a function",
+        ),
+        (
             "--model.network=models.networks.vit.ViT",
             "model.network: module 'models.networks' has no attribute 'vit'",
         ),

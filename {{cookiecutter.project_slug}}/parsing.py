@@ -18,6 +18,8 @@ FILLER = re.compile(
     r"$|Expected a path but|Does not validate|Subtypes:|Errors:|Given value|Problem with given"
     r"|Expected a <class 'NoneType'>|Parser key"
 )
+# Its failure with a function in the place of a class, such as torchvision.models.resnet18.
+FUNCTION = re.compile(r"SignatureArguments\.add_function_arguments\(\) got an .*'linked_targets'")
 SWAPS: dict[str, tuple[str, str]] = {}  # by the new class, the old one and its arguments
 
 
@@ -68,6 +70,7 @@ def condense(message: str) -> str:
     plain = [line for line in reasons if re.search(r"meant\?|are required", line)]
     text = ", or ".join(plain[:1] or reasons)
     text = re.sub(r"Type \S+\[.*?\] expects .*?: |typing\.|\.? Got value: Namespace.*", "", text)
+    text = FUNCTION.sub("expected a class, not a function", text)
     text = re.sub(r"<class '([^']+)'>", r"\1", text).replace("Expected a ", "expected ")
     value = next(
         (f". {line}" for line in lines if re.match(r"Given value: (?!\[?\w+\(|{)", line)), ""
