@@ -24,6 +24,7 @@ CACHES = ("__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache")  # of a 
 
 CLASSIFIERS = ("cnn", "mlp", "resnet", "vit")
 ONE_OPTIMIZER = (*CLASSIFIERS, "autoencoder")  # what Lightning steps by itself
+WHOLE = ("auto", "ddp", "ddp_spawn")  # strategies with all weights on each device
 # The answers that a file or folder needs; what is not here is in every project.
 FILES = {
     "models/classifier.py": {"model": CLASSIFIERS},
@@ -37,12 +38,15 @@ FILES = {
     "models/networks/autoencoder.py": {"model": ("autoencoder",)},
     "models/networks/gan.py": {"model": ("gan",)},
     "callbacks/confusion_matrix.py": {"model": CLASSIFIERS},
-    "callbacks/finetuning.py": {"model": CLASSIFIERS},
-    "callbacks/swa.py": {"model": ONE_OPTIMIZER},
+    "callbacks/finetuning.py": {"model": CLASSIFIERS, "strategy": WHOLE},
+    "callbacks/pruning.py": {"strategy": WHOLE},
+    "callbacks/swa.py": {"model": ONE_OPTIMIZER, "strategy": WHOLE},
     "configs/callbacks/confusion_matrix.yaml": {"model": CLASSIFIERS},
-    "configs/callbacks/backbone_finetuning.yaml": {"model": CLASSIFIERS},
+    "configs/callbacks/backbone_finetuning.yaml": {"model": CLASSIFIERS, "strategy": WHOLE},
+    "configs/callbacks/ema.yaml": {"strategy": WHOLE},
     "configs/callbacks/gradient_accumulation.yaml": {"model": ONE_OPTIMIZER},
-    "configs/callbacks/swa.yaml": {"model": ONE_OPTIMIZER},
+    "configs/callbacks/pruning.yaml": {"strategy": WHOLE},
+    "configs/callbacks/swa.yaml": {"model": ONE_OPTIMIZER, "strategy": WHOLE},
     "configs/tune/lr.yaml": {"model": ONE_OPTIMIZER},
     "data/digits.py": {"data": ("digits",)},
     "data/mnist.py": {"data": ("mnist",)},

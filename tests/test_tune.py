@@ -7,12 +7,8 @@ import pytest
 import torch
 import yaml
 from projects import ONE_CPU, QUIET, command, inside
-from templates import ROOT
 
 FIT = ["fit", *ONE_CPU, *QUIET, "--trainer.max_epochs=2", "--data.batch_size=64"]
-
-
-LR = ROOT / "{{cookiecutter.project_slug}}" / "configs" / "tune" / "lr.yaml"  # no file of a gan
 
 
 @pytest.fixture
@@ -117,9 +113,10 @@ def test_the_largest_batch_size_is_tried(folder, capfd, monkeypatch):
 @pytest.mark.slow
 def test_a_gan_has_a_batch_size_but_not_one_learning_rate(render, tmp_path, capfd):
     project = render(model="gan")
+    config = render(model="mlp") / "configs" / "tune" / "lr.yaml"  # a gan has none
     with inside(project, tmp_path):
         with pytest.raises(SystemExit, match="GAN has 2; search model.lr with sweep.py"):
-            command("train", *FIT, f"--config={LR}")
+            command("train", *FIT, f"--config={config}")
         size = f"--config={project}/configs/tune/batch_size.yaml"
         command("train", *FIT, size, "--trainer.callbacks.max_val=32")
         assert found(capfd, "data.batch_size") == 32

@@ -171,7 +171,10 @@ def tell_best(best: ModelCheckpoint, run: str) -> None:
     """Names the best checkpoint of a fit, and the command that tests it."""
     if best.best_model_path:
         path = os.path.relpath(best.best_model_path)
-        score = best.best_model_score  # ddp_spawn does not hand it back
+        if best.best_model_score is None and Path(path).is_file():  # ddp_spawn's hand back the path
+            saved = torch.load(path, weights_only=True, mmap=True)["callbacks"]
+            best.best_model_score = saved[best.state_key]["best_model_score"]
+        score = best.best_model_score
         print(
             f"Best checkpoint: {path}" + ("" if score is None else f" ({best.monitor} {score:.4g})")
         )
