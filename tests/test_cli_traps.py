@@ -199,6 +199,13 @@ def test_a_swap_forgets_the_arguments_of_the_old_class(project):
     assert cli.trainer.optimizers[0].defaults["weight_decay"] == 0
 
 
+def test_a_config_with_a_device_starts_a_fit_again(project):
+    swa = ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.01"]
+    command("train", *FIT, *swa)
+    cli = command("train", "fit", "--config=logs/version_0/config.yaml")
+    assert cli.config.fit.trainer.callbacks[-1].init_args.device == torch.device("cpu")
+
+
 def test_a_fit_is_tested_when_asked_for(project, capfd):
     cli = command("train", *FIT, "--test_after_fit=true")
     assert "test/acc" in cli.trainer.callback_metrics

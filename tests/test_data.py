@@ -781,6 +781,17 @@ def test_a_link_that_leads_nowhere_is_an_unreadable_image(tmp_path):
         ready(folder(tmp_path, cache=True))
 
 
+def test_links_to_folders_are_followed_but_not_round_in_a_circle(tmp_path):
+    write_images(tmp_path / "images")
+    (tmp_path / "images" / "dog").rename(tmp_path / "dog")
+    (tmp_path / "images" / "dog").symlink_to(tmp_path / "dog")
+    (tmp_path / "images" / "cat" / "up").symlink_to("..")
+    (tmp_path / "images" / "cat" / ".hidden").symlink_to(tmp_path / "dog")
+    find_images = module("datasets").find_images
+    assert len(find_images(tmp_path / "images")) == 24
+    assert len(find_images(tmp_path / "images" / "cat")) == 12
+
+
 def test_a_class_that_skipping_leaves_too_small_is_refused(tmp_path):
     write_images(tmp_path)
     for path in sorted((tmp_path / "dog").iterdir())[2:]:

@@ -6,7 +6,9 @@ import sys
 from inspect import signature
 from typing import Any, NoReturn
 
+import torch
 from jsonargparse import Namespace, _typehints
+from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
@@ -95,6 +97,7 @@ def tell_swaps(config: str) -> None:
     SWAPS.clear()
 
 
+register_type(torch.device)  # Lightning's SWA has one
 _typehints.discard_init_args_on_class_path_change = reset_on_swap
 
 

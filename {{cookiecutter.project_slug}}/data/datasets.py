@@ -1,7 +1,6 @@
 """Images in memory and in files, fetched a batch at a time."""
 
 import os
-from glob import escape, iglob
 from pathlib import Path
 
 import numpy as np
@@ -69,9 +68,17 @@ def find_images(folder: str | Path) -> list[str]:
     """Paths of all images in and below a folder, sorted; hidden files and folders are left out."""
     if not Path(folder).is_dir():
         raise UserError(f"There is no folder {folder}.")
-    # glob follows links and leaves out what is hidden.
-    files = iglob(f"{escape(str(folder))}/**", recursive=True)
-    paths = [path for path in files if os.path.splitext(path)[1].lower() in EXTENSIONS]
+    paths = []
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = Path(here).resolve()
+        folders[:] = [
+            name
+            for name in folders
+            # Not into a link to a folder that it lies in itself.
+            if not (name.startswith(".") or real.is_relative_to(Path(here, name).resolve()))
+        ]
+        paths += [os.path.join(here, name) for name in files if not name.startswith(".")]
+    paths = [path for path in paths if os.path.splitext(path)[1].lower() in EXTENSIONS]
     if not paths:
         raise UserError(
             f"There are no images in {folder}: no file there ends in {', '.join(sorted(EXTENSIONS))}."
