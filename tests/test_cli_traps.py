@@ -257,6 +257,38 @@ def test_a_network_and_a_system_of_ones_own_are_fitted_and_tested(project, monke
     assert type(cli.model.network).__name__ == "Network"
 
 
+OWN_DATA = """
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, TensorDataset
+
+class Plain(LightningDataModule):
+    def train_dataloader(self):
+        images, labels = torch.randn(32, 1, 8, 8), torch.arange(32) % 10
+        return DataLoader(TensorDataset(images, labels), batch_size=16)
+
+    val_dataloader = test_dataloader = train_dataloader
+
+class Told(Plain):
+    image_shape, num_classes = (1, 8, 8), 10
+"""
+
+
+def test_what_the_network_must_be_told_comes_from_the_data(project, monkeypatch, capfd):
+    Path("own_data.py").write_text(OWN_DATA)
+    monkeypatch.syspath_prepend(project)
+    given = ("--model.network.image_shape=[1,8,8]", "--model.network.num_classes=10")
+    for options in ((), given):  # neither the checkpoint nor config.yaml would hold them
+        message = error(capfd, "--data=own_data.Plain", *options)
+        assert "own_data.Plain has no image_shape, which models.networks.cnn.CNN takes" in message
+    message = error(capfd, "--model.network.num_classes=12")
+    assert "model.network.num_classes is 12" in message
+    assert "data.digits.Digits has 10" in message
+    command("train", *FIT, "--data=own_data.Told", given[1])
+    cli = command("train", "test", "--data=own_data.Plain")  # the checkpoint knows
+    assert cli.model.network.head.out_features == 10
+
+
 def test_another_progress_bar_takes_the_place_of_ours(project):
     bar = ["--trainer.enable_progress_bar=true", "--trainer.callbacks+=RichProgressBar"]
     trainer = command("train", *FIT, *bar).trainer
@@ -305,6 +337,12 @@ def test_a_gan_wants_the_metric_of_its_schedulers(render, tmp_path):
         options += ["--trainer.max_epochs=2", "--model.scheduler_monitor=val/acc"]
         with pytest.raises(SystemExit, match="^error: scheduler_monitor is val/acc.*val/frechet"):
             command("train", *FIT, *options)
+
+
+def test_a_gan_refuses_an_optimizer_that_makes_its_steps_itself(render, tmp_path, capfd):
+    with inside(render(model="gan"), tmp_path):
+        with pytest.raises(SystemExit, match="LBFGS"):
+            command("train", *FIT, "--model.optimizer=torch.optim.LBFGS")
 
 
 def test_an_error_in_a_data_worker_is_one_sentence(render, tmp_path):

@@ -41,8 +41,6 @@ CALLBACKS = {
     "pictures": Pictures,
     "predictions": Predictions,
 }
-# What the data module knows and the network needs: no number is written twice.
-FACTS = ("image_shape", "num_classes")
 
 
 @atexit.register
@@ -95,7 +93,7 @@ class CLI(LightningCLI):
         )
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
-        for fact in FACTS:
+        for fact in runs.FACTS:
             parser.link_arguments(
                 f"data.{fact}",
                 f"model.init_args.network.init_args.{fact}",
@@ -131,7 +129,7 @@ class CLI(LightningCLI):
         if "_class_path" in hparams:  # not in the checkpoints of fits from Python
             del hparams["_instantiator"]
             network = hparams.get("network", {}).get("init_args", {})
-            self.trained_on = {fact: network.pop(fact) for fact in FACTS if fact in network}
+            self.trained_on = {fact: network.pop(fact) for fact in runs.FACTS if fact in network}
             given, config.model = config.model, None
             model = runs.model_of(hparams, given)
             self.config = self.parser.parse_object(

@@ -3,7 +3,8 @@
 import difflib
 import re
 import sys
-from inspect import signature
+from inspect import Parameter, signature
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import torch
@@ -13,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from errors import UserError
+from runs import FACTS
 
 UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
 # What jsonargparse says about every value that it refuses, whatever the reason.
@@ -123,6 +125,27 @@ def drop_callbacks(keys: list[str], config: Namespace) -> None:
         keys.remove("lr_monitor")
 
 
+def check_facts(data: Any, network: Namespace, trained_on: dict[str, Any]) -> None:
+    """Checks that the data module has what the network must be told, and that nobody else tells it
+    otherwise. One that cannot say (of images to predict, perhaps) goes with the checkpoint."""
+    name = f"{type(data).__module__}.{type(data).__qualname__}"
+    arguments = signature(resolve_name(network.class_path)).parameters
+    for fact in FACTS:
+        if fact in trained_on and not hasattr(data, fact):
+            setattr(data, fact, trained_on[fact])
+        if fact not in arguments or arguments[fact].default is not Parameter.empty:
+            continue
+        if not hasattr(data, fact):
+            raise UserError(
+                f"{name} has no {fact}, which {network.class_path} takes; give it that attribute"
+            )
+        if network.init_args[fact] not in (None, getattr(data, fact)):
+            raise UserError(
+                f"model.network.{fact} is {network.init_args[fact]}, but the network takes that of "
+                f"the data, and {name} has {getattr(data, fact)}; leave the option out"
+            )
+
+
 class Instantiator(_InstantiatorFn):
     """Records for the checkpoint only those facts that the network has an argument for."""
 
@@ -136,7 +159,12 @@ class Instantiator(_InstantiatorFn):
         known = signature(type(kwargs["network"])).parameters if "network" in kwargs else {}
         given = applied_instantiation_links.items()
         links = {key: value for key, value in given if key.rpartition(".")[2] in known}
-        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+        made = super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+        if self.key == "data":
+            model = self.cli.config[self.cli.subcommand].model.init_args or {}
+            if model.get("network"):
+                check_facts(made, model["network"], self.cli.trained_on)
+        return made
 
     def __reduce__(self) -> tuple:
         # ddp_spawn pickles the optimizer's factory, which holds this; nothing calls it there.

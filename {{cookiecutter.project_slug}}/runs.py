@@ -21,6 +21,8 @@ from torch.multiprocessing.spawn import ProcessException
 
 from errors import UserError
 
+# What the data module knows and the network needs: no number is written twice.
+FACTS = ("image_shape", "num_classes")
 Word = Literal["best", "last"]
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from models.frechet import Moments, frechet_distance
@@ -140,6 +140,8 @@ class GAN(LightningModule):
     def configure_optimizers(self) -> list[dict[str, Any]]:
         networks = self.network.generator, self.network.discriminator
         optimizers = [self.optimizer(network.parameters(), self.lr) for network in networks]
+        if isinstance(optimizers[0], LBFGS):
+            raise MisconfigurationException("LBFGS makes its steps itself; a gan needs another one")
         if self.scheduler is None:
             return [{"optimizer": optimizer} for optimizer in optimizers]
         return [{"optimizer": o, "lr_scheduler": self.scheduler(o)} for o in optimizers]
