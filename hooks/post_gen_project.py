@@ -118,19 +118,9 @@ STRATEGIES = {
   # Each device has a copy of the model and a share of the batches; gradients are averaged.
   strategy: ddp
 """,
-    "ddp_gan": """\
-  # ddp. Neither of the gan's two losses uses all weights: ddp has to look for those left out, or it
-  # stops with an error.
-  strategy: ddp_find_unused_parameters_true
-""",
     "ddp_spawn": """\
   # ddp in processes that are started as functions, so train.py itself is run once only.
   strategy: ddp_spawn
-""",
-    "ddp_spawn_gan": """\
-  # ddp_spawn. Neither of the gan's two losses uses all weights: ddp has to look for those left out,
-  # or it stops with an error.
-  strategy: ddp_spawn_find_unused_parameters_true
 """,
     "fsdp": """\
   # Weights, gradients and optimizer states are sharded over the GPUs (PyTorch's first FSDP).
@@ -193,7 +183,7 @@ DEVICES = {
     "cpu": "processes on each machine; auto: one",
     "gpu": "on each machine: auto (all), a count, or a list of indices",
     "mps": "a Mac has one",
-    "tpu": "of this host: auto (all), 1, or a list of one index",
+    "tpu": "of this host: auto (all), a count, or a list of one index",
 }
 PRECISIONS = {
     "32-true": "float32 throughout",
@@ -221,34 +211,23 @@ def trainer_yaml(answers: dict[str, str]) -> str:
     model, precision = answers["model"], answers["precision"]
     several = may_be_several(answers)
 
-    devices_comment = DEVICES[accelerator]
-    if model == "gan" and accelerator == devices == "auto":
-        devices = "1"
-        devices_comment = "the gan needs another strategy on several: see strategy"
-
     if precision == "auto":
         precision = BEST_PRECISION.get(accelerator, "32-true")
     older = "32-true" if strategy == "fsdp2" else "16-mixed"
     since = f"; for GPUs since 2020 (before: {older})" if accelerator == "gpu" else ""
 
     recipe = "xla" if accelerator == "tpu" else strategy
-    if model == "gan" and strategy in ("ddp", "ddp_spawn"):
-        recipe = f"{strategy}_gan"
-    elif model == "gan" and strategy == "auto" and several and accelerator in ("cpu", "gpu"):
-        recipe = "ddp_gan"
     blocks = FSDP_BLOCKS.get(model, ["torch.nn.Sequential"])
     strategy_lines = STRATEGIES[recipe].replace(
         "{blocks}", "".join(f"\n            - {block}" for block in blocks)
     )
-    if model == "gan" and accelerator == "auto":
-        strategy_lines += "  # On several GPUs: ddp_find_unused_parameters_true.\n"
 
     lines = f"""\
 # The hardware: arguments of Lightning's Trainer. For a single run give them on the command line:
 # python train.py --trainer.devices 2
 trainer:
   accelerator: {accelerator}  # {ACCELERATORS[accelerator]}
-  devices: {devices}  # {devices_comment}
+  devices: {devices}  # {DEVICES[accelerator]}
   num_nodes: {answers["num_nodes"]}  # machines
   precision: {precision}  # {PRECISIONS[precision].replace("{since}", since)}
 {strategy_lines}"""

@@ -59,18 +59,9 @@ CHOICES = {
     "logger": ("tensorboard", "csv", "wandb", "mlflow", "comet"),
 }
 PROMPTS = (
-    *TEXTS,
-    "license",
-    "data",
-    "model",
-    "accelerator",
-    "devices",
-    "num_nodes",
-    "strategy",
-    "precision",
-    "logger",
-)
-HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+    *TEXTS, "license", "data", "model",
+    "accelerator", "devices", "num_nodes", "strategy", "precision", "logger",
+)  # fmt: skip
 DEFAULTS = {
     "project_name": "My Lightning Project",
     "project_slug": "my-lightning-project",
@@ -277,11 +268,8 @@ def answer_problem(prompt: str, answer: Any) -> Problem | None:
 # `auto` means:
 #   accelerator  what Lightning finds when it runs: a TPU, else a Mac's GPU, else CUDA, else the CPU.
 #                So the other answers must work on each of these.
-#   devices      all GPUs, all TPU cores, one CPU process, one Mac's GPU. A gan with an automatic
-#                accelerator gets one device: several would need a ddp that finds unused parameters,
-#                which Lightning refuses on a Mac.
-#   strategy     one process on one device, ddp on several (for the gan: with unused parameters
-#                found), Lightning's own XLA strategy on a TPU.
+#   devices      all GPUs, all TPU cores, one CPU process, one Mac's GPU.
+#   strategy     one process on one device, ddp on several, Lightning's own XLA strategy on a TPU.
 #   precision    bf16-mixed on a GPU, 32-true elsewhere.
 
 TPU_DEVICES = (1, 2, 4, 8)  # per host, of every TPU generation
@@ -681,6 +669,7 @@ def back_up(project: Path) -> None:
     for folder in OWNED:
         before += [path for path in (project / folder).rglob("*") if path.is_file()]
     names = [path.relative_to(project).as_posix() for path in before]
+    (backup / "files").mkdir()
     (backup / "files.json").write_text(json.dumps(names), encoding="utf-8")
     for path, name in zip(before, names):
         if path.stat().st_size < 1_000_000:  # the template has no larger files

@@ -143,23 +143,18 @@ def build(trainer_yaml: str) -> Trainer:
 
 def expectation(answers: dict[str, str], machine: str) -> dict:
     """What the Trainer of these answers is on this machine, told without the recipes."""
-    devices, model, strategy = (answers[name] for name in ("devices", "model", "strategy"))
+    devices, strategy = answers["devices"], answers["strategy"]
     count = {"cuda": 8, "tpu": 8}.get(machine, 1) if devices == "auto" else None
     if count is None:
         count = len(devices.split(",")) if devices[0] == "[" else int(devices)
-    if model == "gan" and answers["accelerator"] == "auto":
-        count = 1
     nodes = int(answers["num_nodes"])
     precision = answers["precision"]
     if precision == "auto":
         precision = "bf16-mixed" if answers["accelerator"] == "gpu" else "32-true"
-    unused = model == "gan"
     if machine == "tpu":
         kind = "SingleDeviceXLAStrategy" if count == 1 else "XLAStrategy"
     elif strategy == "auto":
-        several = count * nodes > 1
-        may_be_several = several or (answers["accelerator"] == "gpu" and devices == "auto")
-        kind = "DDPStrategy" if several or (unused and may_be_several) else "SingleDeviceStrategy"
+        kind = "DDPStrategy" if count * nodes > 1 else "SingleDeviceStrategy"
     elif strategy.startswith("deepspeed"):
         kind = "DeepSpeedStrategy"
     else:
@@ -182,7 +177,6 @@ def expectation(answers: dict[str, str], machine: str) -> dict:
         "strategy": kind,
         "plugin": plugin,
         "precision": precision,
-        "unused": kind == "DDPStrategy" and unused,
         "start": ("spawn" if strategy == "ddp_spawn" else "popen")
         if kind == "DDPStrategy"
         else None,
@@ -199,7 +193,6 @@ def description(trainer: Trainer) -> dict:
         "strategy": type(strategy).__name__,
         "plugin": type(trainer.precision_plugin).__name__,
         "precision": trainer.precision_plugin.precision,
-        "unused": ddp and strategy._ddp_kwargs.get("find_unused_parameters", False),
         "start": strategy._start_method if ddp else None,
     }
 

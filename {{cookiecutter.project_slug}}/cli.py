@@ -3,7 +3,6 @@
 import atexit
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -45,7 +44,7 @@ CALLBACKS = {
 
 @atexit.register
 def leave_group() -> None:
-    """Lets gloo's threads end first: one that frees a tensor while Python ends aborts it."""
+    """Lets gloo's threads end first: one that frees a tensor while Python ends aborts the process."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
         time.sleep(0.1)  # for the threads of a group that the caches of sharded tensors still hold
@@ -97,15 +96,9 @@ class CLI(LightningCLI):
             parser.link_arguments(
                 f"data.{fact}",
                 f"model.init_args.network.init_args.{fact}",
-                compute_fn=self.fits_checkpoint(fact),
+                compute_fn=lambda given, fact=fact: self.trained_on.get(fact, given),
                 apply_on="instantiate",
             )
-
-    def fits_checkpoint(self, fact: str) -> Callable[[Any], Any]:
-        """Passes on what the data says, if the checkpoint was trained on the same."""
-        return lambda value: runs.check_data(
-            self.checkpoint, fact, self.trained_on.get(fact, value), 0 if self.adapts else value
-        )
 
     def _parse_ckpt_path(self) -> None:
         """Finds the checkpoint; the system and network become those that it was trained with."""
@@ -129,7 +122,8 @@ class CLI(LightningCLI):
         if "_class_path" in hparams:  # not in the checkpoints of fits from Python
             del hparams["_instantiator"]
             network = hparams.get("network", {}).get("init_args", {})
-            self.trained_on = {fact: network.pop(fact) for fact in runs.FACTS if fact in network}
+            facts = {fact: network.pop(fact) for fact in runs.FACTS if fact in network}
+            self.trained_on = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
             given, config.model = config.model, None
             model = runs.model_of(hparams, given)
             self.config = self.parser.parse_object(
@@ -175,22 +169,29 @@ class CLI(LightningCLI):
         if not torch.cuda.is_available():
             # Lightning sets it: torch would look on disk for NVIDIA's library in each step of Adam.
             os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+        # Of several ModelCheckpoints, Lightning takes the first as the one to ask.
+        last = trainer.checkpoint_callbacks
+        trainer.callbacks.sort(key=lambda callback: (callback in last, callback is not self.best))
         runs.save_whole(trainer.strategy)
         if self.subcommand == "fit":
             await_processes(trainer.strategy)
         return trainer
 
+    @property
+    def best(self) -> ModelCheckpoint:
+        return self._get(self.config_init, "best_checkpoint")
+
     def after_fit(self) -> None:
-        best = self._get(self.config_init, "best_checkpoint")
         if self.trainer.is_global_zero:
-            runs.tell_best(best, self.trainer.default_root_dir)
+            runs.tell_best(self.best, self.trainer.default_root_dir)
         if self._get(self.config, "test_after_fit"):
-            if not (best.best_model_path or self.trainer.fast_dev_run):
+            path = self.best.best_model_path or None
+            if not (path or self.trainer.fast_dev_run):
                 raise UserError("test_after_fit: nothing was validated, so no checkpoint is best")
             for callback in self.trainer.callbacks:
                 if isinstance(callback, WeightAveraging):
                     callback._average_model = None  # as in a test; else it tests the newest weights
-            self.trainer.test(self.model, self.datamodule, ckpt_path=best.best_model_path or None)
+            self.trainer.test(self.model, self.datamodule, ckpt_path=path)
 
 
 def main() -> CLI:

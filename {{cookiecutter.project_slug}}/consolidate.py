@@ -14,7 +14,7 @@ def load_sharded(folder: Path) -> dict[str, Any]:
     All of it has to fit into memory.
     """
     if not (folder / "meta.pt").is_file():
-        raise UserError(f"{folder} is no sharded checkpoint: it has no meta.pt")
+        raise UserError(f"{folder} is not a sharded checkpoint: it has no meta.pt")
     checkpoint = AtomicCheckpointIO().load_checkpoint(folder)
     keys = [key for key in checkpoint if key.startswith("optimizer_") and key[10:].isdigit()]
     states = [checkpoint.pop(key) for key in sorted(keys, key=lambda key: int(key[10:]))]

@@ -154,8 +154,10 @@ def main() -> None:
     with plain_errors():
         try:
             auto_cli(export)
-        except ImportError as error:
-            sys.exit(f"error: {error}; pip install onnx onnxscript onnxruntime")
+        except ModuleNotFoundError as error:
+            if error.name not in ("onnx", "onnxscript", "onnxruntime"):
+                raise
+            sys.exit(f'error: {error}: python -m pip install -e ".[export]"')
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from runs import read_checkpoint
 
-# The argument by which a logger goes on in what it has in its store.
+# The argument with which a logger goes on with a run that it has in its store.
 IDS = {"WandbLogger": "id", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
 WANDB_WARNING = "The anonymous setting has no effect and will be removed in a future version."
 

@@ -57,7 +57,8 @@ LOG_FILTERS = (
 
 
 def silence() -> None:
-    for message, module in FILTERS + EVALUATION_FILTERS * (sys.argv[1:2] != ["fit"]):
+    evaluates = sys.argv[1:2] in (["validate"], ["test"], ["predict"])
+    for message, module in FILTERS + EVALUATION_FILTERS * evaluates:
         warnings.filterwarnings("ignore", message=message, module=module.replace(".", r"\."))
     for name, message in LOG_FILTERS:
         logging.getLogger(name).addFilter(without(message))

@@ -37,11 +37,11 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = UNKNOWN.search(message)
-        if unknown and "meant?" not in message:
+        if unknown and "Did you mean" not in message:
             parser: LightningArgumentParser = getattr(ex, "subcommand_parser", None) or self
             keys = parser.get_defaults().keys(branches=True)
             near = nearest(unknown[1] or unknown[2], {k.replace("init_args.", "") for k in keys})
-            message += f". Is --{near} meant?" if near else ""
+            message += f". Did you mean --{near}?" if near else ""
         if not self.exit_on_error:  # parses one class; the outer parser may try another type
             super().error(message, ex)
         sys.stderr.write(f"error: {condense(message)}\n")
@@ -71,7 +71,7 @@ def condense(message: str) -> str:
     reasons = dict.fromkeys(line for line in lines if not FILLER.match(line))
     if not key or not reasons:
         return message
-    plain = [line for line in reasons if re.search(r"meant\?|are required", line)]
+    plain = [line for line in reasons if re.search("Did you mean|are required", line)]
     text = ", or ".join(plain[:1] or reasons)
     text = re.sub(r"Type \S+\[.*?\] expects .*?: |typing\.|\.? Got value: Namespace.*", "", text)
     text = FUNCTION.sub("expected a class, not a function", text)
@@ -79,7 +79,7 @@ def condense(message: str) -> str:
     value = next(
         (f". {line}" for line in lines if re.match(r"Given value: (?!\[?\w+\(|{)", line)), ""
     )
-    return f"{key}: {text.replace('Is --', f'Is --{key}.')}{value * ('Got' not in text)}"
+    return f"{key}: {text.replace('mean --', f'mean --{key}.')}{value * ('Got' not in text)}"
 
 
 def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
@@ -107,7 +107,7 @@ def allow_clipping(model: Namespace, trainer: Namespace) -> None:
     """Lightning clips no gradients in mixed precision when the optimizer is fused."""
     optimizer = (model.init_args or {}).get("optimizer")
     if trainer.gradient_clip_val and "mixed" in str(trainer.precision):
-        if optimizer and optimizer.init_args.get("fused"):
+        if isinstance(optimizer, Namespace) and optimizer.get("init_args", {}).get("fused"):
             optimizer.init_args.fused = False
 
 
@@ -118,32 +118,43 @@ def drop_callbacks(keys: list[str], config: Namespace) -> None:
         keys.remove("progress_bar")
     if trainer.enable_checkpointing is False:
         if config.test_after_fit:
-            raise UserError("test_after_fit: enable_checkpointing is false: none would be best")
+            raise UserError(
+                "test_after_fit: enable_checkpointing is false: there would be no best one"
+            )
         keys.remove("best_checkpoint")
         keys.remove("last_checkpoint")
     if not trainer.logger:
         keys.remove("lr_monitor")
 
 
-def check_facts(data: Any, network: Namespace, trained_on: dict[str, Any]) -> None:
-    """Checks that the data module has what the network must be told, and that nobody else tells it
-    otherwise. One that cannot say (of images to predict, perhaps) goes with the checkpoint."""
+def check_facts(data: Any, network: Namespace, cli: Any) -> None:
+    """Checks that the data module has what the network must be told, and that neither a checkpoint
+    nor an option says otherwise. Where the data cannot say, the checkpoint does."""
     name = f"{type(data).__module__}.{type(data).__qualname__}"
     arguments = signature(resolve_name(network.class_path)).parameters
     for fact in FACTS:
-        if fact in trained_on and not hasattr(data, fact):
-            setattr(data, fact, trained_on[fact])
-        if fact not in arguments or arguments[fact].default is not Parameter.empty:
-            continue
-        if not hasattr(data, fact):
-            raise UserError(
-                f"{name} has no {fact}, which {network.class_path} takes; give it that attribute"
-            )
-        if network.init_args[fact] not in (None, getattr(data, fact)):
-            raise UserError(
-                f"model.network.{fact} is {network.init_args[fact]}, but the network takes that of "
-                f"the data, and {name} has {getattr(data, fact)}; leave the option out"
-            )
+        given = getattr(data, fact, cli.trained_on.get(fact))
+        given = tuple(given) if isinstance(given, list) else given
+        if fact in cli.trained_on:
+            trained = cli.trained_on[fact]
+            if given != trained and not cli.adapts:
+                raise UserError(
+                    f"{cli.checkpoint} was trained with {fact} {trained}, "
+                    f"but this data has {fact} {given}; choose data or a checkpoint that fit"
+                )
+            if not hasattr(data, fact):
+                setattr(data, fact, trained)
+        elif fact in arguments and arguments[fact].default is Parameter.empty:
+            option = network.init_args[fact]
+            if not hasattr(data, fact):
+                raise UserError(
+                    f"{name} has no {fact}, which {network.class_path} takes; give it that attribute"
+                )
+            if option not in (None, given):
+                raise UserError(
+                    f"model.network.{fact} is {option}, but the network takes that of the data, and "
+                    f"{name} has {given}; leave the option out"
+                )
 
 
 class Instantiator(_InstantiatorFn):
@@ -163,7 +174,7 @@ class Instantiator(_InstantiatorFn):
         if self.key == "data":
             model = self.cli.config[self.cli.subcommand].model.init_args or {}
             if model.get("network"):
-                check_facts(made, model["network"], self.cli.trained_on)
+                check_facts(made, model["network"], self.cli)
         return made
 
     def __reduce__(self) -> tuple:

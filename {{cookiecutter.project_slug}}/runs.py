@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -15,7 +14,12 @@ from lightning.fabric.utilities.load import _load_distributed_checkpoint
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    FSDPStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.multiprocessing.spawn import ProcessException
 
@@ -23,7 +27,6 @@ from errors import UserError
 
 # What the data module knows and the network needs: no number is written twice.
 FACTS = ("image_shape", "num_classes")
-Word = Literal["best", "last"]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -49,13 +52,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         if Path(path).is_dir():
+            if not Path(path, "meta.pt").exists():
+                raise UserError(
+                    f"{path} was saved by DeepSpeed; convert_zero_checkpoint_to_fp32_state_dict of "
+                    "lightning.pytorch.utilities.deepspeed makes one file of it"
+                )
             return _load_distributed_checkpoint(Path(path))
         return super().load_checkpoint(path, map_location, weights_only)
 
 
 def save_whole(strategy: Strategy) -> None:
     """Makes saves atomic where a checkpoint is one file of torch's; XLA has its own way."""
-    if isinstance(strategy, DDPStrategy | SingleDeviceStrategy):
+    if isinstance(strategy, DDPStrategy | FSDPStrategy | SingleDeviceStrategy):
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = AtomicCheckpointIO()
 
@@ -63,13 +71,13 @@ def save_whole(strategy: Strategy) -> None:
 def new_run(root: Path) -> Path:
     """Makes the next `version_N` folder under `root`; safe with several processes at once."""
     root.mkdir(parents=True, exist_ok=True)
-    newest = max((_number(run) for run in root.glob("version_*")), default=-1)
-    for number in count(newest + 1):
+    number = max((_number(run) for run in root.glob("version_*")), default=-1)
+    while True:
+        number += 1
         run = root / f"version_{number}"
         with suppress(FileExistsError):
             run.mkdir()
             return run
-    raise AssertionError  # for type checkers: there is always a next number
 
 
 def discard_untrained(run: Path, trainer: Trainer | None, error: Exception) -> None:
@@ -82,7 +90,8 @@ def discard_untrained(run: Path, trainer: Trainer | None, error: Exception) -> N
 
 def is_in_run(checkpoint: Path) -> bool:
     """Whether a checkpoint lies in a run folder, where a fit can go on."""
-    return checkpoint.absolute().parent.name == "checkpoints"
+    folder = checkpoint.absolute().parent
+    return folder.name == "checkpoints" and (folder.parent / "run.yaml").exists()
 
 
 def run_of(checkpoint: Path) -> Path:
@@ -91,7 +100,7 @@ def run_of(checkpoint: Path) -> Path:
     return folder.parent if is_in_run(checkpoint) else folder
 
 
-def find_checkpoint(name: str, default: Word, root: Path) -> Path:
+def find_checkpoint(name: str, default: Literal["best", "last"], root: Path) -> Path:
     """Resolves what a user may call a checkpoint.
 
     Args:
@@ -125,7 +134,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         reason = error if isinstance(error, OSError) else "damaged, or no file of tensors"
         raise UserError(f"{path} cannot be read as a checkpoint: {reason}") from error
     if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
-        raise UserError(f"{path} is no checkpoint of a fit: Lightning did not write it")
+        raise UserError(f"{path} is not a checkpoint of a fit: Lightning did not write it")
     return checkpoint
 
 
@@ -133,21 +142,6 @@ def reads_alike(checkpoint: dict[str, Any], data: Namespace) -> bool:
     """Whether the data module reads a folder of images as that of the checkpoint read its own."""
     trained = checkpoint.get("datamodule_hyper_parameters", {}).get("_class_path")
     return bool((data.get("init_args") or {}).get("predict_dir")) and trained == data.class_path
-
-
-def check_data(checkpoint: Path | None, fact: str, trained: Any, given: Any) -> Any:
-    """What the network is to be made for: what the data gives, if the checkpoint was trained on it.
-
-    Raises:
-        UserError: it was trained on other data.
-    """
-    trained = tuple(trained) if isinstance(trained, list) else trained
-    if given not in (0, trained):  # 0: a folder of images to predict does not say
-        raise UserError(
-            f"{checkpoint} was trained with {fact} {trained}, "
-            f"but this data has {fact} {given}; choose data or a checkpoint that fit"
-        )
-    return trained
 
 
 def model_of(hparams: dict[str, Any], given: Namespace) -> dict[str, Any]:

@@ -144,9 +144,11 @@ def sweep(
     # Another seed after a restart, or it would suggest the same once more.
     tpe = optuna.samplers.TPESampler(seed=len(found.trials), constant_liar=True)
     found.sampler = sampler or tpe
-    goal = {"space": space, "best_checkpoint": best}
+    goal = {"space": space, "settings": settings, "best_checkpoint": best}
     if found.user_attrs.get("goal", goal) != goal:
-        raise UserError(f"Study {study} has another space or metric; choose another --study")
+        raise UserError(
+            f"Study {study} has another space, settings or metric; choose another --study"
+        )
     found.set_user_attr("goal", goal)
 
     def objective(trial: optuna.Trial) -> float:
@@ -160,9 +162,11 @@ def sweep(
     def left() -> int:
         return max(trials - len(found.get_trials(deepcopy=False, states=FINISHED)), 0)
 
-    def progress(_: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+    def progress(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         result = f"{trial.state.name.lower()}: {trial.value} {trial.params}"
         print(f"{trials - left()}/{trials}: trial {trial.number} {result}")
+        if not left():
+            study.stop()  # others may be at work on the same study
 
     while attempts := left():
         found.optimize(objective, attempts, n_jobs=workers, catch=[Exception], callbacks=[progress])

@@ -10,7 +10,7 @@ from noise import silence
 
 
 def make_worker() -> ProcessPoolExecutor:
-    """A process that has nothing of this one, and ends when this one ends, be it by a kill."""
+    """A fresh process that ends with this one, even if this one is killed."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(1, mp_context=context, initializer=start)
 

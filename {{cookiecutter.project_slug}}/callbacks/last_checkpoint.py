@@ -47,7 +47,7 @@ class LastCheckpoint(ModelCheckpoint):
         if self.received:
             raise KeyboardInterrupt
         self.received = signum
-        os.write(2, b"\nStopping after this step; at the second signal at once\n")
+        os.write(2, b"\nStopping after this step; a second signal stops at once\n")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
@@ -60,7 +60,8 @@ class LastCheckpoint(ModelCheckpoint):
         if loop.epoch_loop._should_accumulate():
             return
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
-        if trainer.world_size == 1 or trainer.global_step % trainer.log_every_n_steps == 0:
+        interval = 1 if trainer.world_size == 1 else max(trainer.log_every_n_steps, 1)
+        if trainer.global_step % interval == 0:
             if self.told_to_stop(trainer):
                 # Lightning would log this step after the hook.
                 trainer._logger_connector.update_train_step_metrics()

@@ -21,4 +21,8 @@ class Norms(Callback):
         for name, tensors in (("gradient", gradients), ("weight", [p.detach() for p in weights])):
             norm = get_total_norm(tensors)
             norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP 2
+            if name == "gradient" and getattr(optimizer, "_step_supports_amp_scaling", False):
+                # Of 16-mixed: a fused optimizer takes the scaled gradients and divides them itself.
+                scaler = getattr(trainer.precision_plugin, "scaler", None)
+                norm = norm / scaler.get_scale() if scaler else norm
             pl_module.log(f"train/{name}_norm{number}", norm)

@@ -20,11 +20,11 @@ NUM_PICTURES = 64
 
 
 class Predictions(BasePredictionWriter):
-    """One row an input, in the order of the data: its name (path or index), then what the system's
+    """One row per input, in the order of the data: its name (path or index), then what the system's
     ``predict_step`` gave for it.
 
-    A vector becomes a column an entry, a predicted class also its name. Images become a grid in a
-    PNG file beside the table.
+    A vector becomes one column per entry; a predicted class also gets its name. Images become a
+    grid in a PNG file beside the table.
 
     Args:
         output: a ``.csv`` or ``.parquet`` (needs pyarrow) file; by default ``predictions.csv`` in

@@ -71,8 +71,8 @@ class RunRecord(Callback):
 
 
 def move(state: dict[str, Any], folder: str) -> None:
-    """Tells the state of a ModelCheckpoint where its folder is now: it forgets the best score if
-    that was elsewhere when the state was saved."""
+    """Tells the state of a ModelCheckpoint where its folder is now. Otherwise the callback would
+    forget the best score, since its folder was another when the state was saved."""
     state["dirpath"] = folder
     for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
         if state[key]:
@@ -82,7 +82,8 @@ def move(state: dict[str, Any], folder: str) -> None:
 
 
 def what_ran() -> dict[str, Any]:
-    packages = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    found = importlib.metadata.distributions()
+    packages = {d.metadata["Name"]: d.version for d in found if d.metadata["Name"]}
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],

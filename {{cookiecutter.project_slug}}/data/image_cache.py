@@ -59,7 +59,7 @@ def read_once(
 ) -> tuple[Tensor | None, dict[int, str]]:
     """`read_all`, if a file has changed since it was last done; what comes of it is kept in `folder`.
 
-    Processes that do so at once are in nobody's way: each renames files of its own at the end.
+    Processes that do so at once do not interfere: each renames files of its own at the end.
 
     Returns:
         The memory-mapped images if `keep_images`, and by index, why files cannot be read.
@@ -92,7 +92,7 @@ def read_once(
 
 
 def fingerprint(files: ImageFiles, folder: Path) -> str:
-    """Another one for other names, sizes or times of the files, or another shape of the images."""
+    """Changes with the names, sizes and times of the files, and with the shape of the images."""
     digest = hashlib.sha256(repr((VERSION, files.image_shape)).encode())
     for name in files.names:
         line = f"{os.path.relpath(name, folder)} "

@@ -197,3 +197,6 @@ class ImageData(LightningDataModule):
         if self.trainer and self.trainer.state.fn == "fit":
             # The loader's place in the epoch is stored by worker.
             self.hparams.num_workers = state_dict["num_workers"]
+            dataset = self.splits["train"].dataset
+            if state_dict["num_workers"] and isinstance(dataset, ImageTensors):
+                dataset.move_to(torch.device("cpu"))  # workers cannot read a GPU's memory

@@ -35,8 +35,8 @@ class TrainSampler(StatefulDistributedSampler):
 
 
 def each_once(dataset: Any, batch_size: int, num_replicas: int, rank: int) -> dict[str, Any]:
-    """Options of a loader with which each image is evaluated once, where padding would count some
-    twice; no process has a batch more than another, which would wait for it for ever."""
+    """Options of a loader that gives each image to one process, once: padding would count some twice.
+    All processes have as many batches, since one that has more would wait for the others for ever."""
     if len(dataset) < num_replicas:
         raise UserError(f"{len(dataset)} images are too few for {num_replicas} processes.")
     fewest, rest = divmod(len(dataset), num_replicas)

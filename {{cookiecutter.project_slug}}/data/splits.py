@@ -65,5 +65,5 @@ def complete_splits(rows: Rows, labels: Tensor, test_fraction: float, hparams: A
         train, val = split_off(train, labels, hparams.val_fraction, seed)
     if not len(train):
         raise UserError(f"val_fraction {hparams.val_fraction} leaves no images to train on.")
-    # Shuffled once, so that already the first batch has all classes; test stays in order.
+    # Shuffled once, so that even the first batch has all classes; test stays in order.
     return {"train": shuffle(train, seed), "val": shuffle(val, seed), "test": test.sort().values}

@@ -6,11 +6,12 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 Batch = tuple[Tensor, Tensor]  # (B, C, H, W) floats in [-1, 1], (B,) class indices
 
@@ -25,7 +26,8 @@ class Classifier(LightningModule):
         scheduler: makes the learning-rate scheduler from the optimizer.
         scheduler_interval: step it after each ``step`` or ``epoch``; by default the scheduler's own
             ``interval`` attribute or else ``epoch``.
-        scheduler_monitor: metric for schedulers that need one (``ReduceLROnPlateau``).
+        scheduler_monitor: metric for schedulers that need one (``ReduceLROnPlateau``), which look
+            at it after each epoch with a validation.
         label_smoothing: see ``torch.nn.functional.cross_entropy``.
         compile: compile the network with ``torch.compile``; checkpoints stay the same.
     """
@@ -102,30 +104,40 @@ class Classifier(LightningModule):
         optimizer = self.optimizer(trained, self.lr)
         if self.scheduler is None:
             return optimizer
-        scheduler: Any = self.scheduler(optimizer)
-        config = {
-            "scheduler": scheduler,
-            "interval": self.scheduler_interval or getattr(scheduler, "interval", "epoch"),
-            "monitor": self.scheduler_monitor,
-        }
+        scheduler = self.scheduler(optimizer)
+        interval = self.scheduler_interval or getattr(scheduler, "interval", "epoch")
+        config: Any = {"scheduler": scheduler, "interval": interval}
+        config["monitor"] = self.scheduler_monitor
+        if interval == "epoch":
+            config["reduce_on_plateau"] = False  # on_train_epoch_end does
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:
-        if metric is None or self.scheduler_interval == "step":
+        if metric is not None or not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
 
     def on_train_epoch_end(self) -> None:
         # Lightning would do this after the checkpoint: a fit that continues would miss a step.
-        metric = self.trainer.callback_metrics.get(self.scheduler_monitor)
+        if (self.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1):
+            return
+        metrics = self.trainer.callback_metrics
         for config in self.trainer.lr_scheduler_configs:
-            if config.reduce_on_plateau and config.interval == "epoch" and metric is not None:
-                config.scheduler.step(metric)
+            if config.interval != "epoch" or not isinstance(config.scheduler, ReduceLROnPlateau):
+                continue
+            if self.scheduler_monitor in metrics:
+                config.scheduler.step(metrics[self.scheduler_monitor])
+            elif "val/loss" in metrics or not self.trainer.enable_validation:
+                raise MisconfigurationException(
+                    f"scheduler_monitor is {self.scheduler_monitor}, which is not logged. What is: "
+                    + ", ".join(metrics)
+                )
 
     def on_train_start(self) -> None:
         # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
         for config in self.trainer.lr_scheduler_configs:
             if getattr(config.scheduler, "total_steps", 0) is None:
-                config.scheduler.total_steps = self.trainer.estimated_stepping_batches
+                steps = self.trainer.estimated_stepping_batches
+                config.scheduler.total_steps = steps if steps > 0 else None  # -1: not known
 
     def setup(self, stage: str) -> None:
         if self.compile_network:
@@ -146,9 +158,7 @@ class Classifier(LightningModule):
         """Images for the `Pictures` callback, captioned 'prediction', where wrong also '(label)'."""
         images, labels = batch
         names = getattr(self.trainer.datamodule, "class_names", None)
-        names = names or [str(i) for i in range(int(labels.max()) + 1)]
+        name = names.__getitem__ if names else str
         predictions = self(images).argmax(dim=1)
         captions = zip(predictions.tolist(), labels.tolist(), strict=True)
-        return images, [
-            names[p] if p == label else f"{names[p]}\n({names[label]})" for p, label in captions
-        ]
+        return images, [name(p) if p == t else f"{name(p)}\n({name(t)})" for p, t in captions]

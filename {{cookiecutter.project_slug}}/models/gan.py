@@ -29,7 +29,8 @@ class GAN(LightningModule):
         scheduler: makes a learning-rate scheduler from each optimizer.
         scheduler_interval: step it after each ``step`` or ``epoch``; by default the scheduler's own
             ``interval`` attribute or else ``epoch``.
-        scheduler_monitor: metric for schedulers that need one (``ReduceLROnPlateau``).
+        scheduler_monitor: metric for schedulers that need one (``ReduceLROnPlateau``), which look
+            at it after each epoch with a validation.
         num_samples: images generated for the Fréchet distance and by ``predict``.
         compile: compile both networks with ``torch.compile``; checkpoints stay the same.
     """
@@ -139,21 +140,29 @@ class GAN(LightningModule):
 
     def configure_optimizers(self) -> list[dict[str, Any]]:
         networks = self.network.generator, self.network.discriminator
-        optimizers = [self.optimizer(network.parameters(), self.lr) for network in networks]
+        trained = [[p for p in network.parameters() if p.requires_grad] for network in networks]
+        optimizers = [self.optimizer(parameters, self.lr) for parameters in trained]
         if isinstance(optimizers[0], LBFGS):
             raise MisconfigurationException("LBFGS makes its steps itself; a gan needs another one")
         if self.scheduler is None:
             return [{"optimizer": optimizer} for optimizer in optimizers]
-        return [{"optimizer": o, "lr_scheduler": self.scheduler(o)} for o in optimizers]
+        configs = []
+        for scheduler in map(self.scheduler, optimizers):
+            interval = self.scheduler_interval or getattr(scheduler, "interval", "epoch")
+            configs.append({"scheduler": scheduler, "interval": interval})
+        pairs = zip(optimizers, configs, strict=True)
+        return [{"optimizer": optimizer, "lr_scheduler": config} for optimizer, config in pairs]
 
     def step_schedulers(self, interval: str) -> None:
         metrics = self.trainer.callback_metrics
         for config in (c for c in self.trainer.lr_scheduler_configs if c.interval == interval):
             if not isinstance(config.scheduler, ReduceLROnPlateau):
                 config.scheduler.step()
+            elif (self.current_epoch + 1) % (self.trainer.check_val_every_n_epoch or 1):
+                continue
             elif self.scheduler_monitor in metrics:
                 config.scheduler.step(metrics[self.scheduler_monitor])
-            elif any(name.startswith("val/") for name in metrics):
+            elif "val/frechet" in metrics or not self.trainer.enable_validation:
                 raise MisconfigurationException(
                     f"scheduler_monitor is {self.scheduler_monitor}, which is not logged. What is: "
                     + ", ".join(metrics)
@@ -162,10 +171,11 @@ class GAN(LightningModule):
     def on_train_start(self) -> None:
         # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
         for config in self.trainer.lr_scheduler_configs:
-            own_interval = getattr(config.scheduler, "interval", "epoch")
-            config.interval = self.scheduler_interval or own_interval
             if getattr(config.scheduler, "total_steps", 0) is None:
-                config.scheduler.total_steps = self.trainer.estimated_stepping_batches
+                steps = self.trainer.estimated_stepping_batches
+                if self.trainer.max_steps > 0:  # of both optimizers
+                    steps = min(steps, self.trainer.max_steps // 2)
+                config.scheduler.total_steps = steps if steps > 0 else None  # -1: not known
 
     def setup(self, stage: str) -> None:
         if isinstance(self.trainer.strategy, DDPStrategy):  # each backward pass is of one network

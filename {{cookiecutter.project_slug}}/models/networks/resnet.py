@@ -35,7 +35,9 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if "resne" not in name:
-            raise ValueError(f"name={name!r} is no residual network; try 'resnet18' or 'resnet50'")
+            raise ValueError(
+                f"name={name!r} is not a residual network; try 'resnet18' or 'resnet50'"
+            )
         resnet = get_model(name, weights="DEFAULT" if pretrained else None)
         channels, height, width = image_shape
         weight = resnet.conv1.weight.detach()
@@ -51,19 +53,19 @@ class ResNet(nn.Module):
         self.head = nn.Linear(resnet.fc.in_features, num_classes)
         resnet.fc = nn.Identity()
         self.backbone = resnet
-        # Pretrained weights expect ImageNet's normalisation; images come in [-1, 1].
-        grey = channels != len(IMAGENET_MEAN)
-        mean, std = (torch.tensor(s).view(-1, 1, 1) for s in (IMAGENET_MEAN, IMAGENET_STD))
-        mean, std = (mean.mean(0), std.mean(0)) if grey else (mean, std)
-        self.normalize = pretrained
-        self.register_buffer("scale", 0.5 / std, persistent=False)
-        self.register_buffer("shift", (0.5 - mean) / std, persistent=False)
+        # Pretrained weights expect ImageNet's normalisation; images come in [-1, 1]. Kept in the
+        # checkpoint, which is loaded into a network that is not pretrained.
+        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        if not pretrained:
+            mean, std = torch.tensor([0.5]), torch.tensor([0.5])
+        elif channels != len(mean):
+            mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
+        self.register_buffer("scale", (0.5 / std).expand(channels).clone().view(-1, 1, 1))
+        self.register_buffer("shift", ((0.5 - mean) / std).expand(channels).clone().view(-1, 1, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) floats in [-1, 1] -> (B, num_classes) logits."""
         # Convolutions are faster where the channels of a pixel lie side by side. A clone, since
         # `contiguous` does nothing to images of one channel.
         images = images.clone(memory_format=torch.channels_last)
-        if self.normalize:
-            images = images * self.scale + self.shift
-        return self.head(self.backbone(images))
+        return self.head(self.backbone(images * self.scale + self.shift))
