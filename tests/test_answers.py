@@ -612,6 +612,18 @@ def test_failing_post_gen_gives_an_overwritten_project_back(render, tmp_path):
     assert [path.name for path in project.parent.iterdir()] == [project.name]
 
 
+def test_failing_post_gen_leaves_a_folder_without_a_project_as_it_was(tmp_path, capfd):
+    project = tmp_path / "output" / "my-lightning-project"
+    (project / "logs").mkdir(parents=True)
+    with pytest.raises(FailedHookException):
+        overwrite(broken_template(tmp_path / "t"), project.parent)
+    assert [path.name for path in project.iterdir()] == ["logs"]
+    assert "The project could not be made: " in capfd.readouterr().err
+    with pytest.raises(FailedHookException):  # for the same reason, not for what the first one left
+        overwrite(tmp_path / "t" / "template", project.parent)
+    assert "The project could not be made: " in capfd.readouterr().err
+
+
 def test_overwriting_keeps_what_the_template_does_not_make(render, tmp_path):
     project = users_project(render, tmp_path / "output")
     before = contents(project)

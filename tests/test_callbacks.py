@@ -5,6 +5,7 @@ import itertools
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -128,6 +129,29 @@ def test_callback_acts_resumes_and_spares_evaluations(train, name):
     assert resumed.trainer.global_step > steps or name == "timer"  # its time is over
     load_last()
     train("test")
+
+
+def test_the_norm_is_that_of_the_gradients_not_of_the_scaled_loss(render, tmp_path):
+    with inside(render(), tmp_path):
+        from callbacks.norms import Norms
+
+        norms = []
+        for scaler in (None, torch.amp.GradScaler("cpu", init_scale=1024.0)):
+            torch.manual_seed(0)
+            weight = torch.nn.Parameter(torch.ones(2))
+            optimizer = torch.optim.AdamW([weight], fused=True)
+            weight.grad = torch.tensor([3.0, 4.0]) * (1024 if scaler else 1)
+            trainer = SimpleNamespace(
+                _logger_connector=SimpleNamespace(should_update_logs=True),
+                optimizers=[optimizer],
+                precision_plugin=SimpleNamespace(scaler=scaler),
+            )
+            if scaler:
+                scaler.scale(torch.ones(1))  # makes it
+            module = SimpleNamespace(log=lambda name, value: norms.append((name, value.item())))
+            Norms().on_before_optimizer_step(trainer, module, optimizer)
+        assert norms[:2] == norms[2:]
+        assert norms[0] == ("train/gradient_norm", 5.0)
 
 
 def test_gradients_are_added_up(train):

@@ -1,6 +1,8 @@
 """What goes wrong in LightningCLI as it comes, and does not here."""
 
 import csv
+import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -270,7 +272,18 @@ class Plain(LightningDataModule):
     val_dataloader = test_dataloader = train_dataloader
 
 class Told(Plain):
-    image_shape, num_classes = (1, 8, 8), 10
+    image_shape, num_classes = [1, 8, 8], 10
+
+class Sevens(torch.nn.Module):
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.eye(num_classes)[7] * 100)
+
+    def forward(self, images):
+        return self.weight.expand(len(images), -1)
+
+def optimizer(parameters, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr)
 """
 
 
@@ -287,6 +300,69 @@ def test_what_the_network_must_be_told_comes_from_the_data(project, monkeypatch,
     command("train", *FIT, "--data=own_data.Told", given[1])
     cli = command("train", "test", "--data=own_data.Plain")  # the checkpoint knows
     assert cli.model.network.head.out_features == 10
+
+
+def test_pictures_need_no_names_of_classes(project, monkeypatch):
+    Path("own_data.py").write_text(
+        OWN_DATA.replace("torch.arange(32) % 10", "torch.zeros(32).long()")
+    )
+    monkeypatch.syspath_prepend(project)
+    own = ("--data=own_data.Told", "--model.network=own_data.Sevens")
+    cli = command("train", *FIT, *own)
+    _, captions = cli.model.pictures([torch.zeros(2, 1, 8, 8), torch.tensor([0, 7])])
+    assert captions == ["7\n(0)", "7"]
+
+
+def test_an_optimizer_may_be_a_function(project, monkeypatch):
+    Path("own_data.py").write_text(OWN_DATA)
+    monkeypatch.syspath_prepend(project)
+    mixed = ("--trainer.precision=bf16-mixed", "--trainer.gradient_clip_val=1")
+    cli = command("train", *FIT, "--model.optimizer=own_data.optimizer", *mixed)
+    assert type(cli.trainer.optimizers[0]) is torch.optim.SGD
+
+
+def test_the_best_checkpoint_is_ours_beside_another(project, capfd):
+    other = "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint"
+    trainer = command("train", *FIT, other).trainer
+    assert trainer.checkpoint_callback.monitor == "val/acc"
+    assert trainer.checkpoint_callback.best_model_score is not None
+    assert len(trainer.checkpoint_callbacks) == 3
+
+
+@pytest.mark.parametrize(("model", "metric"), [("cnn", "val/acc"), ("gan", "val/frechet")])
+def test_a_plateau_is_looked_for_after_validations(render, tmp_path, model, metric):
+    plateau = "--model.scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau"
+    options = ("--trainer.max_epochs=4", "--trainer.check_val_every_n_epoch=2", plateau)
+    with inside(render(model=model), tmp_path):
+        monitor = f"--model.scheduler_monitor={metric}"
+        trainer = command("train", "fit", *SMALL, *options, monitor).trainer
+        assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 2
+        with pytest.raises(SystemExit, match=r"scheduler_monitor is val/lss, .* val/"):
+            command("train", "fit", *SMALL, *options, "--model.scheduler_monitor=val/lss")
+
+
+def test_a_gan_has_its_whole_schedule_in_max_steps(render, tmp_path):
+    with inside(render(model="gan"), tmp_path):
+        options = ("--trainer.max_steps=8", "--trainer.limit_train_batches=10")
+        trainer = command("train", "fit", *SMALL, *options).trainer
+        assert trainer.lr_scheduler_configs[0].scheduler.total_steps == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hidden"),
+    [(["test"], True), (["fit"], False), (["--ckpt_path=last"], False), ([], False)],
+)
+def test_only_an_evaluation_may_lack_the_callbacks_of_its_checkpoint(
+    project, monkeypatch, arguments, hidden
+):
+    import noise
+
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        noise.silence()
+        patterns = [message.pattern for _, message, *_ in warnings.filters if message]
+    assert any("using `ckpt_path`, callbacks" in pattern for pattern in patterns) == hidden
 
 
 def test_another_progress_bar_takes_the_place_of_ours(project):

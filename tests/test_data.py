@@ -17,6 +17,7 @@ from fixtures import write_cifar10, write_images, write_mnist
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from PIL import Image
 from projects import inside
 from templates import ROOT
@@ -209,6 +210,12 @@ def test_ways_to_load_that_cannot_work_are_refused(options, message):
         digits(**options)
 
 
+def test_images_in_files_cannot_be_kept_on_the_device(files):
+    with pytest.raises(ValueError, match="the images stay in files; set cache to true, too"):
+        folder(files / "images", on_device=True)
+    folder(files / "images", on_device=True, cache=True, num_workers="auto")
+
+
 @pytest.mark.parametrize(
     "options", [{"num_folds": 3, "fold": 3}, {"num_folds": 1}, {"val_fraction": 1.0}]
 )
@@ -291,15 +298,48 @@ def test_augmentation_waits_for_no_device():
     assert sum(calls.values()) < 100  # none for each of the 128 images
 
 
-def test_images_that_do_not_fit_the_device_stay_in_main_memory(monkeypatch, caplog):
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_images_that_do_not_fit_the_device_stay_in_main_memory(monkeypatch, caplog, kind):
     tensors = module("datasets").ImageTensors
     images = tensors(torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(10))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 2000)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 1000)
+    # Each process has a device of its own, which may be short.
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
     with caplog.at_level("INFO"):
-        images.move_to(torch.device("cuda", 0))
+        images.move_to(torch.device(kind, 0))
     assert images.images.is_cpu and "stay in main memory" in caplog.text
     images.move_to(torch.device("meta"))
     assert images.images.is_meta and images.labels.is_meta
+
+
+def test_a_try_evaluates_no_larger_batch_than_it_trains():
+    for tries, size in ((1, 32), (False, 8 * 32)):
+        data = digits(batch_size=32)
+        data.trainer = trainer(fast_dev_run=tries)
+        data.setup("fit")
+        assert data.val_dataloader().batch_size == size
+
+
+def test_a_fit_that_goes_on_with_workers_takes_the_images_from_the_device(monkeypatch):
+    """Workers cannot read the memory of a GPU."""
+    places = []
+    move_to = module("datasets").ImageTensors.move_to
+    monkeypatch.setattr(
+        module("datasets").ImageTensors,
+        "move_to",
+        lambda self, device: (places.append(device.type), move_to(self, device)),
+    )
+    data = digits(on_device=True)
+    data.trainer = trainer()
+    data.trainer.state.fn = "fit"
+    data.setup("fit")
+    data.load_state_dict(data.state_dict())
+    assert len(places) == 1
+    data.load_state_dict(data.state_dict() | {"num_workers": 2})
+    assert len(places) == 2
+    assert data.train_dataloader().num_workers == 2
 
 
 # --- The order of the images, and going on with it ---

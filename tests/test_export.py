@@ -168,9 +168,17 @@ def test_a_failing_export_keeps_the_file_that_was_there(trained, monkeypatch, tm
     path.write_text("of yesterday")
     with inside(project, folder):
         monkeypatch.setitem(sys.modules, "onnxruntime", None)
-        with pytest.raises(SystemExit, match="pip install onnx onnxscript onnxruntime"):
+        with pytest.raises(SystemExit, match=r"pip install -e .*\[export\]"):
             command("export", "best", f"--output={path}")
     assert [file.read_text() for file in tmp_path.iterdir()] == ["of yesterday"]
+
+
+def test_a_package_that_the_network_lacks_is_not_taken_for_one_of_the_export(trained, monkeypatch):
+    project, folder = trained("cnn")
+    with inside(project, folder):
+        monkeypatch.setitem(sys.modules, "models.networks.cnn", None)
+        with pytest.raises(ModuleNotFoundError, match=r"models\.networks\.cnn"):
+            command("export", "best")
 
 
 @pytest.mark.slow
@@ -184,7 +192,7 @@ def test_missing_packages_are_a_sentence(trained, package):
     )
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
-    assert result.stderr.strip().endswith("pip install onnx onnxscript onnxruntime")
+    assert result.stderr.strip().endswith('pip install -e ".[export]"')
     assert "\n" not in result.stderr.strip()
     assert not (folder / "x.onnx").exists()
 

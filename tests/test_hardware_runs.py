@@ -99,7 +99,7 @@ def test_two_processes(render, strategy, model):
     tests = str(Path(__file__).parent)
     script = LATER.format(tests=tests, checkpoint=str(checkpoint), epochs=epochs + 1)
     (project / "later.py").write_text(script)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node=2"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     output = run(project, *launcher * (strategy != "ddp_spawn"), "later.py", *QUIET)
     # Any of them may abort Python's end. Caches of sharded tensors keep those of their group.
     assert ("Threads of gloo are left." in output) == (strategy == "fsdp2")
@@ -142,7 +142,7 @@ def consolidates(checkpoint: Path, metrics: dict[str, float], epochs: int) -> No
 def test_finds_the_folders_that_deepspeed_writes(render, tmp_path):
     with inside(render(), tmp_path):
         from errors import UserError
-        from runs import find_checkpoint, read_checkpoint
+        from runs import AtomicCheckpointIO, find_checkpoint, read_checkpoint
 
         for stage, name in ((2, "mp_rank_00"), (3, "zero_pp_rank_0_mp_rank_00")):
             best = tmp_path / f"logs/version_{stage}/checkpoints/best.ckpt"
@@ -158,6 +158,8 @@ def test_finds_the_folders_that_deepspeed_writes(render, tmp_path):
                 found = find_checkpoint(word, "best", tmp_path / "logs")
                 assert found == best
                 assert read_checkpoint(found)["hyper_parameters"] == {"lr": stage}
+            with pytest.raises(UserError, match="DeepSpeed; convert_zero_checkpoint"):
+                AtomicCheckpointIO().load_checkpoint(best)
 
 
 @pytest.mark.parametrize("exchange", [True, False])  # which some file systems cannot

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from projects import inside
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 QUIET = {
     "accelerator": "cpu",
@@ -35,6 +35,23 @@ def test_trainer_and_data_module(render, tmp_path):
         assert system.lr == 1e-3
         [metrics] = trainer.test(system, datamodule=data, ckpt_path=path, verbose=False)
         assert 0 <= metrics["test/acc"] <= 1
+
+
+def test_a_fit_of_unknown_length_keeps_its_learning_rate(render, tmp_path):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from zip(torch.rand(240, 1, 8, 8), torch.arange(240) % 10, strict=True)
+
+    with inside(render(model="mlp"), tmp_path):
+        from models.classifier import Classifier
+        from models.networks.mlp import MLP
+        from models.warmup_cosine import WarmupCosine
+
+        system = Classifier(MLP((1, 8, 8), 10, [8]), lr=0.1, scheduler=WarmupCosine)
+        trainer = Trainer(**QUIET | {"limit_train_batches": 1.0}, logger=False)
+        trainer.fit(system, DataLoader(Stream(), batch_size=8))
+        assert trainer.global_step == 30 > trainer.lr_scheduler_configs[0].scheduler.warmup_steps
+        assert trainer.optimizers[0].param_groups[0]["lr"] == 0.1
 
 
 @pytest.mark.parametrize(

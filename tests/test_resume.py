@@ -1,11 +1,13 @@
 """A fit that is continued ends with bit for bit the weights of one that was not interrupted."""
 
+import csv
 import os
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from projects import ONE_CPU, QUIET, command, inside
 
 # Each save stays, as a kill right after it would leave it.
@@ -190,6 +192,11 @@ def test_a_checkpoint_from_elsewhere_goes_on_in_a_new_run(render, tmp_path, recw
         assert {path.name for path in Path().iterdir()} == {"logs", "from_a_colleague.ckpt"}
         assert Path("logs", "version_1", "checkpoints", "best.ckpt").is_file()
         assert not [w for w in recwarn if "dirpath" in str(w.message)]
+        Path("checkpoints").mkdir()  # not of a run
+        Path("from_a_colleague.ckpt").rename("checkpoints/good.ckpt")
+        command("train", "fit", *OPTIONS, "--ckpt_path=checkpoints/good.ckpt")
+        assert {path.name for path in Path().iterdir()} == {"logs", "checkpoints"}
+        assert Path("logs", "version_2", "checkpoints", "best.ckpt").is_file()
 
 
 def test_saves_after_steps_do_not_replace_those_of_epochs(render, tmp_path):
@@ -199,9 +206,40 @@ def test_saves_after_steps_do_not_replace_those_of_epochs(render, tmp_path):
         assert last["global_step"] == 30
 
 
+def test_a_stop_at_a_validation_keeps_what_it_logged(render, tmp_path, monkeypatch):
+    options = [*OPTIONS, "--trainer.max_epochs=1", "--trainer.val_check_interval=3"]
+    options += ["--trainer.limit_train_batches=7", "--trainer.log_every_n_steps=1"]
+    options += ["--trainer.logger=lightning.pytorch.loggers.CSVLogger"]
+    options += ["--trainer.logger.save_dir=logs"]
+
+    def logged(run: str) -> list[list[str]]:
+        with Path("logs", run, "metrics.csv").open(newline="") as file:
+            return [*csv.reader(file)]
+
+    with inside(render(model="mlp"), tmp_path):
+        command("train", "fit", *options)
+        from callbacks.last_checkpoint import LastCheckpoint
+
+        with monkeypatch.context() as patch:
+
+            def stop(self, trainer, pl_module):
+                if trainer.global_step == 3:
+                    self.receive(signal.SIGTERM, None)
+
+            patch.setattr(LastCheckpoint, "on_validation_start", stop)
+            with pytest.raises(SystemExit):
+                command("train", "fit", *options)
+        command("train", "fit", *options, "--ckpt_path=last")
+        assert sorted(logged("version_1")) == sorted(logged("version_0"))
+
+
 def test_a_save_is_atomic(render, tmp_path, monkeypatch):
     with inside(render(), tmp_path):
-        from runs import AtomicCheckpointIO
+        from runs import AtomicCheckpointIO, save_whole
+
+        for strategy in (SingleDeviceStrategy(), DDPStrategy(), FSDPStrategy()):
+            save_whole(strategy)
+            assert type(strategy.checkpoint_io) is AtomicCheckpointIO
 
         path = tmp_path / "checkpoints" / "last.ckpt"
         AtomicCheckpointIO().save_checkpoint({"step": 1}, path)

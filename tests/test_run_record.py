@@ -1,5 +1,6 @@
 """What a run folder says about what ran."""
 
+import importlib.metadata
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,17 @@ def test_the_difference_can_be_applied_whatever_the_encoding(project):
     changed.write_bytes(before)
     git(project, "apply", str(RUN.absolute() / "uncommitted.diff"))
     assert changed.read_bytes() == after
+
+
+def test_a_package_without_a_name_is_left_out(project, monkeypatch):
+    """A folder that a broken removal has left."""
+    found = [*importlib.metadata.distributions()]
+    Path("nameless-1.0.dist-info").mkdir()
+    found.append(importlib.metadata.Distribution.at("nameless-1.0.dist-info"))
+    assert found[-1].metadata is None or found[-1].metadata["Name"] is None
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: found)
+    fit("--trainer.max_epochs=1")
+    assert "torch" in records()[0]["packages"]
 
 
 def test_each_part_of_a_run_has_its_own_record(project):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.loops import fit_loop
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -33,9 +33,6 @@ class MetaStrategy(SingleDeviceStrategy):
 
     def __init__(self):
         super().__init__(META, MetaAccelerator())
-
-    def teardown(self):
-        pass  # would bring the weights back
 
 
 class Copies(TorchDispatchMode):
@@ -81,15 +78,20 @@ def fit_on_meta(render, tmp_path, monkeypatch):
                 trainer.callbacks.append(steps)
                 return trainer
 
+            # The fit's end would bring everything back.
+            monkeypatch.setattr(Trainer, "_teardown", lambda self: None)
             # Lightning counts the batches on the device, once.
             monkeypatch.setattr(fit_loop, "has_len_all_ranks", lambda *_, **__: True)
             monkeypatch.setattr(cli.CLI, "instantiate_trainer", instantiate_trainer)
             command(
                 *("train", "fit", "--trainer.max_steps=12", "--trainer.enable_checkpointing=false"),
-                *("--trainer.log_every_n_steps=50", "--trainer.limit_val_batches=0"),
+                *("--trainer.log_every_n_steps=5", "--trainer.limit_val_batches=0"),
+                *("--trainer.logger=false", "--trainer.enable_progress_bar=false"),
                 *("--model.optimizer.fused=false", *options),
             )
-        return steps.mode.copies
+        numbers = [copy for copy in steps.mode.copies if not copy[0]]
+        assert len(numbers) <= 8, "more than Lightning needs to make its metrics, in 12 steps"
+        return {copy for copy in steps.mode.copies if copy[0]}
 
     return fit
 
@@ -97,13 +99,13 @@ def fit_on_meta(render, tmp_path, monkeypatch):
 @pytest.mark.parametrize("model", CHOICES["model"])
 def test_a_step_waits_for_nothing_and_fetches_images_on_the_device(fit_on_meta, model):
     copies = fit_on_meta(model, "--data.on_device=true", "--data.augment=true")
-    assert set(copies) == {((64,), torch.int64)}  # which images
+    assert copies == {((64,), torch.int64)}  # which images
 
 
 @pytest.mark.parametrize("model", CHOICES["model"])
 def test_images_in_main_memory_cross_as_bytes(fit_on_meta, model):
     copies = fit_on_meta(model, "--data.on_device=false")
-    assert set(copies) == {((64, 1, 8, 8), torch.uint8), ((64,), torch.int64)}
+    assert copies == {((64, 1, 8, 8), torch.uint8), ((64,), torch.int64)}
 
 
 def test_losses_are_logged_as_often_as_they_are_written(render, tmp_path, monkeypatch):
@@ -120,6 +122,47 @@ def test_losses_are_logged_as_often_as_they_are_written(render, tmp_path, monkey
             *("--trainer.limit_val_batches=0", "--data.batch_size=16", *QUIET),
         )
     assert calls == ["train/loss"] * 3
+
+
+def test_the_loss_is_known_at_the_end_of_an_epoch_shorter_than_the_interval(render, tmp_path):
+    with inside(render(data="digits", model="mlp"), tmp_path):
+        monitor = ("--best_checkpoint.monitor=train/loss", "--best_checkpoint.mode=min")
+        cli = command("train", "fit", *SMALL, "--trainer.max_epochs=1", *monitor)
+        assert cli.trainer.log_every_n_steps > cli.trainer.global_step
+        assert cli.best.best_model_score == cli.trainer.callback_metrics["train/loss"]
+
+
+def test_the_bar_shows_the_losses(render, tmp_path):
+    with inside(render(data="digits", model="gan"), tmp_path):
+        cli = command(
+            "train", "fit", *SMALL, "--trainer.max_epochs=1", "--trainer.enable_progress_bar=true"
+        )
+        bar = cli.trainer.progress_bar_callback
+        shown = bar.get_metrics(cli.trainer, cli.model)
+        assert {"train/generator_loss", "train/discriminator_loss", "val/frechet"} <= shown.keys()
+        assert not any(isinstance(value, torch.Tensor) for value in shown.values())
+
+
+def test_an_evaluation_compiles_only_if_it_is_told_to(render, tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(self))
+    with inside(render(model="mlp"), tmp_path):
+        command("train", "fit", "--model.compile=true", *SMALL, "--trainer.max_epochs=1")
+        assert len(compiled) == 1
+        evaluate("test", "best", *SMALL)
+        assert len(compiled) == 1
+        evaluate("test", "best", *SMALL, "--model.compile=true")
+        assert len(compiled) == 2
+
+
+def test_a_compiler_that_lacks_is_one_sentence(render, tmp_path, monkeypatch):
+    def lacks(self):
+        raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found in torch._inductor")
+
+    monkeypatch.setattr(nn.Module, "compile", lacks)
+    sentence = r"^error: model.compile: No working C\+\+ compiler found; install one, or set "
+    with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit, match=sentence):
+        command("train", "fit", "--model.compile=true", *SMALL)
 
 
 FUSED = [
@@ -173,7 +216,7 @@ def test_a_compiled_network_has_the_checkpoints_of_any_other(render, tmp_path, m
         path = Path(fit.trainer.checkpoint_callback.best_model_path)
         names = torch.load(path, weights_only=True)["state_dict"].keys()
         assert not any("_orig_mod" in name for name in names)
-        compiled = evaluate("test", "best", *SMALL)
+        compiled = evaluate("test", "best", *SMALL, "--model.compile=true")
         monkeypatch.setattr(nn.Module, "compile", lambda self: None)
         assert evaluate("test", "best", *SMALL) == pytest.approx(compiled, rel=1e-4)
 

@@ -101,7 +101,7 @@ def test_direction_and_metric_are_those_of_the_best_checkpoint(folder, capsys):
     study = optuna.load_study(study_name="loss", storage=STORAGE)
     assert study.direction == optuna.study.StudyDirection.MINIMIZE
     assert f"Best: val/loss {min(t.value for t in study.trials):.4g}" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="another space or metric"):
+    with pytest.raises(SystemExit, match="another space, settings or metric"):
         write_config(Path("sweep.yaml"))
         command("sweep", "--config=sweep.yaml", "--trials=3", "--study=loss")
 
@@ -126,6 +126,28 @@ def test_the_same_parameters_are_not_fitted_again(folder):
     command("sweep", "--config=sweep.yaml", "--trials=3")
     assert len(finished()) == 3
     assert [run.name for run in Path("logs").glob("version_*")] == ["version_0"]
+
+
+def test_trials_of_other_processes_count(folder, monkeypatch):
+    import sweep
+
+    fit = sweep.fit
+
+    def fit_beside_another(trial, settings):
+        study = optuna.load_study(study_name="default", storage=STORAGE)
+        study.add_trial(optuna.trial.create_trial(value=0.0, user_attrs={"run": "elsewhere"}))
+        return fit(trial, settings)
+
+    monkeypatch.setattr(sweep, "fit", fit_beside_another)
+    command("sweep", "--config=sweep.yaml", "--trials=4")
+    assert len(finished()) == 4
+
+
+def test_scores_of_other_settings_are_not_compared(folder):
+    command("sweep", "--config=sweep.yaml", "--trials=1")
+    write_config(Path("sweep.yaml"), max_epochs=2)
+    with pytest.raises(SystemExit, match="Study default has another space, settings or metric"):
+        command("sweep", "--config=sweep.yaml", "--trials=2")
 
 
 def test_a_failing_trial_does_not_end_the_sweep(folder, monkeypatch):

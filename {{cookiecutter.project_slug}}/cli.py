@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
-    TQDMProgressBar,
     WeightAveraging,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -23,6 +22,7 @@ import runs
 from callbacks.last_checkpoint import LastCheckpoint, await_processes
 from callbacks.pictures import Pictures
 from callbacks.predictions import Predictions
+from callbacks.progress_bar import ProgressBar
 from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from errors import UserError, plain_errors
@@ -36,7 +36,7 @@ CALLBACKS = {
     "last_checkpoint": LastCheckpoint,
     "early_stopping": EarlyStopping,
     "lr_monitor": LearningRateMonitor,
-    "progress_bar": TQDMProgressBar,
+    "progress_bar": ProgressBar,
     "pictures": Pictures,
     "predictions": Predictions,
 }

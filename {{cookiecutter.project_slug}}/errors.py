@@ -20,6 +20,8 @@ CLEAR = (
     "Error(s) in loading state_dict",  # of a checkpoint from Python and another network
     "Expected more than 1 value per channel when training",  # batch norm, batches of one image
 )
+# What torch.compile may lack.
+COMPILER = re.compile(r"No working C\+\+ compiler found|Cannot find a working triton installation")
 
 
 class UserError(ValueError):
@@ -65,6 +67,8 @@ def is_mistake(error: BaseException) -> bool:
 def kind_and_message(error: BaseException) -> tuple[str, str]:
     """Of an error in a data worker or a process of ddp_spawn, torch hands on its whole traceback as
     text: what stands below it."""
+    if lacks := COMPILER.search(str(error)):
+        return "UserError", f"model.compile: {lacks[0]}; install one, or set model.compile to false"
     _, title, trace = str(error).rpartition("Traceback (most recent call last):")
     if title and (end := re.search(r"^(?:\w+\.)*(\w+): (.*)", trace, re.MULTILINE | re.DOTALL)):
         return end[1], end[2]

@@ -124,9 +124,9 @@ def _steps_logged(checkpoint: Path) -> int | None:
     if not loops:  # it has weights only
         return None
     loop = loops["fit_loop"]
-    batches = loop["epoch_loop.batch_progress"]["total"]
+    epochs = loop["epoch_progress"]["total"]
     # A checkpoint of mid-epoch is written before its last step is counted.
-    mid_epoch = batches["completed"] < batches["processed"]
+    mid_epoch = epochs["completed"] == epochs["processed"]
     return loop["epoch_loop.state_dict"]["_batches_that_stepped"] + mid_epoch
 
 

@@ -149,6 +149,8 @@ def model_of(hparams: dict[str, Any], given: Namespace) -> dict[str, Any]:
     gets that which is given."""
     class_path = hparams.pop("_class_path")
     network = given.init_args.get("network")
+    if "compile" in hparams:  # says how to run it, not what it is
+        hparams["compile"] = given.init_args.get("compile", False)
     if network and "network" not in hparams and class_path == given.class_path:
         hparams["network"] = network.as_dict()
     return {"class_path": class_path, "init_args": hparams}

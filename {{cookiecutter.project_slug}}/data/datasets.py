@@ -1,11 +1,11 @@
 """Images in memory and in files, fetched a batch at a time."""
 
+import logging
 import os
 from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from errors import UserError
 
 Batch = tuple[Tensor, Tensor]
+log = logging.getLogger("lightning.pytorch")  # of every process: each has a device of its own
 
 EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -37,14 +38,23 @@ class ImageTensors(Dataset):
 
     def move_to(self, device: torch.device) -> None:
         """Puts all images into the memory of the device; if it is short, says so and does not."""
-        size = self.images.nbytes
-        if device.type == "cuda" and size > (free := torch.cuda.mem_get_info(device)[0]) / 2:
-            rank_zero_info(
+        size, free = self.images.nbytes, free_memory(device)
+        if size > free / 2:
+            log.info(
                 f"The images take {size / 1e9:.1f} GB and {device} has {free / 1e9:.1f} GB free: "
                 "they stay in main memory."
             )
         else:
             self.images, self.labels = self.images.to(device), self.labels.to(device)
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that a GPU has left; what has no memory of its own, or does not tell, has enough."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return float("inf")
 
 
 class ImageFiles(Dataset):

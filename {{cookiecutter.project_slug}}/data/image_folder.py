@@ -44,6 +44,10 @@ class ImageFolder(ImageData):
         super().__init__(**kwargs)
         if image_size < 1:
             raise UserError(f"image_size is {image_size}: it must be 1 or more.")
+        if self.hparams.on_device is True and not cache:
+            raise UserError(
+                "on_device is true, but the images stay in files; set cache to true, too."
+            )
         self.root = Path(data_dir)
         self.image_shape = (3, image_size, image_size)
         self.crop_padding = image_size // 8

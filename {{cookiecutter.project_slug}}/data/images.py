@@ -140,11 +140,10 @@ class ImageData(LightningDataModule):
 
     def evaluation_dataloader(self, split: Any) -> DataLoader:
         options = self.loader_options(split)
-        if isinstance(split.dataset, ImageTensors):
+        if isinstance(split.dataset, ImageTensors) and not getattr(self.trainer, "fast_dev_run", 0):
             # Without gradients there is room for more, and each batch has its overhead.
             options["batch_size"] *= self.evaluation_scale
-        world = self.trainer and self.trainer.distributed_sampler_kwargs
-        if world:
+        if world := self.trainer and self.trainer.distributed_sampler_kwargs:
             options |= each_once(split, options["batch_size"], **world)
         return DataLoader(split, **options)
 
@@ -195,8 +194,7 @@ class ImageData(LightningDataModule):
                     f"but this {type(self).__name__} has {name} {here}."
                 )
         if self.trainer and self.trainer.state.fn == "fit":
-            # The loader's place in the epoch is stored by worker.
+            # The loader's place in the epoch is stored by worker; a worker reads no GPU's memory.
             self.hparams.num_workers = state_dict["num_workers"]
-            dataset = self.splits["train"].dataset
-            if state_dict["num_workers"] and isinstance(dataset, ImageTensors):
-                dataset.move_to(torch.device("cpu"))  # workers cannot read a GPU's memory
+            if self.hparams.num_workers and isinstance(self.splits["train"].dataset, ImageTensors):
+                self.splits["train"].dataset.move_to(torch.device("cpu"))
