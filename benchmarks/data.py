@@ -94,7 +94,7 @@ def cifar10(folder: Path) -> None:
     )
     images = list(data.splits["train"].dataset.images[:10_000])
     rates = race({"ours": batches, **usual(Samples(images, transform))})
-    print_row("CIFAR-10, crop and flip", "v2 transforms", rates)
+    print_row("CIFAR-10, crop and flip", "v2 transforms", rates, 8)
 
 
 def image_folder(folder: Path) -> None:
@@ -108,24 +108,27 @@ def image_folder(folder: Path) -> None:
 
     rates = race({"ours": first, **usual(Samples(paths, read))})
     first_rate = rates["ours"]
-    print_row("256 x 256 JPEG to 64 x 64", "decode_image and resize", rates)
+    print_row("256 x 256 JPEG to 64 x 64", "decode_image and resize", rates, 0.95)
     cached = race({"ours": ours(ImageFolder(cache=True, **options))})
-    print_row("the same, cached", "not cached", cached | {"": first_rate})
+    print_row("the same, cached", "not cached", cached | {"": first_rate}, 10)
 
 
-def print_row(job: str, against: str, rates: dict[str, float]) -> None:
+def print_row(job: str, against: str, rates: dict[str, float], goal: float) -> None:
     our_rate = rates.pop("ours")
     theirs, their_rate = max(rates.items(), key=lambda item: item[1])
     against = f"{against}, {theirs}".rstrip(", ")
     ratio = our_rate / their_rate
-    print(f"| {job} | {our_rate:,.0f} | {against} | {their_rate:,.0f} | {ratio:.2f} |", flush=True)
+    print(
+        f"| {job} | {our_rate:,.0f} | {against} | {their_rate:,.0f} | {ratio:.2f} | >= {goal} |",
+        flush=True,
+    )
 
 
 def main() -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     torch.set_num_threads(1)
-    print("| data alone | images/s | against | images/s | ratio |\n|---|---|---|---|---|")
+    print("| data alone | ours | against | its rate | ratio | goal |\n|---|---|---|---|---|---|")
     for job in (cifar10, image_folder):
         if job.__name__ in sys.argv[1:] or len(sys.argv) == 1:
             with tempfile.TemporaryDirectory() as folder:

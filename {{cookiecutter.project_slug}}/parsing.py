@@ -86,7 +86,8 @@ def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
     """Forgets the arguments of a class that is swapped for another. jsonargparse keeps those whose
     names the new class knows too: SGD would inherit AdamW's weight decay."""
     if old and old.get("init_args") and old["class_path"] != new["class_path"]:
-        dropped = ", ".join(f"{k}={v}" for k, v in old["init_args"].items(branches=False))
+        arguments = old["init_args"].items(branches=False)
+        dropped = ", ".join(f"{k}={v}" for k, v in arguments if k not in FACTS)
         SWAPS.setdefault(new["class_path"], (old["class_path"], dropped))
         old["init_args"] = Namespace()
 
