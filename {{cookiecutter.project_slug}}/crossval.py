@@ -8,6 +8,7 @@ import sys
 from statistics import mean, stdev
 from typing import Any
 
+from cli import CONFIGS
 from cli import main as cli
 from errors import UserError, plain_errors
 from workers import make_worker
@@ -15,7 +16,7 @@ from workers import make_worker
 
 def fit(options: list[str]) -> tuple[str, str, float]:
     """The run folder, the monitored metric and its best value."""
-    sys.argv = ["train.py", "fit", *options]
+    sys.argv = [str(CONFIGS.with_name("train.py")), "fit", *options]
     trainer = cli().trainer
     best: Any = trainer.checkpoint_callback
     if best is None or best.best_model_score is None:

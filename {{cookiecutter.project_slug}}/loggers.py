@@ -65,9 +65,9 @@ def place_loggers(trainer: Namespace, command: str, run: Path, resume: Path | No
         # One that writes nothing, since some write as soon as they are made.
         trainer.logger = Namespace(class_path="lightning.pytorch.loggers.CSVLogger")
     record = run / "run.yaml"
-    parts = yaml.safe_load(record.read_text(encoding="utf-8")) if record.exists() else []
+    parts = yaml.safe_load(record.read_text(encoding="utf-8")) or [] if record.exists() else []
     ids = {kind: name for part in parts for kind, name in part.get("loggers", {}).items()}
-    step = _steps_logged(resume) if resume else None
+    step = _steps_logged(resume) if resume and not rank_zero_only.rank else None
     for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
         if isinstance(logger, Namespace):
             _place(logger, command, run, ids, step)

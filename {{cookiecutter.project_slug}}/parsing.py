@@ -113,8 +113,14 @@ def allow_clipping(model: Namespace, trainer: Namespace) -> None:
 
 
 def drop_callbacks(keys: list[str], config: Namespace) -> None:
-    """Removes the callbacks that the Trainer has no use for."""
+    """Removes the callbacks that the Trainer has no use for, and refuses what overwrites itself."""
     trainer = config.trainer
+    for name in ("best_checkpoint", "last_checkpoint"):
+        if config[name].save_top_k not in (0, 1) and "{" not in (config[name].filename or "{"):
+            raise UserError(
+                f"{name}.save_top_k is {config[name].save_top_k}, but all would have one name: give "
+                f"--{name}.filename as well, such as '{{epoch}}-{{step}}'"
+            )
     if trainer.enable_progress_bar is False or "ProgressBar" in str(trainer.callbacks):
         keys.remove("progress_bar")
     if trainer.enable_checkpointing is False:

@@ -11,15 +11,9 @@ from typing import Any, Literal
 import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, strategies
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.strategies import (
-    DDPStrategy,
-    FSDPStrategy,
-    SingleDeviceStrategy,
-    Strategy,
-)
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.multiprocessing.spawn import ProcessException
 
@@ -61,9 +55,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return super().load_checkpoint(path, map_location, weights_only)
 
 
-def save_whole(strategy: Strategy) -> None:
+def save_whole(strategy: strategies.Strategy) -> None:
     """Makes saves atomic where a checkpoint is one file of torch's; XLA has its own way."""
-    if isinstance(strategy, DDPStrategy | FSDPStrategy | SingleDeviceStrategy):
+    kinds = strategies.DDPStrategy, strategies.FSDPStrategy, strategies.SingleDeviceStrategy
+    if isinstance(strategy, kinds):
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = AtomicCheckpointIO()
 
@@ -168,7 +163,7 @@ def tell_overruled(given: Namespace, taken: Namespace) -> None:
 def tell_best(best: ModelCheckpoint, run: str) -> None:
     """Names the best checkpoint of a fit, and the command that tests it."""
     if best.best_model_path:
-        path = os.path.relpath(best.best_model_path)
+        path = relative(best.best_model_path)
         if best.best_model_score is None and Path(path).is_file():  # ddp_spawn's hand back the path
             saved = torch.load(path, weights_only=True, mmap=True)["callbacks"]
             best.best_model_score = saved[best.state_key]["best_model_score"]
@@ -177,9 +172,17 @@ def tell_best(best: ModelCheckpoint, run: str) -> None:
             f"Best checkpoint: {path}" + ("" if score is None else f" ({best.monitor} {score:.4g})")
         )
         # Its configuration knows what options this fit had.
-        config = os.path.relpath(Path(run, "config.yaml"))
+        config = relative(os.path.join(run, "config.yaml"))
         options = f"--config {config} " if len(sys.argv) > 2 else ""
         print(f"Test it with:    python train.py test {options}--ckpt_path {path}")
+
+
+def relative(path: str) -> str:
+    """The path from here; the whole path, if that is on another drive of Windows."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return path
 
 
 def _number(run: Path) -> int:

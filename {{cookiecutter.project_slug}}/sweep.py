@@ -58,7 +58,7 @@ def fit(trial: optuna.Trial, settings: dict[str, Any]) -> float:
         logging.getLogger(name).setLevel(logging.WARNING)
     values = {**settings, **trial.params}.items()
     options = [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in values]
-    sys.argv = ["train.py", "fit", *QUIET, *options]
+    sys.argv = [str(CONFIGS.with_name("train.py")), "fit", *QUIET, *options]
     checkpoint: Any = TrialCLI(trial).trainer.checkpoint_callback
     return checkpoint.best_model_score.item()
 

@@ -41,7 +41,7 @@ class ConfusionMatrix(Callback):
         with path.open("w", newline="", encoding="utf-8") as file:
             rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
             csv.writer(file).writerows([["true class", *names], *rows])
-        side = max(6, len(names) / 3)  # inches
+        side = min(max(6, len(names) / 3), 40)  # inches; Pillow refuses larger pictures
         figure = Figure(figsize=(side, side), layout="constrained")
         labels = [name.replace("$", r"\$") for name in names]  # else it is taken for mathematics
         few = len(names) <= MOST_NUMBERS

@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
+from runs import relative
+
 # SLURM sends SIGUSR1 (launch/slurm.sbatch asks for it) to a job that has to make way.
 SIGNALS = ("SIGINT", "SIGTERM", *(["SIGUSR1"] if "SLURM_JOB_ID" in os.environ else []))
 
@@ -60,6 +62,8 @@ class LastCheckpoint(ModelCheckpoint):
         if loop.epoch_loop._should_accumulate():
             return
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
+        if loop.epoch_loop._is_training_done or trainer.should_stop:
+            self.save_once(trainer)
         interval = 1 if trainer.world_size == 1 else max(trainer.log_every_n_steps, 1)
         if trainer.global_step % interval == 0:
             if self.told_to_stop(trainer):
@@ -71,11 +75,13 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.is_last_batch:
             self.save_or_stop(trainer, pl_module)
+            if trainer.fit_loop.epoch_loop._is_training_done or trainer.should_stop:
+                self.save_once(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
-        if self._every_n_train_steps and not self._should_skip_saving_checkpoint(trainer):
-            self.save(trainer)  # Lightning saves after steps or after epochs, not after both
+        if self._every_n_train_steps:
+            self.save_once(trainer)  # Lightning saves after steps or after epochs, not after both
         self.save_or_stop(trainer, pl_module)
 
     def save_or_stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -87,12 +93,13 @@ class LastCheckpoint(ModelCheckpoint):
         """Whether any process has received a signal."""
         return trainer.strategy.reduce_boolean_decision(bool(self.received), all=False)
 
-    def save(self, trainer: Trainer) -> None:
-        self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+    def save_once(self, trainer: Trainer) -> None:
+        """Saves, unless this step is saved; in mid-epoch, before Lightning takes its rest as done."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def stop(self, trainer: Trainer) -> None:
-        if not self._should_skip_saving_checkpoint(trainer):
-            self.save(trainer)
+        self.save_once(trainer)
         for logger in trainer.loggers:
             logger.save()  # Lightning does not end those in a process of ddp_spawn
         trainer.strategy.barrier()
@@ -111,6 +118,7 @@ class LastCheckpoint(ModelCheckpoint):
         if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):  # others have saved
             path = os.path.join(self.dirpath or "", f"{self.filename}.ckpt")
         if os.path.exists(path) and trainer.is_global_zero and trainer.state.fn == "fit":
-            path = os.path.relpath(path)
+            path = relative(path)
+            join = subprocess.list2cmdline if os.name == "nt" else shlex.join
             print(f"\nThe newest state is {path}. To go on from there:")
-            print(shlex.join(["python", *sys.argv, "--ckpt_path", path]))
+            print(join(["python", *sys.argv, "--ckpt_path", path]))

@@ -62,6 +62,7 @@ class Pictures(Callback):
     def __init__(self, every_n_epochs: int = 5, count: int = 16) -> None:
         self.every_n_epochs = every_n_epochs
         self.count = count
+        self.shown: int | None = None  # the epoch of the last ones
 
     def on_validation_batch_end(
         self,
@@ -72,12 +73,17 @@ class Pictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        wanted = self.every_n_epochs > 0 and self.count > 0
-        due = wanted and trainer.current_epoch % self.every_n_epochs == 0
-        if batch_idx or dataloader_idx or not due or not hasattr(pl_module, "pictures"):
+        if not (self.every_n_epochs > 0 and self.count > 0 and hasattr(pl_module, "pictures")):
             return
-        if trainer.sanity_checking or not trainer.loggers or trainer.fast_dev_run:
+        if batch_idx or dataloader_idx or trainer.sanity_checking:
             return
+        if not trainer.loggers or trainer.fast_dev_run:
+            return
+        # Not each epoch has a validation: the first one in so many epochs.
+        epoch, n = trainer.current_epoch, self.every_n_epochs
+        if self.shown not in (None, epoch) and epoch // n == self.shown // n:
+            return
+        self.shown = epoch
         # On all processes: where the network is sharded, each of them has to take part.
         images, captions = pl_module.pictures([part[: self.count] for part in batch])
         if trainer.is_global_zero:

@@ -44,7 +44,7 @@ class RunRecord(Callback):
             for logger in trainer.loggers:
                 log_settings(logger, self.config)
         path = run / "run.yaml"
-        earlier = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else []
+        earlier = yaml.safe_load(path.read_text(encoding="utf-8")) or [] if path.exists() else []
         record = {**what_ran(), **hardware(trainer), "loggers": logger_ids(trainer)}
         if difference := git("diff", "HEAD"):
             record["git_diff"] = f"uncommitted{f'_{len(earlier)}' if earlier else ''}.diff"

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,16 @@ def free_memory(device: torch.device) -> float:
     return float("inf")
 
 
+def leave_signals(worker: int) -> None:
+    """Leaves Ctrl-C and the like to the process that a worker loads for: to stop with a save it may
+    need another batch. If that process does not end its workers, SIGTERM does after a while."""
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20))
+
+
 class ImageFiles(Dataset):
     """Images that are read when they are fetched: uint8 (B, C, H, W) and int64 labels (B,)."""
 
@@ -76,7 +87,8 @@ class ImageFiles(Dataset):
 
 def find_images(folder: str | Path) -> list[str]:
     """Paths of all images in and below a folder, sorted; hidden files and folders are left out."""
-    if not Path(folder).is_dir():
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")
     paths = []
     for here, folders, files in os.walk(folder, followlinks=True):

@@ -28,7 +28,7 @@ class DownloadedImages(ImageData):
 
     def __init__(self, data_dir: str = "datasets/", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.root = Path(data_dir)
+        self.root = Path(data_dir).expanduser()
 
     def read(self, paths: list[Path]) -> tuple[Tensor, Tensor]:
         """The images (N, C, H, W) and labels (N,) of a split."""

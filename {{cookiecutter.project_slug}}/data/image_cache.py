@@ -8,10 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_convert
 
 from data.datasets import ImageFiles
 from errors import UserError
@@ -20,7 +21,7 @@ VERSION = 1  # of the way in which images are read: another one makes caches use
 
 
 class Attempts(Dataset):
-    """The images of `files`, and in place of one that cannot be read the reason."""
+    """The images of `files`, and by index, why some cannot be read; those are zeros."""
 
     def __init__(self, files: ImageFiles) -> None:
         self.files = files
@@ -28,11 +29,15 @@ class Attempts(Dataset):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Tensor | str:
-        try:
-            return self.files[index][0]
-        except ValueError as error:
-            return str(error)
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, dict[int, str]]:
+        images = torch.zeros(len(indices), *self.files.image_shape, dtype=torch.uint8)
+        errors = {}
+        for place, index in enumerate(indices):
+            try:
+                images[place] = self.files[index][0]
+            except ValueError as error:
+                errors[index] = str(error)
+        return images, errors
 
 
 def read_all(files: ImageFiles, num_workers: int, path: Path | None = None) -> dict[int, str]:
@@ -41,17 +46,16 @@ def read_all(files: ImageFiles, num_workers: int, path: Path | None = None) -> d
     Returns:
         By index, why files cannot be read; their images are zeros.
     """
-    errors = {}
-    zeros = torch.zeros(files.image_shape, dtype=torch.uint8)
+    all_errors: dict[int, str] = {}
     # A generator of its own: a fit draws the same numbers whether it finds a cache or not.
     options: Any = {"num_workers": num_workers, "generator": torch.Generator()}
-    loader = DataLoader(Attempts(files), batch_size=64, collate_fn=list, **options)
+    # Whole batches: each tensor that a worker hands over takes an open file of the process.
+    loader = DataLoader(Attempts(files), batch_size=64, collate_fn=default_convert, **options)
     with open(path or os.devnull, "wb") as file:
-        for index, image in enumerate(image for batch in loader for image in batch):
-            if isinstance(image, str):
-                errors[index], image = image, zeros
-            file.write(image.numpy())
-    return errors
+        for images, errors in loader:
+            file.write(images.numpy())
+            all_errors |= errors
+    return all_errors
 
 
 def read_once(
@@ -87,8 +91,7 @@ def read_once(
     if not keep_images:
         return None, reasons
     shape = len(files), *files.image_shape
-    size = torch.Size(shape).numel()
-    return torch.from_file(str(images), size=size, dtype=torch.uint8).view(shape), reasons
+    return torch.from_numpy(np.memmap(images, np.uint8, "c", shape=shape)), reasons
 
 
 def fingerprint(files: ImageFiles, folder: Path) -> str:

@@ -48,11 +48,11 @@ class ImageFolder(ImageData):
             raise UserError(
                 "on_device is true, but the images stay in files; set cache to true, too."
             )
-        self.root = Path(data_dir)
+        self.root = Path(data_dir).expanduser()
         self.image_shape = (3, image_size, image_size)
         self.crop_padding = image_size // 8
         if self.root.is_dir() or not self.hparams.predict_dir:
-            self.folders, self.class_names = find_classes(self.root)
+            _, self.class_names = find_classes(self.root)
         else:  # a checkpoint's images are not needed to predict others
             self.class_names = []
 
@@ -61,6 +61,7 @@ class ImageFolder(ImageData):
             self.load()  # in one process, so that the others find the files that it leaves
 
     def load(self) -> tuple[ImageTensors | ImageFiles, Rows]:
+        self.folders, self.class_names = find_classes(self.root)
         names, labels, rows = list_images(self.folders, self.class_names)
         files = ImageFiles(names, labels, self.image_shape)
         cache, skip = self.hparams.cache, self.hparams.skip_unreadable

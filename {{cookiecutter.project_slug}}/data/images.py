@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Subset, default_convert
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from data.augment import random_crop
-from data.datasets import Batch, ImageFiles, ImageTensors, find_images
+from data.datasets import Batch, ImageFiles, ImageTensors, find_images, leave_signals
 from data.samplers import TrainSampler, each_once
 from data.splits import Rows, check_splits, complete_splits
 from errors import UserError
@@ -30,7 +30,7 @@ class ImageData(LightningDataModule):
 
     Args:
         batch_size: images in a batch, on each device; an evaluation takes `evaluation_scale` times
-            as many where they are in memory.
+            as many where they are small and in memory.
         num_workers: processes that load images; auto: none for images in memory.
         val_fraction: share of the training images that is kept for validation.
         seed: chooses the splits and folds.
@@ -67,8 +67,7 @@ class ImageData(LightningDataModule):
             raise UserError(f"num_workers is {num_workers}: it must be auto, 0 or more.")
         if on_device is True and num_workers not in ("auto", 0):
             raise UserError(
-                f"on_device is true and num_workers is {num_workers}: images that are on the device "
-                "are not loaded; leave num_workers at auto."
+                f"on_device is true and num_workers is {num_workers}: nothing is loaded, use auto."
             )
         check_splits(val_fraction, num_folds, fold)
         self.save_hyperparameters()
@@ -141,8 +140,9 @@ class ImageData(LightningDataModule):
     def evaluation_dataloader(self, split: Any) -> DataLoader:
         options = self.loader_options(split)
         if isinstance(split.dataset, ImageTensors) and not getattr(self.trainer, "fast_dev_run", 0):
-            # Without gradients there is room for more, and each batch has its overhead.
-            options["batch_size"] *= self.evaluation_scale
+            # Each batch has its overhead; that of a million numbers is hidden.
+            most = max(1, 2**20 // torch.Size(self.image_shape).numel() // self.batch_size)
+            options["batch_size"] *= min(self.evaluation_scale, most)
         if world := self.trainer and self.trainer.distributed_sampler_kwargs:
             options |= each_once(split, options["batch_size"], **world)
         return DataLoader(split, **options)
@@ -150,9 +150,8 @@ class ImageData(LightningDataModule):
     def workers(self, dataset: ImageTensors | ImageFiles) -> int:
         if self.hparams.num_workers != "auto":
             return self.hparams.num_workers
-        if isinstance(dataset, ImageTensors):
-            return 0
-        return min(8, 1 + suggested_max_num_workers(getattr(self.trainer, "num_devices", 1)))
+        most = min(8, 1 + suggested_max_num_workers(getattr(self.trainer, "num_devices", 1)))
+        return 0 if isinstance(dataset, ImageTensors) else most
 
     def loader_options(self, split: Any) -> dict[str, Any]:
         workers = self.workers(split.dataset)
@@ -161,6 +160,7 @@ class ImageData(LightningDataModule):
             "num_workers": workers,
             "persistent_workers": workers > 0,
             "pin_memory": self.device.type == "cuda" and split.dataset.labels.is_cpu,
+            "worker_init_fn": leave_signals if workers else None,
             "collate_fn": default_convert,
             "generator": torch.Generator(),  # else each loader would draw from the global one
         }

@@ -27,9 +27,10 @@ class TrainSampler(StatefulDistributedSampler):
         self.set_epoch(epochs.processed + (at_end and epochs.processed < epochs.ready))
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"epoch": self.epoch}
+        return super().state_dict() | {"epoch": self.epoch, "seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seed = state_dict["seed"]  # of the fit that goes on, whatever that of this part
         if state_dict["epoch"] == self.epoch:
             super().load_state_dict(state_dict)
 

@@ -78,7 +78,9 @@ class GAN(LightningModule):
         real, _ = batch
         generator, discriminator = self.network.generator, self.network.discriminator
         generator_optimizer, discriminator_optimizer = self.optimizers()
-        fake = generator(self.noise(len(real)))
+        # All processes draw the same numbers: each takes its own share of them.
+        rank, processes = self.trainer.global_rank, self.trainer.world_size
+        fake = generator(self.noise(processes * len(real))[rank::processes])
 
         discriminator_loss = (
             F.softplus(-discriminator(real)) + F.softplus(discriminator(fake.detach()))
