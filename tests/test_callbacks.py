@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from fixtures import write_images
+from lightning.pytorch import Trainer
 from PIL import Image
 from projects import ONE_CPU, QUIET, command, inside
 from templates import ROOT
@@ -222,6 +223,38 @@ def test_confusion_matrix_takes_any_class_names(render, tmp_path, recwarn):
         assert [str(w.message) for w in recwarn if "Glyph" in str(w.message)] == []
         with Image.open(RUN / "confusion_matrix.png") as picture:
             assert picture.width > 30 * len(classes)
+
+
+def test_a_confusion_matrix_of_many_classes_can_be_opened(render, tmp_path):
+    with inside(render(), tmp_path):
+        from callbacks.confusion_matrix import ConfusionMatrix
+
+        matrix = ConfusionMatrix()
+        module = SimpleNamespace(predict_step=lambda *_: {"probability": torch.eye(450)})
+        trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+        matrix.on_test_start(trainer, module)
+        matrix.on_test_batch_end(trainer, module, None, (None, torch.arange(450)), 0)
+        matrix.on_test_epoch_end(trainer, module)
+        with Image.open("confusion_matrix.png") as picture:
+            assert picture.width * picture.height < Image.MAX_IMAGE_PIXELS
+
+
+def test_pictures_come_at_the_first_validation_of_so_many_epochs(render, tmp_path):
+    with inside(render(), tmp_path):
+        from callbacks import pictures
+
+        shown = []
+        module = SimpleNamespace()
+        trainer = SimpleNamespace(
+            loggers=[1], sanity_checking=False, fast_dev_run=False, is_global_zero=False
+        )
+        for epochs, expected in ((range(12), [0, 5, 10]), (range(4, 30, 5), [*range(4, 30, 5)])):
+            shown.clear()
+            callback = pictures.Pictures(every_n_epochs=5)
+            module.pictures = lambda batch: (shown.append(trainer.current_epoch), None)
+            for trainer.current_epoch in epochs:
+                callback.on_validation_batch_end(trainer, module, None, [torch.ones(1)], 0)
+            assert shown == expected
 
 
 def test_a_test_after_the_fit_takes_the_averaged_weights(train):

@@ -1,6 +1,7 @@
 """What goes wrong in LightningCLI as it comes, and does not here."""
 
 import csv
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -339,6 +340,55 @@ def test_a_plateau_is_looked_for_after_validations(render, tmp_path, model, metr
         assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 2
         with pytest.raises(SystemExit, match=r"scheduler_monitor is val/lss, .* val/"):
             command("train", "fit", *SMALL, *options, "--model.scheduler_monitor=val/lss")
+
+
+@pytest.mark.parametrize(("name", "k"), [("best_checkpoint", 3), ("last_checkpoint", -1)])
+def test_several_checkpoints_want_several_names(project, capfd, name, k):
+    message = error(capfd, f"--{name}.save_top_k={k}")
+    assert f"{name}.save_top_k is {k}, but all would have one name" in message
+    command("train", *FIT, f"--{name}.save_top_k={k}", f"--{name}.filename={{epoch}}-{{step}}")
+
+
+def test_the_distance_of_a_gan_is_as_exact_in_mixed_precision_and_nan_if_it_diverges(render):
+    with inside(render(model="gan")):
+        from models.frechet import Moments, frechet_distance
+
+        images = torch.rand(500, 1, 28, 28)
+        exact, mixed, diverged = Moments(), Moments(), Moments()
+        exact.update(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed.update(images)
+        assert mixed.sums.dtype == torch.float64
+        assert frechet_distance(exact, mixed) == pytest.approx(0, abs=1e-6)
+        diverged.update(images * float("inf"))
+        assert math.isnan(frechet_distance(exact, diverged))
+
+
+def test_the_processes_of_a_gan_make_images_of_their_own(render, monkeypatch):
+    with inside(render(model="gan")):
+        from models.gan import GAN
+        from models.networks.gan import ConvGAN
+
+        gan, drawn = GAN(ConvGAN((1, 8, 8))), []
+
+        class Drawn(Exception):
+            pass
+
+        def draw(generator, arguments):
+            drawn.append(arguments[0])
+            raise Drawn
+
+        gan.network.generator.register_forward_pre_hook(draw)
+        monkeypatch.setattr(gan, "optimizers", lambda: (None, None))
+        for rank in range(2):
+            torch.manual_seed(0)
+            trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)
+            monkeypatch.setattr(type(trainer), "global_rank", rank)
+            gan.trainer = trainer
+            with pytest.raises(Drawn):
+                gan.training_step((torch.zeros(4, 1, 8, 8), None), 0)
+        assert drawn[0].shape == drawn[1].shape == (4, 64)
+        assert not torch.isin(drawn[0], drawn[1]).any()
 
 
 def test_a_gan_has_its_whole_schedule_in_max_steps(render, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,52 @@ def test_a_signal_lets_the_step_end(
         assert resume[:3] == ["python", "train.py", "fit"]
         assert resume[-2:] == ["--ckpt_path", path]
         assert_same(whole, command("train", *resume[2:]))
+
+
+def test_data_workers_leave_signals_to_the_fit(render, tmp_path, monkeypatch):
+    """A terminal's Ctrl-C and a cluster's signals reach them, too."""
+    with inside(render(model="mlp"), tmp_path):
+        from models.classifier import Classifier
+
+        original, told = Classifier.training_step, []
+
+        def signal_workers(self, batch, batch_idx):
+            if batch_idx == 1 and not told:
+                told.extend(active_children())
+                for worker in told:
+                    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+                        os.kill(worker.pid, signum)
+            return original(self, batch, batch_idx)
+
+        monkeypatch.setattr(Classifier, "training_step", signal_workers)
+        fit = command("train", "fit", *OPTIONS, "--data.num_workers=1", "--trainer.max_epochs=1")
+        assert told
+        assert fit.trainer.global_step == 10
+
+
+@pytest.mark.parametrize("stop", ["max_steps", "should_stop"])
+@pytest.mark.parametrize("model", ["mlp", "gan"])
+def test_a_fit_that_stops_in_mid_epoch_goes_on_as_if_it_had_not(
+    render, tmp_path, monkeypatch, model, stop
+):
+    options = [*OPTIONS, "--model.scheduler=null"]
+    optimizers = 2 if model == "gan" else 1
+    with inside(render(model=model), tmp_path):
+        whole = command("train", "fit", *options)
+        if stop == "max_steps":
+            command("train", "fit", *options, f"--trainer.max_steps={15 * optimizers}")
+        else:  # as Lightning's Timer does
+            from callbacks.pictures import Pictures
+
+            def end(self, trainer, *_):
+                trainer.should_stop = trainer.global_step == 15 * optimizers
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Pictures, "on_train_batch_end", end)
+                command("train", "fit", *options)
+        path = "logs/version_1/checkpoints/last.ckpt"
+        assert torch.load(path, weights_only=True)["global_step"] == 15 * optimizers
+        assert_same(whole, command("train", "fit", *options, "--ckpt_path", path))
 
 
 def test_a_signal_waits_for_gradients_that_add_up(render, tmp_path, monkeypatch):
