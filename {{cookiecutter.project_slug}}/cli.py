@@ -1,8 +1,6 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
-import atexit
 import os
-import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,14 +38,6 @@ CALLBACKS = {
     "pictures": Pictures,
     "predictions": Predictions,
 }
-
-
-@atexit.register
-def leave_group() -> None:
-    """Lets gloo's threads end first: one that frees a tensor while Python ends aborts the process."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-        time.sleep(0.1)  # for the threads of a group that the caches of sharded tensors still hold
 
 
 class CLI(LightningCLI):

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import lightning
 from torch.multiprocessing import ProcessExitedException
 
 from noise import silence
 
 PROJECT = Path(__file__).parent
-LIGHTNING = Path(lightning.__file__).parent
 # How messages of errors begin that are known to say all.
 CLEAR = (
     "Early stopping conditioned on metric",
@@ -56,7 +54,10 @@ def is_mistake(error: BaseException) -> bool:
     if kind in ("UserError", "MisconfigurationException") or message.startswith(CLEAR):
         return True
     frame = last_frame(error)
-    if isinstance(error, ValueError | TypeError) and Path(frame.filename).is_relative_to(LIGHTNING):
+    import lightning  # not above: it takes seconds, and data workers read this file
+
+    trainers = Path(lightning.__file__).parent
+    if isinstance(error, ValueError | TypeError) and Path(frame.filename).is_relative_to(trainers):
         frames = traceback.extract_tb(error.__traceback__)
         return any(frame.name == "instantiate_trainer" for frame in frames)
     refuses = frame.name == "__init__" and (frame.line or "").startswith("raise ValueError")

@@ -3,16 +3,18 @@
 import gc
 import sys
 
-gc.disable()  # The imports make a million objects to keep: to look for garbage takes a fifth longer.
+import workers  # noqa: F401  Its processes end well.
+from noise import silence
 
-from cli import main  # noqa: E402
-from noise import silence  # noqa: E402
-
-gc.freeze()
-gc.enable()
 silence()  # here, since the processes that ddp_spawn starts read this file
 
+# So do data workers, on macOS and Windows, and need nothing of the rest.
 if __name__ == "__main__":
+    gc.disable()  # The imports make a million objects to keep: to look for garbage takes a fifth.
+    from cli import main
+
+    gc.freeze()
+    gc.enable()
     # Bare options mean fit. Lightning starts further processes with sys.argv: change it in place.
     if len(sys.argv) == 1 or sys.argv[1].startswith("-") and sys.argv[1] not in ("-h", "--help"):
         sys.argv.insert(1, "fit")

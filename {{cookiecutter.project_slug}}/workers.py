@@ -1,12 +1,24 @@
-"""A process of its own for fits."""
+"""Processes: one of its own for a fit, and the end of those that train together."""
 
+import atexit
 import multiprocessing
 import os
+import sys
 import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from noise import silence
+
+
+@atexit.register
+def leave_group() -> None:
+    """Lets gloo's threads end first: one that frees a tensor while Python ends aborts the process."""
+    group: Any = sys.modules.get("torch.distributed")
+    if group and group.is_available() and group.is_initialized():
+        group.destroy_process_group()
+        time.sleep(0.1)  # for the threads of a group that the caches of sharded tensors still hold
 
 
 def make_worker() -> ProcessPoolExecutor:
