@@ -84,7 +84,7 @@ DEPENDENCIES = {
     "torchvision==0.24.*": {"vision": ("yes",), "accelerator": ("tpu",)},
     "scikit-learn>=1.7": {"data": ("digits",)},
     "pillow>=11": {},
-    "psutil>=7": {"accelerator": ("auto", "cpu")},  # configs/callbacks/device_stats.yaml
+    "psutil>=7": {"accelerator": ("auto", "cpu", "mps")},  # configs/callbacks/device_stats.yaml
     "pyyaml>=6.0.2": {},
     "comet-ml>=3.49": {"logger": ("comet",)},
     "mlflow>=3.9": {"logger": ("mlflow",)},
@@ -138,7 +138,7 @@ STRATEGIES = {
           module_classes:{blocks}
 """,
     "fsdp2": """\
-  # Weights, gradients and optimizer states are sharded over the devices (PyTorch's present FSDP);
+  # Weights, gradients and optimizer states are sharded over the devices (PyTorch's current FSDP);
   # parallel.py says how. Checkpoints are folders: consolidate.py makes plain files of them.
   strategy:
     class_path: parallel.FSDP2
@@ -359,11 +359,14 @@ def main() -> None:
     folder = project.name
     if "_output_dir" in ANSWERS and "PWD" in os.environ:  # not under cruft, not in Windows' shells
         folder = shlex.quote(os.path.relpath(project, os.environ["PWD"]))
+    train = "python train.py"
+    if ANSWERS["num_nodes"] != "1":
+        train += " --trainer.num_nodes 1   # on this machine alone; for several see launch/"
     print(
         f"\n{project.name} is ready. Next:\n\n"
         f"  cd {folder}\n"
         "  python -m pip install -e .\n"
-        "  python train.py\n"
+        f"  {train}\n"
     )
 
 

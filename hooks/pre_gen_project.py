@@ -208,7 +208,11 @@ def devices_problem(answer: str) -> Problem | None:
         if unique == devices:
             return None
         return Problem(
-            "devices", answer, "an index stands there twice", "each once", {"devices": str(unique)}
+            "devices",
+            answer,
+            "an index is listed twice",
+            "each index once",
+            {"devices": str(unique)},
         )
     if devices is not None:
         return None
@@ -219,7 +223,9 @@ def devices_problem(answer: str) -> Problem | None:
     elif len(numbers) > 1 and parse_devices(f"[{', '.join(numbers)}]"):
         guess = str(list(dict.fromkeys(map(int, numbers))))
     allowed = "auto (all), a count such as 2, or a list of indices such as [0, 1]"
-    return Problem("devices", answer, "it names no devices", allowed, {"devices": guess})
+    return Problem(
+        "devices", answer, "it is not a valid choice of devices", allowed, {"devices": guess}
+    )
 
 
 def nodes_problem(answer: str) -> Problem | None:
@@ -228,15 +234,22 @@ def nodes_problem(answer: str) -> Problem | None:
     digits = re.sub(r"\D", "", answer.split(".")[0], flags=re.ASCII).lstrip("0")
     fix = digits if re.fullmatch(r"\s*0*[1-9]\d{0,5}(\.0+)?\s*", answer, re.ASCII) else "1"
     return Problem(
-        "num_nodes", answer, "it is no number of machines", "an integer from 1", {"num_nodes": fix}
+        "num_nodes",
+        answer,
+        "it is not a number of machines",
+        "an integer from 1",
+        {"num_nodes": fix},
     )
 
 
 def choice_problem(prompt: str, answer: str) -> Problem | None:
     if answer in CHOICES[prompt]:
         return None
+    import difflib  # not above: it takes time that most runs need not spend
+
     known = {choice.lower(): choice for choice in CHOICES[prompt]}
-    fix = known.get(answer.strip().lower(), CHOICES[prompt][0])
+    near = difflib.get_close_matches(answer.strip().lower(), known, n=1)
+    fix = known[near[0]] if near else CHOICES[prompt][0]
     reason = "it is not one of the choices"
     if answer.strip().lower() == "hpu":
         reason = "its Lightning plugin has not been kept up since 2024 and fails with lightning 2.6"
@@ -396,7 +409,7 @@ def conflicts(hw: Hardware) -> dict[str, tuple[tuple[str, ...], str]]:
             refuse(
                 "tpu-devices",
                 "accelerator devices",
-                f"a TPU host has {TPU_DEVICES} devices, and Lightning takes one or all of them",
+                "a TPU host has 1, 2, 4 or 8 devices, and Lightning takes one or all of them",
             )
         if listed and len(hw.devices) > 1:
             refuse("tpu-list", "accelerator devices", "Lightning takes one index on a TPU, no more")
@@ -546,6 +559,9 @@ def quoted(words: list[str]) -> str:
 
 def command(answers: dict[str, Any], overwrite: bool = False) -> str:
     """The cookiecutter command that gives these answers, with the fixes, to this template."""
+    if "_commit" in answers:  # of cruft: only its own projects can follow the template
+        words = ["cruft", "create", "--no-input", "--extra-context", json.dumps(fixed(answers))]
+        return quoted([*words, str(answers["_template"])])
     words = ["cookiecutter", "--no-input"]
     output = answers.get("_output_dir")
     if output and output != os.environ.get("PWD"):

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -312,6 +313,26 @@ def test_pictures_need_no_names_of_classes(project, monkeypatch):
     cli = command("train", *FIT, *own)
     _, captions = cli.model.pictures([torch.zeros(2, 1, 8, 8), torch.tensor([0, 7])])
     assert captions == ["7\n(0)", "7"]
+
+
+def test_an_evaluation_does_not_speak_of_the_networks_that_its_checkpoint_swaps(
+    project, monkeypatch, caplog
+):
+    Path("own_data.py").write_text(OWN_DATA)
+    monkeypatch.syspath_prepend(project)
+    with caplog.at_level("INFO"):
+        command("train", *FIT, "--model.network=own_data.Sevens")
+        assert "own_data.Sevens instead of models.networks.cnn.CNN: reset width=32" in caplog.text
+        caplog.clear()
+        command("train", "test", *SMALL)
+        assert "instead of" not in caplog.text
+
+
+def test_commands_with_spaces_can_be_pasted(project, capfd):
+    command("train", *FIT, "--trainer.default_root_dir=my logs")
+    [line] = [line for line in capfd.readouterr().out.splitlines() if line.startswith("Test it")]
+    words = shlex.split(line.removeprefix("Test it with: "))
+    command("train", *words[2:], *SMALL)
 
 
 def test_an_optimizer_may_be_a_function(project, monkeypatch):

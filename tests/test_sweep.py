@@ -235,3 +235,10 @@ def test_two_sweeps_start_at_once_on_one_study(render, folder):
     sweeps = [subprocess.Popen(words, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(timeout=240) for process in sweeps] == [0, 0]
     assert len(finished()) >= 4
+
+
+def test_settings_with_keys_of_their_own_are_refused(folder):
+    """jsonargparse would keep the last of them only."""
+    options = ["--settings.trainer.num_nodes=1", "--settings.trainer.max_epochs=1"]
+    with pytest.raises(SystemExit, match="settings: trainer has keys of its own"):
+        command("sweep", "--config=sweep.yaml", *options)

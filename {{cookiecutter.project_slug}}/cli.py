@@ -25,7 +25,15 @@ from callbacks.random_state import RandomState
 from callbacks.run_record import RunRecord
 from errors import UserError, plain_errors
 from loggers import place_loggers
-from parsing import Instantiator, Parser, allow_clipping, asked_for, drop_callbacks, tell_swaps
+from parsing import (
+    SWAPS,
+    Instantiator,
+    Parser,
+    allow_clipping,
+    asked_for,
+    drop_callbacks,
+    tell_swaps,
+)
 
 CONFIGS = Path(__file__).parent / "configs"
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
@@ -78,7 +86,7 @@ class CLI(LightningCLI):
             "--test_after_fit",
             type=bool,
             default=False,
-            help="Test the best checkpoint after a fit. Off, lest models be chosen by test scores.",
+            help="Test the best checkpoint after a fit. Off, so that models are not chosen by test scores.",
         )
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
@@ -115,10 +123,13 @@ class CLI(LightningCLI):
             facts = {fact: network.pop(fact) for fact in runs.FACTS if fact in network}
             self.trained_on = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
             given, config.model = config.model, None
+            swaps = dict(SWAPS)
             model = runs.model_of(hparams, given)
             self.config = self.parser.parse_object(
                 {self.config.subcommand: {"model": model}}, self.config
             )
+            SWAPS.clear()
+            SWAPS.update(swaps)  # those that the user made, not those of the checkpoint
             runs.tell_overruled(given, self.config[self.config.subcommand].model)
 
     def before_instantiate_classes(self) -> None:

@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.multiprocessing.spawn import ProcessException
 
+from callbacks.last_checkpoint import command_line, relative
 from errors import UserError
 
 # What the data module knows and the network needs: no number is written twice.
@@ -173,16 +174,9 @@ def tell_best(best: ModelCheckpoint, run: str) -> None:
         )
         # Its configuration knows what options this fit had.
         config = relative(os.path.join(run, "config.yaml"))
-        options = f"--config {config} " if len(sys.argv) > 2 else ""
-        print(f"Test it with:    python train.py test {options}--ckpt_path {path}")
-
-
-def relative(path: str) -> str:
-    """The path from here; the whole path, if that is on another drive of Windows."""
-    try:
-        return os.path.relpath(path)
-    except ValueError:
-        return path
+        options = ["--config", config] if len(sys.argv) > 2 else []
+        test = command_line("python", "train.py", "test", *options, "--ckpt_path", path)
+        print(f"Test it with:    {test}")
 
 
 def _number(run: Path) -> int:

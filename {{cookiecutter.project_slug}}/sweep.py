@@ -18,6 +18,7 @@ import yaml
 from jsonargparse import auto_cli
 from lightning.pytorch import Trainer
 
+from callbacks.last_checkpoint import command_line
 from cli import CLI, CONFIGS
 from errors import UserError, plain_errors
 from workers import make_worker
@@ -105,7 +106,8 @@ def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
     best = study.best_trial
     config = shutil.copy(Path(best.user_attrs["run"], "config.yaml"), folder / "best.yaml")
     print(f"Best: {monitor} {best.value:.4g} in trial {best.number}, {best.user_attrs['run']}")
-    print(f"Fit with its settings: python train.py fit --config {config}")
+    fit_again = command_line("python", "train.py", "fit", "--config", str(config))
+    print(f"Fit with its settings: {fit_again}")
 
 
 def sweep(
@@ -130,6 +132,11 @@ def sweep(
         sampler: chooses the parameters; by default TPE.
         pruner: stops trials; by default those worse than the median.
     """
+    for key, value in settings.items():
+        if isinstance(value, dict) and "class_path" not in value:
+            raise UserError(
+                f"settings: {key} has keys of its own; write them out in a --config file"
+            )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     suggest(optuna.create_study().ask(), space)  # is it well formed?
     best = yaml.safe_load((CONFIGS / "default.yaml").read_text("utf-8"))["best_checkpoint"]

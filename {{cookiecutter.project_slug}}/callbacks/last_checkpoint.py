@@ -13,8 +13,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from runs import relative
-
 # SLURM sends SIGUSR1 (launch/slurm.sbatch asks for it) to a job that has to make way.
 SIGNALS = ("SIGINT", "SIGTERM", *(["SIGUSR1"] if "SLURM_JOB_ID" in os.environ else []))
 
@@ -119,6 +117,17 @@ class LastCheckpoint(ModelCheckpoint):
             path = os.path.join(self.dirpath or "", f"{self.filename}.ckpt")
         if os.path.exists(path) and trainer.is_global_zero and trainer.state.fn == "fit":
             path = relative(path)
-            join = subprocess.list2cmdline if os.name == "nt" else shlex.join
             print(f"\nThe newest state is {path}. To go on from there:")
-            print(join(["python", *sys.argv, "--ckpt_path", path]))
+            print(command_line("python", *sys.argv, "--ckpt_path", path))
+
+
+def relative(path: str) -> str:
+    """The path from here; the whole path, if that is on another drive of Windows."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return path
+
+
+def command_line(*words: str) -> str:
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

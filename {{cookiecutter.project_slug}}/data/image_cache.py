@@ -76,7 +76,7 @@ def read_once(
             if keep_images:
                 raise UserError(f"{folder} is read-only: cache: true needs to keep a file there.")
             return None, read_all(files, num_workers)
-        rank_zero_info(f"Reading {len(files)} images once; what comes of it is kept in {folder}.")
+        rank_zero_info(f"Reading {len(files)} images once; the result is kept in {folder}.")
         with TemporaryDirectory(dir=folder, prefix=".reading-") as own:
             new_images, new_errors = Path(own, "images"), Path(own, "errors")
             found = read_all(files, num_workers, new_images if keep_images else None)

@@ -121,7 +121,8 @@ def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
     if "train" in words:
         folders = {name: root / name for name in top}
         if others := set(folders) - set(SPLITS):
-            raise UserError(f"{root} has splits, but they are not named {SPLITS}: {others}.")
+            unknown = ", ".join(sorted(others))
+            raise UserError(f"{root} has {unknown} beside train: name splits train, val and test.")
     names = subfolders(folders["train"])
     if not names:
         raise UserError(f"{folders['train']} has no folders of classes. Put images in {layout}.")
