@@ -246,7 +246,11 @@ def test_pictures_come_at_the_first_validation_of_so_many_epochs(render, tmp_pat
         shown = []
         module = SimpleNamespace()
         trainer = SimpleNamespace(
-            loggers=[1], sanity_checking=False, fast_dev_run=False, is_global_zero=False
+            loggers=[1],
+            sanity_checking=False,
+            fast_dev_run=False,
+            is_global_zero=False,
+            state=SimpleNamespace(fn="fit"),
         )
         for epochs, expected in ((range(12), [0, 5, 10]), (range(4, 30, 5), [*range(4, 30, 5)])):
             shown.clear()

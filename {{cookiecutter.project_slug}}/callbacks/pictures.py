@@ -51,7 +51,7 @@ def log_picture(trainer: Trainer, name: str, picture: Image.Image) -> None:
 
 
 class Pictures(Callback):
-    """Shows what the system's ``pictures`` method makes of the first validation images:
+    """Shows in a fit what the system's ``pictures`` method makes of the first validation images:
     predictions with their labels, reconstructions or samples.
 
     Args:
@@ -75,7 +75,7 @@ class Pictures(Callback):
     ) -> None:
         if not (self.every_n_epochs > 0 and self.count > 0 and hasattr(pl_module, "pictures")):
             return
-        if batch_idx or dataloader_idx or trainer.sanity_checking:
+        if batch_idx or dataloader_idx or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if not trainer.loggers or trainer.fast_dev_run:
             return
