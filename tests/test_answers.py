@@ -79,6 +79,26 @@ def test_post_gen_has_a_recipe_for_every_choice(post_gen):
         assert (logger,) in loggers
 
 
+def test_under_cruft_the_fix_is_a_command_of_cruft(pre_gen):
+    context = {"_template": "https://example.org/template", "_commit": "1a2b3c"}
+    wrong = answers(accelerator="auto", strategy="ddp", description="it's a test") | context
+    assert pre_gen.problems(wrong)
+    words = shlex.split(pre_gen.command(wrong))
+    assert words[:4] == ["cruft", "create", "--no-input", "--extra-context"]
+    mended = json.loads(words[4])
+    assert not pre_gen.problems(mended) and mended["description"] == "it's a test"
+    assert words[5:] == [context["_template"]]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "fix"),
+    [("strategy", "dpp", "ddp"), ("model", "rsenet", "resnet"), ("logger", "?", "tensorboard")],
+)
+def test_a_misspelt_choice_becomes_the_nearest(pre_gen, prompt, answer, fix):
+    [problem] = [p for p in pre_gen.problems(answers(**{prompt: answer})) if p.prompt == prompt]
+    assert problem.fix == {prompt: fix}
+
+
 def test_hooks_agree(pre_gen, post_gen):
     folders = {path.name for path in PROJECT.iterdir() if path.is_dir()} - {*post_gen.CACHES}
     assert folders <= {*post_gen.OWNED}

@@ -650,7 +650,10 @@ def test_image_folder_ignores_what_is_no_image_and_looks_into_folders(tmp_path):
         (["Cat/a.jpg", "cat/a.jpg"], "differ in case only"),
         (["train/cat/a.jpg", "train/dog/a.jpg", "val/cat/a.jpg"], "same classes.*dog"),
         (["train/cat/a.jpg", "test/cat/a.jpg", "test/cow/a.jpg"], "same classes.*cow"),
-        (["train/cat/a.jpg", "valid/cat/a.jpg"], "has valid beside train: name splits train, val and test"),
+        (
+            ["train/cat/a.jpg", "valid/cat/a.jpg"],
+            "has valid beside train: name splits train, val and test",
+        ),
         (["Training/cat/a.jpg", "validation/cat/a.jpg"], "if these are splits, name them"),
     ],
 )
