@@ -237,8 +237,10 @@ def test_two_sweeps_start_at_once_on_one_study(render, folder):
     assert len(finished()) >= 4
 
 
-def test_settings_with_keys_of_their_own_are_refused(folder):
+def test_one_setting_can_be_given_and_of_several_none_is_lost(folder):
     """jsonargparse would keep the last of them only."""
-    options = ["--settings.trainer.num_nodes=1", "--settings.trainer.max_epochs=1"]
-    with pytest.raises(SystemExit, match="settings: trainer has keys of its own"):
+    options = ["--settings.trainer.max_epochs=2", "--settings.trainer.num_nodes=1"]
+    with pytest.raises(SystemExit, match="only the last --settings.KEY would count"):
         command("sweep", "--config=sweep.yaml", *options)
+    command("sweep", "--config=sweep.yaml", "--trials=1", options[0])
+    assert yaml.safe_load(Path("logs/default/best.yaml").read_text())["trainer"]["max_epochs"] == 2

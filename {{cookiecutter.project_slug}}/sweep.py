@@ -132,11 +132,8 @@ def sweep(
         sampler: chooses the parameters; by default TPE.
         pruner: stops trials; by default those worse than the median.
     """
-    for key, value in settings.items():
-        if isinstance(value, dict) and "class_path" not in value:
-            raise UserError(
-                f"settings: {key} has keys of its own; write them out in a --config file"
-            )
+    if sum(word.startswith("--settings.") for word in sys.argv) > 1:
+        raise UserError("only the last --settings.KEY would count; write all into a --config file")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     suggest(optuna.create_study().ask(), space)  # is it well formed?
     best = yaml.safe_load((CONFIGS / "default.yaml").read_text("utf-8"))["best_checkpoint"]
