@@ -86,7 +86,7 @@ class CLI(LightningCLI):
             "--test_after_fit",
             type=bool,
             default=False,
-            help="Test the best checkpoint after a fit. Off, so that models are not chosen by test scores.",
+            help="Test the best checkpoint after a fit. Off, so that test scores choose no model.",
         )
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)

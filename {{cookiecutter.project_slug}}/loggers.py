@@ -16,7 +16,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers.tensorboard import _TENSORBOARD_AVAILABLE
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from runs import read_checkpoint
+from runs import read_checkpoint, read_record
 
 # The argument with which a logger goes on with a run that it has in its store.
 IDS = {"WandbLogger": "id", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
@@ -64,9 +64,9 @@ def place_loggers(trainer: Namespace, command: str, run: Path, resume: Path | No
     if trainer.logger and (rank_zero_only.rank or trainer.fast_dev_run):
         # One that writes nothing, since some write as soon as they are made.
         trainer.logger = Namespace(class_path="lightning.pytorch.loggers.CSVLogger")
-    record = run / "run.yaml"
-    parts = yaml.safe_load(record.read_text(encoding="utf-8")) or [] if record.exists() else []
-    ids = {kind: name for part in parts for kind, name in part.get("loggers", {}).items()}
+    ids = {
+        kind: name for part in read_record(run) for kind, name in part.get("loggers", {}).items()
+    }
     step = _steps_logged(resume) if resume and not rank_zero_only.rank else None
     for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
         if isinstance(logger, Namespace):

@@ -9,6 +9,7 @@ from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
+import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
 from lightning.pytorch import Trainer, strategies
@@ -94,6 +95,12 @@ def run_of(checkpoint: Path) -> Path:
     """Where evaluations of a checkpoint are written: its run folder, or the folder it lies in."""
     folder = checkpoint.absolute().parent
     return folder.parent if is_in_run(checkpoint) else folder
+
+
+def read_record(run: Path) -> list[dict[str, Any]]:
+    """What `run.yaml` says of each part of a run; a kill may have left it empty."""
+    path = run / "run.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or [] if path.exists() else []
 
 
 def find_checkpoint(name: str, default: Literal["best", "last"], root: Path) -> Path:

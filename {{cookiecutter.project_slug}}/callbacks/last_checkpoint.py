@@ -60,8 +60,7 @@ class LastCheckpoint(ModelCheckpoint):
         if loop.epoch_loop._should_accumulate():
             return
         super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
-        if loop.epoch_loop._is_training_done or trainer.should_stop:
-            self.save_once(trainer)
+        self.save_if_ending(trainer)
         interval = 1 if trainer.world_size == 1 else max(trainer.log_every_n_steps, 1)
         if trainer.global_step % interval == 0:
             if self.told_to_stop(trainer):
@@ -73,8 +72,7 @@ class LastCheckpoint(ModelCheckpoint):
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.is_last_batch:
             self.save_or_stop(trainer, pl_module)
-            if trainer.fit_loop.epoch_loop._is_training_done or trainer.should_stop:
-                self.save_once(trainer)
+            self.save_if_ending(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
@@ -92,9 +90,14 @@ class LastCheckpoint(ModelCheckpoint):
         return trainer.strategy.reduce_boolean_decision(bool(self.received), all=False)
 
     def save_once(self, trainer: Trainer) -> None:
-        """Saves, unless this step is saved; in mid-epoch, before Lightning takes its rest as done."""
+        """Saves, unless this step is saved."""
         if not self._should_skip_saving_checkpoint(trainer):
             self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def save_if_ending(self, trainer: Trainer) -> None:
+        """Saves a fit that ends in mid-epoch, before Lightning takes the epoch's rest as done."""
+        if trainer.fit_loop.epoch_loop._is_training_done or trainer.should_stop:
+            self.save_once(trainer)
 
     def stop(self, trainer: Trainer) -> None:
         self.save_once(trainer)

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from loggers import log_settings
+from runs import read_record
 
 PROJECT = Path(__file__).parents[1]
 
@@ -43,8 +44,7 @@ class RunRecord(Callback):
             run.joinpath("config.yaml").write_text(self.config, encoding="utf-8")
             for logger in trainer.loggers:
                 log_settings(logger, self.config)
-        path = run / "run.yaml"
-        earlier = yaml.safe_load(path.read_text(encoding="utf-8")) or [] if path.exists() else []
+        earlier = read_record(run)
         record = {**what_ran(), **hardware(trainer), "loggers": logger_ids(trainer)}
         if difference := git("diff", "HEAD"):
             record["git_diff"] = f"uncommitted{f'_{len(earlier)}' if earlier else ''}.diff"
@@ -52,7 +52,7 @@ class RunRecord(Callback):
             run.joinpath(record["git_diff"]).write_text(
                 difference, encoding="utf-8", errors="surrogateescape", newline=""
             )
-        with path.open("a", encoding="utf-8") as file:
+        with run.joinpath("run.yaml").open("a", encoding="utf-8") as file:
             yaml.safe_dump([record], file, sort_keys=False)
 
     def on_load_checkpoint(

@@ -52,16 +52,17 @@ class ImageFolder(ImageData):
         self.image_shape = (3, image_size, image_size)
         self.crop_padding = image_size // 8
         if self.root.is_dir() or not self.hparams.predict_dir:
-            _, self.class_names = find_classes(self.root)
+            self.folders, self.class_names = find_classes(self.root)
         else:  # a checkpoint's images are not needed to predict others
-            self.class_names = []
+            self.folders, self.class_names = {}, []
 
     def prepare_data(self) -> None:
         if (self.hparams.cache or self.hparams.skip_unreadable) and not self.predicts_folder:
             self.load()  # in one process, so that the others find the files that it leaves
 
     def load(self) -> tuple[ImageTensors | ImageFiles, Rows]:
-        self.folders, self.class_names = find_classes(self.root)
+        if not self.folders:
+            self.folders, self.class_names = find_classes(self.root)
         names, labels, rows = list_images(self.folders, self.class_names)
         files = ImageFiles(names, labels, self.image_shape)
         cache, skip = self.hparams.cache, self.hparams.skip_unreadable

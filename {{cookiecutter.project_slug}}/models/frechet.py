@@ -35,9 +35,9 @@ class Moments:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Fréchet distance of two Gaussians (Dowson & Landau 1982): the squared distance of the means
     plus tr(A + B - 2 (A B)^(1/2)); NaN if a network has diverged."""
-    if not all(moments.sums.isfinite().all() for moments in (a, b) if moments.sums is not None):
-        return float("nan")
     (mean_a, cov_a), (mean_b, cov_b) = a.mean_and_covariance(), b.mean_and_covariance()
+    if not (cov_a.isfinite().all() and cov_b.isfinite().all()):
+        return float("nan")
     values, vectors = torch.linalg.eigh(cov_a)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()

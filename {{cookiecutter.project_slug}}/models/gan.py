@@ -148,14 +148,14 @@ class GAN(LightningModule):
         optimizers = [self.optimizer(parameters, self.lr) for parameters in trained]
         if isinstance(optimizers[0], LBFGS):
             raise MisconfigurationException("LBFGS makes its steps itself; a gan needs another one")
+        configs: list[dict[str, Any]] = [{"optimizer": optimizer} for optimizer in optimizers]
         if self.scheduler is None:
-            return [{"optimizer": optimizer} for optimizer in optimizers]
-        configs = []
-        for scheduler in map(self.scheduler, optimizers):
+            return configs
+        for config in configs:
+            scheduler = self.scheduler(config["optimizer"])
             interval = self.scheduler_interval or getattr(scheduler, "interval", "epoch")
-            configs.append({"scheduler": scheduler, "interval": interval})
-        pairs = zip(optimizers, configs, strict=True)
-        return [{"optimizer": optimizer, "lr_scheduler": config} for optimizer, config in pairs]
+            config["lr_scheduler"] = {"scheduler": scheduler, "interval": interval}
+        return configs
 
     def step_schedulers(self, interval: str) -> None:
         for config in (c for c in self.trainer.lr_scheduler_configs if c.interval == interval):
