@@ -55,7 +55,7 @@ print(frechet_distance(real, fake))
 PREPARE = """
 import os, sys, torch
 sys.path[0] = os.getcwd()  # `python -c` has "" there, and configs are read in their own folder
-from cli import main
+from engine.cli import main
 sys.argv = ["train.py", "fit", "--trainer.fast_dev_run=1", "--trainer.limit_train_batches=0",
     "--trainer.enable_model_summary=false", "--data.augment=false", *sys.argv[1:]]
 cli = main()

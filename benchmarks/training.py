@@ -119,7 +119,7 @@ class Lap(Callback):
 
 def start(project: Path, callback: Callback, *arguments: str):
     """`python train.py ARGUMENTS` in this process, with one more callback."""
-    import cli
+    from engine import cli
 
     class CLI(cli.CLI):
         def instantiate_trainer(self, **kwargs):

@@ -17,7 +17,7 @@ from pathlib import Path
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 BACKUP = ".cookiecutter-backup"  # from pre_gen_project.py, if a project was there (`-f`)
-OWNED = ("callbacks", "configs", "data", "launch", "models", "tests", ".github")
+OWNED = ("callbacks", "configs", "data", "engine", "launch", "models", "tests", ".github")
 CACHES = ("__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache")  # of a template in work
 
 # --- Files ------------------------------------------------------------------------------------------
@@ -62,8 +62,9 @@ FILES = {
     "data/downloads.py": {"data": ("mnist", "fashion_mnist", "cifar10")},
     "data/idx.py": {"data": ("mnist", "fashion_mnist")},
     "data/image_cache.py": {"data": ("image_folder",)},
-    "parallel.py": {"strategy": ("fsdp2",)},
+    "engine/fsdp2.py": {"strategy": ("fsdp2",)},
     "consolidate.py": {"strategy": ("fsdp2",)},
+    "engine/consolidate.py": {"strategy": ("fsdp2",)},
     "launch": {"machines": ("several",)},
 }
 
@@ -139,9 +140,9 @@ STRATEGIES = {
 """,
     "fsdp2": """\
   # Weights, gradients and optimizer states are sharded over the devices (PyTorch's current FSDP);
-  # parallel.py says how. Checkpoints are folders: consolidate.py makes plain files of them.
+  # engine/fsdp2.py says how. Checkpoints are folders: consolidate.py makes plain files of them.
   strategy:
-    class_path: parallel.FSDP2
+    class_path: engine.fsdp2.FSDP2
 """,
     "deepspeed_stage_2": """\
   # DeepSpeed ZeRO 2: optimizer states and gradients are sharded over the GPUs. Checkpoints are

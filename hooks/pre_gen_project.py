@@ -27,7 +27,7 @@ ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 OLDEST_COOKIECUTTER = (2, 7, 1)
 BACKUP = ".cookiecutter-backup"  # post_gen_project.py restores it or removes it
-OWNED = ("callbacks", "configs", "data", "launch", "models", "tests", ".github")
+OWNED = ("callbacks", "configs", "data", "engine", "launch", "models", "tests", ".github")
 
 # --- The answers ------------------------------------------------------------------------------------
 
@@ -77,9 +77,8 @@ WINDOWS_NAMES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
 }
 # fmt: off
 PROJECT_NAMES = (
-    "callbacks", "cli", "configs", "consolidate", "crossval", "data", "datasets", "errors", "export",
-    "launch", "loggers", "logs", "models", "noise", "parallel", "parsing", "runs", "sweep", "tests", "train",
-    "workers",
+    "callbacks", "configs", "consolidate", "crossval", "data", "datasets", "engine", "export", "launch",
+    "logs", "models", "sweep", "tests", "train",
 )
 # Names under which the dependencies, and theirs, are installed or imported.
 DEPENDENCY_NAMES = (

@@ -22,10 +22,23 @@ TWO_BATCHES = [f"--trainer.limit_{kind}_batches=2" for kind in ("train", "val", 
 SMALL = [*ONE_CPU, *QUIET, *TWO_BATCHES, "--data.batch_size=8"]
 
 
+def lies_in(name: str, project: Path) -> bool:
+    """Whether a module was imported from a project."""
+    file = getattr(sys.modules[name], "__file__", None) or ""
+    paths = getattr(sys.modules[name], "__path__", [])
+    paths = [file, *(str(p) for p in paths)] if isinstance(paths, Iterable) else [file]
+    return any(path.startswith(str(project)) for path in paths)
+
+
 @contextlib.contextmanager
 def inside(project: Path, folder: Path | None = None) -> Iterator[None]:
     """Makes the project's modules importable and `folder` (default: the project) current."""
-    before, argv, here = set(sys.modules), sys.argv, Path.cwd()
+    argv, here = sys.argv, Path.cwd()
+    # Another project's modules have the same names.
+    own = {path.stem for path in project.iterdir() if path.suffix == ".py" or path.is_dir()}
+    known = [name for name in sys.modules if name.split(".")[0] in own]
+    others = {name: sys.modules.pop(name) for name in known if not lies_in(name, project)}
+    before = set(sys.modules)
     sys.path.insert(0, str(project))
     os.chdir(folder or project)
     try:
@@ -35,17 +48,15 @@ def inside(project: Path, folder: Path | None = None) -> Iterator[None]:
         sys.argv = argv
         sys.path.remove(str(project))
         for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None) or ""
-            paths = getattr(sys.modules[name], "__path__", [])
-            paths = [file, *(str(p) for p in paths)] if isinstance(paths, Iterable) else [file]
-            if any(path.startswith(str(project)) for path in paths):
+            if lies_in(name, project):
                 del sys.modules[name]
+        sys.modules.update(others)
 
 
 def command(script: str, *arguments: str):
     """What `python script.py arguments` does, inside a project; gives what its `main` returns."""
     sys.argv = [f"{script}.py", *arguments]
-    module: ModuleType = importlib.import_module("cli" if script == "train" else script)
+    module: ModuleType = importlib.import_module(f"engine.{'cli' if script == 'train' else script}")
     return module.main()
 
 

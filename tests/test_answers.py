@@ -148,7 +148,7 @@ BAD_SLUGS = [
     *["json", "Random", "test", "typing", "distutils"][: 4 if sys.version_info >= (3, 12) else 5],
     *["torch", "Torch", "lightning", "scikit-learn", "scikit_learn", "sklearn", "PIL", "comet.ml"],
     *["tqdm", "requests", "aiohttp"],  # needed by what a project needs
-    *["models", "data", "callbacks", "train", "cli", "tests", "configs", "logs", "parallel"],
+    *["models", "data", "callbacks", "train", "engine", "tests", "configs", "logs", "sweep"],
     *["naïve", "🎉", "x\n", "x\0y", "~", "$HOME", "`x`", "x;y", "x:y", "x|y", "x*", 'x"y', "x'y"],
 ]
 

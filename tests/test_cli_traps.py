@@ -426,12 +426,12 @@ def test_a_gan_has_its_whole_schedule_in_max_steps(render, tmp_path):
 def test_only_an_evaluation_may_lack_the_callbacks_of_its_checkpoint(
     project, monkeypatch, arguments, hidden
 ):
-    import noise
+    from engine import warning_filters
 
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     with warnings.catch_warnings():
         warnings.resetwarnings()
-        noise.silence()
+        warning_filters.silence()
         patterns = [message.pattern for _, message, *_ in warnings.filters if message]
     assert any("using `ckpt_path`, callbacks" in pattern for pattern in patterns) == hidden
 

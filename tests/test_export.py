@@ -48,7 +48,7 @@ def trained(render, tmp_path_factory):
 
 def expected(inputs: torch.Tensor) -> list[torch.Tensor]:
     """What the system of the checkpoint gives, by way of its own code."""
-    from runs import read_checkpoint
+    from engine.runs import read_checkpoint
 
     path = "logs/version_0/checkpoints/best.ckpt"
     name = read_checkpoint(Path(path))["hyper_parameters"]["_class_path"].rpartition(".")[2]
@@ -153,7 +153,7 @@ def test_a_sharded_checkpoint_is_exported(trained, tmp_path, recwarn):
 def test_a_file_that_differs_is_removed(trained, monkeypatch, tmp_path, wrong):
     project, folder = trained("cnn")
     with inside(project, folder):
-        import export
+        from engine import export
 
         run = export.run
         monkeypatch.setattr(export, "run", lambda *a: [x + wrong for x in run(*a)])

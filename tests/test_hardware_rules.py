@@ -407,7 +407,7 @@ REJECTIONS = (ValueError, TypeError, RuntimeError, MisconfigurationException)
 
 def naive_trainer(answers: dict[str, str]) -> Trainer:
     """The answers given to Lightning as they are."""
-    from parallel import FSDP2
+    from engine.fsdp2 import FSDP2
 
     devices, strategy, precision = (answers[k] for k in ("devices", "strategy", "precision"))
     return Trainer(

@@ -67,7 +67,7 @@ def read_table(path: Path) -> tuple[list[str], list[str], torch.Tensor]:
 
 
 def epochs_done(path: Path) -> int:
-    from runs import read_checkpoint
+    from engine.runs import read_checkpoint
 
     return read_checkpoint(path)["loops"]["fit_loop"]["epoch_progress"]["total"]["processed"]
 
@@ -141,8 +141,8 @@ def consolidates(checkpoint: Path, metrics: dict[str, float], epochs: int) -> No
 
 def test_finds_the_folders_that_deepspeed_writes(render, tmp_path):
     with inside(render(), tmp_path):
-        from errors import UserError
-        from runs import AtomicCheckpointIO, find_checkpoint, read_checkpoint
+        from engine.errors import UserError
+        from engine.runs import AtomicCheckpointIO, find_checkpoint, read_checkpoint
 
         for stage, name in ((2, "mp_rank_00"), (3, "zero_pp_rank_0_mp_rank_00")):
             best = tmp_path / f"logs/version_{stage}/checkpoints/best.ckpt"
@@ -165,10 +165,10 @@ def test_finds_the_folders_that_deepspeed_writes(render, tmp_path):
 @pytest.mark.parametrize("exchange", [True, False])  # which some file systems cannot
 def test_a_killed_save_leaves_the_sharded_folder_whole(render, tmp_path, monkeypatch, exchange):
     with inside(render(strategy="fsdp2", accelerator="cpu", devices="2")):
-        import parallel
+        from engine import fsdp2
 
         if not exchange:
-            monkeypatch.setattr(parallel.ctypes, "CDLL", lambda _: None)
+            monkeypatch.setattr(fsdp2.ctypes, "CDLL", lambda _: None)
 
         def save(self, checkpoint, path, storage_options):
             path.mkdir()
@@ -177,10 +177,10 @@ def test_a_killed_save_leaves_the_sharded_folder_whole(render, tmp_path, monkeyp
                 raise KeyboardInterrupt
             (path / "meta.pt").touch()
 
-        monkeypatch.setattr(parallel.ModelParallelStrategy, "save_checkpoint", save)
+        monkeypatch.setattr(fsdp2.ModelParallelStrategy, "save_checkpoint", save)
         path = tmp_path / "last.ckpt"
         path.touch()  # of a fit in one process
-        strategy = parallel.FSDP2()
+        strategy = fsdp2.FSDP2()
         strategy.save_checkpoint({"weights": "first"}, path)
         with pytest.raises(KeyboardInterrupt):
             strategy.save_checkpoint({"weights": "half of"}, path)
@@ -212,7 +212,7 @@ def test_every_config_and_search_in_two_processes(render, strategy):
 FAULT = """
 import os, signal
 from lightning.pytorch import Callback
-from errors import UserError
+from engine.errors import UserError
 
 class Fault(Callback):
     def on_train_batch_end(self, trainer, *_):

@@ -268,7 +268,7 @@ def test_a_stop_at_a_validation_keeps_what_it_logged(render, tmp_path, monkeypat
 
     with inside(render(model="mlp"), tmp_path):
         command("train", "fit", *options)
-        from callbacks.last_checkpoint import LastCheckpoint
+        from engine.last_checkpoint import LastCheckpoint
 
         with monkeypatch.context() as patch:
 
@@ -285,7 +285,7 @@ def test_a_stop_at_a_validation_keeps_what_it_logged(render, tmp_path, monkeypat
 
 def test_a_save_is_atomic(render, tmp_path, monkeypatch):
     with inside(render(), tmp_path):
-        from runs import AtomicCheckpointIO, save_whole
+        from engine.runs import AtomicCheckpointIO, save_whole
 
         for strategy in (SingleDeviceStrategy(), DDPStrategy(), FSDPStrategy()):
             save_whole(strategy)

@@ -35,7 +35,7 @@ def records() -> list[dict]:
 
 
 def test_the_difference_can_be_applied_whatever_the_encoding(project):
-    changed = project / "noise.py"
+    changed = project / "train.py"
     before = changed.read_bytes()
     after = before + b"# caf\xe9\r\n"
     changed.write_bytes(after)
@@ -57,7 +57,7 @@ def test_a_package_without_a_name_is_left_out(project, monkeypatch):
 
 
 def test_each_part_of_a_run_has_its_own_record(project):
-    notes = project / "noise.py"
+    notes = project / "train.py"
     notes.write_text(notes.read_text("utf-8") + "# first\n", "utf-8")
     fit("--trainer.max_epochs=1", "--model.lr=0.0042")
     config = (RUN / "config.yaml").read_text("utf-8")

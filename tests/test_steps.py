@@ -71,7 +71,7 @@ def fit_on_meta(render, tmp_path, monkeypatch):
     def fit(model, *options):
         steps = Steps()
         with inside(render(data="digits", model=model), tmp_path):
-            import cli
+            from engine import cli
 
             def instantiate_trainer(self, original=cli.CLI.instantiate_trainer):
                 trainer = original(self, accelerator="auto", strategy=MetaStrategy())
@@ -235,9 +235,7 @@ def test_the_imports_are_not_searched_for_garbage(render):
 
 def test_a_spawned_data_worker_needs_no_lightning(render):
     """On macOS and Windows each of them reads train.py, and imports what it is handed."""
-    script = (
-        "import sys, train, data.datasets; print('lightning' in sys.modules, 'cli' in sys.modules)"
-    )
+    script = "import sys, train, data.datasets; print('lightning' in sys.modules, 'engine.cli' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", script], cwd=render(), capture_output=True, text=True, check=True
     )

@@ -129,7 +129,7 @@ def test_the_same_parameters_are_not_fitted_again(folder):
 
 
 def test_trials_of_other_processes_count(folder, monkeypatch):
-    import sweep
+    from engine import sweep
 
     fit = sweep.fit
 
@@ -153,7 +153,7 @@ def test_scores_of_other_settings_are_not_compared(folder):
 def test_a_failing_trial_does_not_end_the_sweep(folder, monkeypatch):
     space = {"model.lr": {"type": "float", "low": 0.0, "high": 1.0}}
     write_config(Path("sweep.yaml"), space=space)
-    import sweep
+    from engine import sweep
 
     fit, calls = sweep.fit, []
 

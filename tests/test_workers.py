@@ -10,7 +10,7 @@ from projects import inside, is_running, wait_for
 WORK = """
 import multiprocessing, os, sys, time
 from pathlib import Path
-from workers import make_worker
+from engine.processes import make_worker
 
 def work(path):
     child = multiprocessing.Process(target=time.sleep, args=(600,))
@@ -26,7 +26,7 @@ if __name__ == "__main__":
 
 def test_loading_of_data_starts_its_workers_as_ever(render):
     with inside(render()):
-        from workers import make_worker
+        from engine.processes import make_worker
 
         with make_worker() as worker:
             method = worker.submit(multiprocessing.get_start_method).result()

@@ -3,15 +3,15 @@
 import gc
 import sys
 
-import workers  # noqa: F401  Its processes end well.
-from noise import silence
+import engine.processes  # noqa: F401  Its processes end well.
+from engine.warning_filters import silence
 
 silence()  # here, since the processes that ddp_spawn starts read this file
 
 # So do data workers, on macOS and Windows, and need nothing of the rest.
 if __name__ == "__main__":
     gc.disable()  # The imports make a million objects to keep: to look for garbage takes a fifth.
-    from cli import main
+    from engine.cli import main
 
     gc.freeze()
     gc.enable()

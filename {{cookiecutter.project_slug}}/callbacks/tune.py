@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.exceptions import _TunerExitException
 from lightning.pytorch.utilities.parsing import lightning_setattr
 
-from errors import UserError
+from engine.errors import UserError
 
 SKIP = 10  # first steps, whose mean loss is still noise
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from errors import UserError
+from engine.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
 log = logging.getLogger("lightning.pytorch")  # of every process: each has a device of its own

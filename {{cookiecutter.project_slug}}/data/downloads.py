@@ -11,7 +11,7 @@ from torchvision.datasets import VisionDataset
 from data.datasets import ImageTensors
 from data.images import ImageData
 from data.splits import Rows
-from errors import UserError
+from engine.errors import UserError
 
 
 class DownloadedImages(ImageData):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_convert
 
 from data.datasets import ImageFiles
-from errors import UserError
+from engine.errors import UserError
 
 VERSION = 1  # of the way in which images are read: another one makes caches useless
 

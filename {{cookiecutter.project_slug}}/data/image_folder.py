@@ -12,7 +12,7 @@ from data.datasets import ImageFiles, ImageTensors, find_images
 from data.image_cache import read_all, read_once
 from data.images import ImageData
 from data.splits import Rows
-from errors import UserError
+from engine.errors import UserError
 
 SPLITS = ("train", "val", "test")
 SPLIT_WORDS = {*SPLITS, "training", "valid", "validation", "eval", "testing"}

@@ -14,7 +14,7 @@ from data.augment import random_crop
 from data.datasets import Batch, ImageFiles, ImageTensors, find_images, leave_signals
 from data.samplers import TrainSampler, each_once
 from data.splits import Rows, check_splits, complete_splits
-from errors import UserError
+from engine.errors import UserError
 
 # torchdata 0.11 calls a function that torch deprecates.
 warnings.filterwarnings("ignore", message="'set_vital' is deprecated")

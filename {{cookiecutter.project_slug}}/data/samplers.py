@@ -8,7 +8,7 @@ from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from torch.utils.data import Dataset
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
-from errors import UserError
+from engine.errors import UserError
 
 
 class TrainSampler(StatefulDistributedSampler):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from errors import UserError
+from engine.errors import UserError
 
 Rows = dict[str, Tensor]  # indices of the images in each split: train, val, test
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cli import CLI, main
+from engine.cli import CLI, main
 
 PROJECT = Path(__file__).resolve().parents[1]
 DEFAULTS = yaml.safe_load((PROJECT / "configs" / "default.yaml").read_text(encoding="utf-8"))

@@ -13,8 +13,8 @@ from jsonargparse.typing import register_type
 from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from errors import UserError
-from runs import FACTS
+from engine.errors import UserError
+from engine.runs import FACTS
 
 UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
 # What jsonargparse says about every value that it refuses, whatever the reason.

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch.multiprocessing import ProcessExitedException
 
-from noise import silence
+from engine.warning_filters import silence
 
-PROJECT = Path(__file__).parent
+PROJECT = Path(__file__).parents[1]
 # How messages of errors begin that are known to say all.
 CLEAR = (
     "Early stopping conditioned on metric",
@@ -34,7 +34,7 @@ def plain_errors() -> Iterator[None]:
         yield
     except Exception as error:
         if isinstance(error, ProcessExitedException) and error.exit_code > 128:
-            sys.exit(error.exit_code)  # callbacks/last_checkpoint.py has stopped the fit
+            sys.exit(error.exit_code)  # last_checkpoint.py has stopped the fit
         chain: list[BaseException] = [error]
         while cause := chain[-1].__cause__:
             chain.append(cause)

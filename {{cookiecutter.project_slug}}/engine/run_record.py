@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from loggers import log_settings
-from runs import read_record
+from engine.loggers import log_settings
+from engine.runs import read_record
 
 PROJECT = Path(__file__).parents[1]
 
@@ -85,7 +85,7 @@ def what_ran() -> dict[str, Any]:
     found = importlib.metadata.distributions()
     packages = {d.metadata["Name"]: d.version for d in found if d.metadata["Name"]}
     return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "git_commit": git("rev-parse", "HEAD").strip() or None,

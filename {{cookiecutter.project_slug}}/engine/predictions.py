@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed import all_gather_object, get_world_size, is_initialized
 
 from callbacks.pictures import draw_grid
-from errors import UserError
+from engine.errors import UserError
 
 NUM_PICTURES = 64
 

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers.tensorboard import _TENSORBOARD_AVAILABLE
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from runs import read_checkpoint, read_record
+from engine.runs import read_checkpoint, read_record
 
 # The argument with which a logger goes on with a run that it has in its store.
 IDS = {"WandbLogger": "id", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
@@ -91,7 +91,7 @@ def _place(
         if command != "fit":  # TensorBoard ends a curve where a smaller step comes after
             arguments.sub_dir = command
     elif kind == "CSVLogger":
-        logger.class_path = "loggers.AppendingCSVLogger"
+        logger.class_path = "engine.loggers.AppendingCSVLogger"
         if step is not None:
             _drop_rows(run / "metrics.csv", step)
     elif kind == "WandbLogger":

@@ -16,16 +16,12 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-import runs
-from callbacks.last_checkpoint import LastCheckpoint, await_processes
 from callbacks.pictures import Pictures
-from callbacks.predictions import Predictions
-from callbacks.progress_bar import ProgressBar
-from callbacks.random_state import RandomState
-from callbacks.run_record import RunRecord
-from errors import UserError, plain_errors
-from loggers import place_loggers
-from parsing import (
+from engine import runs
+from engine.errors import UserError, plain_errors
+from engine.last_checkpoint import LastCheckpoint, await_processes
+from engine.loggers import place_loggers
+from engine.parsing import (
     SWAPS,
     Instantiator,
     Parser,
@@ -34,8 +30,12 @@ from parsing import (
     drop_callbacks,
     tell_swaps,
 )
+from engine.predictions import Predictions
+from engine.progress_bar import ProgressBar
+from engine.random_state import RandomState
+from engine.run_record import RunRecord
 
-CONFIGS = Path(__file__).parent / "configs"
+CONFIGS = Path(__file__).parents[1] / "configs"
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
 CALLBACKS = {
     "best_checkpoint": ModelCheckpoint,

@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
-from noise import silence
+from engine.warning_filters import silence
 
 
 @atexit.register

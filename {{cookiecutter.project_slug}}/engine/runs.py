@@ -18,8 +18,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.multiprocessing.spawn import ProcessException
 
-from callbacks.last_checkpoint import command_line, relative
-from errors import UserError
+from engine.errors import UserError
+from engine.last_checkpoint import command_line, relative
 
 # What the data module knows and the network needs: no number is written twice.
 FACTS = ("image_shape", "num_classes")
