@@ -15,7 +15,7 @@ from projects import ONE_CPU, QUIET, command, inside
 EVERY_EPOCH = ["--last_checkpoint.filename={epoch}", "--last_checkpoint.save_top_k=-1"]
 EVERY_7_STEPS = [
     *("--last_checkpoint.filename={step}", "--last_checkpoint.save_top_k=-1"),
-    *("--last_checkpoint.every_n_train_steps=7", "--last_checkpoint.save_on_train_epoch_end=null"),
+    "--last_checkpoint.every_n_train_steps=7",
 ]
 # Validates in mid-epoch, right after the save.
 EVERY_5_STEPS = [

@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
+from engine.compat import step_logged
+
 LINE_HEIGHT = 12  # pixels, of Pillow's default font
 GAP = 4  # pixels between images
 
@@ -34,9 +36,9 @@ def draw_grid(images: Tensor, captions: list[str], columns: int = 8, cell: int =
 
 def log_picture(trainer: Trainer, name: str, picture: Image.Image) -> None:
     """Sends a picture to every logger that takes pictures; the others are left alone."""
+    step = step_logged(trainer)
     for logger in trainer.loggers:
         kind = type(logger).__name__
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped  # what metrics are logged with
         experiment: Any = logger.experiment
         if kind == "TensorBoardLogger":
             tensor = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)

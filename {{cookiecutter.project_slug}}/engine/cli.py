@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
@@ -18,6 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from callbacks.pictures import Pictures
 from engine import runs
+from engine.compat import forget_average, pop_class_path
 from engine.errors import UserError, plain_errors
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
@@ -54,6 +56,7 @@ class CLI(LightningCLI):
     def __init__(self) -> None:
         defaults = [str(CONFIGS / name) for name in ("default.yaml", "trainer.yaml")]
         self.made: Path | None = None
+        self.parsers: list[LightningArgumentParser] = []  # of the subcommands
         try:
             super().__init__(
                 LightningModule,
@@ -79,6 +82,7 @@ class CLI(LightningCLI):
         return asked_for(LightningCLI.subcommands())
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        self.parsers.append(parser)
         precision = Literal["highest", "high", "medium"] | None
         help = "See torch.set_float32_matmul_precision."
         parser.add_argument("--float32_matmul_precision", type=precision, help=help)
@@ -98,8 +102,9 @@ class CLI(LightningCLI):
                 apply_on="instantiate",
             )
 
-    def _parse_ckpt_path(self) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Finds the checkpoint; the system and network become those that it was trained with."""
+        super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         fit = self.config.subcommand == "fit"
         self.root = Path(config.trainer.default_root_dir or "logs")
@@ -111,21 +116,20 @@ class CLI(LightningCLI):
         # Without a path Lightning would evaluate a network that was never trained.
         name = config.ckpt_path or "best"
         self.checkpoint = runs.find_checkpoint(name, "last" if fit else "best", self.root)
-        config.ckpt_path = str(self.checkpoint)
+        config.ckpt_path = None  # Lightning is given it later: it would read all of it here
         rank_zero_info(f"Checkpoint: {self.checkpoint}")
         saved = runs.read_checkpoint(self.checkpoint)
         if self.config.subcommand == "predict":
             self.adapts = runs.reads_alike(saved, config.data)
         hparams = saved.get("hyper_parameters", {})
-        if "_class_path" in hparams:  # not in the checkpoints of fits from Python
-            del hparams["_instantiator"]
+        if class_path := pop_class_path(hparams):
             network = hparams.get("network", {}).get("init_args", {})
             facts = {fact: network.pop(fact) for fact in runs.FACTS if fact in network}
             self.trained_on = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
             given, config.model = config.model, None
             swaps = dict(SWAPS)
-            model = runs.model_of(hparams, given)
-            self.config = self.parser.parse_object(
+            model = runs.model_of(class_path, hparams, given)
+            self.config = parser.parse_object(
                 {self.config.subcommand: {"model": model}}, self.config
             )
             SWAPS.clear()
@@ -138,7 +142,8 @@ class CLI(LightningCLI):
         # Without the run's own paths, so that config.yaml can start a new run.
         settings = config.clone()
         settings.pop("ckpt_path")
-        self.settings = self._parser(self.subcommand).dump(settings, skip_unset=False)
+        parser = dict(zip(self.subcommands(), self.parsers, strict=True))[self.subcommand]
+        self.settings = parser.dump(settings, skip_unset=False)
         tell_swaps(self.settings)
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
@@ -157,9 +162,17 @@ class CLI(LightningCLI):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
         allow_clipping(config.model, trainer)
         place_loggers(trainer, self.subcommand, run, resumed)
-        drop_callbacks(self._parser(self.subcommand).callback_keys, config)
+        drop_callbacks(parser.callback_keys, config)
+        config.ckpt_path = str(self.checkpoint) if self.checkpoint else None
+        self.make_with_settings()
 
-    def _add_instantiators(self) -> None:
+    def make_with_settings(self) -> None:
+        """Has system and data module made with what their checkpoint is to say of them."""
+        dump = self.parser.dump(self.config, skip_link_targets=False, skip_unset=False)
+        self.config_dump = yaml.safe_load(dump)[self.subcommand]
+        network = self.config_dump["model"].get("init_args", {}).get("network")
+        if network:  # Lightning fails where all arguments come from the data
+            network.setdefault("init_args", {})
         for key, kind in (("model", LightningModule), ("data", LightningDataModule)):
             self.parser.add_instantiator(Instantiator(self, key), kind, subclasses=True)
 
@@ -180,18 +193,18 @@ class CLI(LightningCLI):
 
     @property
     def best(self) -> ModelCheckpoint:
-        return self._get(self.config_init, "best_checkpoint")
+        return self.config_init[self.subcommand].best_checkpoint
 
     def after_fit(self) -> None:
         if self.trainer.is_global_zero:
             runs.tell_best(self.best, self.trainer.default_root_dir)
-        if self._get(self.config, "test_after_fit"):
+        if self.config.fit.test_after_fit:
             path = self.best.best_model_path or None
             if not (path or self.trainer.fast_dev_run):
                 raise UserError("test_after_fit: nothing was validated, so no checkpoint is best")
             for callback in self.trainer.callbacks:
                 if isinstance(callback, WeightAveraging):
-                    callback._average_model = None  # as in a test; else it tests the newest weights
+                    forget_average(callback)
             self.trainer.test(self.model, self.datamodule, ckpt_path=path)
 
 

@@ -8,11 +8,12 @@ from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse import Namespace, _typehints
+from jsonargparse import Namespace
 from jsonargparse.typing import register_type
-from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from engine.compat import ModuleInstantiator, on_class_swap
 from engine.errors import UserError
 from engine.runs import FACTS
 
@@ -101,7 +102,7 @@ def tell_swaps(config: str) -> None:
 
 
 register_type(torch.device)  # Lightning's SWA has one
-_typehints.discard_init_args_on_class_path_change = reset_on_swap
+on_class_swap(reset_on_swap)
 
 
 def allow_clipping(model: Namespace, trainer: Namespace) -> None:
@@ -164,16 +165,12 @@ def check_facts(data: Any, network: Namespace, cli: Any) -> None:
                 )
 
 
-class Instantiator(_InstantiatorFn):
+class Instantiator(ModuleInstantiator):
     """Records for the checkpoint only those facts that the network has an argument for."""
 
     def __call__(
         self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any
     ) -> Any:
-        self.cli._dump_config()
-        network = self.cli.config_dump.get(self.key, {}).get("init_args", {}).get("network")
-        if network:  # Lightning fails where all arguments come from the data
-            network.setdefault("init_args", {})
         known = signature(type(kwargs["network"])).parameters if "network" in kwargs else {}
         given = applied_instantiation_links.items()
         links = {key: value for key, value in given if key.rpartition(".")[2] in known}

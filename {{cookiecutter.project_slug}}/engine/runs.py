@@ -11,13 +11,13 @@ from typing import Any, Literal
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.fabric.utilities.load import _load_distributed_checkpoint
 from lightning.pytorch import Trainer, strategies
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.multiprocessing.spawn import ProcessException
 
+from engine.compat import load_sharded
 from engine.errors import UserError
 from engine.last_checkpoint import command_line, relative
 
@@ -53,7 +53,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     f"{path} was saved by DeepSpeed; convert_zero_checkpoint_to_fp32_state_dict of "
                     "lightning.pytorch.utilities.deepspeed makes one file of it"
                 )
-            return _load_distributed_checkpoint(Path(path))
+            return load_sharded(Path(path))
         return super().load_checkpoint(path, map_location, weights_only)
 
 
@@ -147,10 +147,9 @@ def reads_alike(checkpoint: dict[str, Any], data: Namespace) -> bool:
     return bool((data.get("init_args") or {}).get("predict_dir")) and trained == data.class_path
 
 
-def model_of(hparams: dict[str, Any], given: Namespace) -> dict[str, Any]:
+def model_of(class_path: str, hparams: dict[str, Any], given: Namespace) -> dict[str, Any]:
     """The configuration of a checkpoint's system. One that keeps its network out of the checkpoint
     gets that which is given."""
-    class_path = hparams.pop("_class_path")
     network = given.init_args.get("network")
     if "compile" in hparams:  # says how to run it, not what it is
         hparams["compile"] = given.init_args.get("compile", False)
