@@ -1,7 +1,6 @@
 """What the data modules share: splits, loaders, exact resume, and the work on whole batches."""
 
 import warnings
-from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +16,7 @@ from data.samplers import TrainSampler, each_once
 from data.samples import TensorSamples, leave_signals
 from data.splits import Rows, check_splits, complete_splits
 from engine.errors import UserError
+from engine.facts import arguments_of
 
 # torchdata 0.11 calls a function that torch deprecates.
 warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
@@ -76,6 +76,7 @@ class Data(LightningDataModule):
                 del self.hparams[name]
         self.batch_size = batch_size
         self.splits: dict[str, Any] = {}  # Subsets of what `load` and `read` give
+        self.own_preparation: nn.Module = nn.Identity()  # where the system has no place for it
 
     # --- What a data set says of itself
 
@@ -110,17 +111,21 @@ class Data(LightningDataModule):
 
     def build(self, kind: type[Made], *args: Any, **kwargs: Any) -> Made:
         """Makes a network or system, with the facts that it has arguments for."""
-        known = {k: v for k, v in self.facts.items() if k in signature(kind).parameters}
-        return kind(*args, **{**known, **kwargs})
+        known = arguments_of(kind)
+        facts = {name: value for name, value in self.facts.items() if name in known}
+        return kind(*args, **{**facts, **kwargs})
 
     @property
     def device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
+    def reads_other(self, stage: str) -> bool:
+        """Whether it gives what `predict_dir` names, which is read as the data of the fit was."""
+        return stage == "predict" and bool(self.hparams.predict_dir)
+
     @property
     def predicts_other(self) -> bool:
-        """Whether it gives what `predict_dir` names, of which no facts are known."""
-        return bool(self.trainer and self.trainer.predicting and self.hparams.predict_dir)
+        return self.reads_other("predict" if self.trainer and self.trainer.predicting else "")
 
     @property
     def predict_names(self) -> list[str]:
@@ -130,7 +135,7 @@ class Data(LightningDataModule):
         return [names[i] for i in split.indices] if names else [str(i) for i in range(len(split))]
 
     def setup(self, stage: str) -> None:
-        if self.hparams.predict_dir and stage == "predict":
+        if self.reads_other(stage):
             samples = self.read(self.hparams.predict_dir)
             self.splits["predict"] = Subset(samples, range(len(samples)))
         elif "train" not in self.splits:

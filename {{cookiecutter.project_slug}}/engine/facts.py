@@ -23,11 +23,24 @@ def facts_of(data: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, PLAIN)}
 
 
+def arguments_of(kind: Any) -> dict[str, Any]:
+    """The arguments of a class by name, with those that it hands on to its bases, and their
+    defaults (`Parameter.empty` where there is none)."""
+    found: dict[str, Any] = {}
+    for one in kind.__mro__ if isclass(kind) else [kind]:
+        if isclass(one) and "__init__" not in vars(one):
+            continue
+        parameters = list(signature(one).parameters.values())
+        own = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        found = {p.name: p.default for p in own} | found
+        if len(parameters) == len(own) or one is nn.Module:
+            break
+    return found
+
+
 def required(kind: Any) -> set[str]:
     """The arguments of a class that have no default."""
-    kinds = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    arguments = signature(kind).parameters.items()
-    return {k for k, p in arguments if p.default is Parameter.empty and p.kind in kinds}
+    return {name for name, default in arguments_of(kind).items() if default is Parameter.empty}
 
 
 def may_lack(kind: Any) -> set[str]:
@@ -44,13 +57,13 @@ class Facts:
     Args:
         data: the data module.
         checkpoint: the checkpoint of which the configuration of the system is.
+        adopted: the data will take over the facts of the checkpoint.
     """
 
-    def __init__(self, data: Any, checkpoint: Any = None) -> None:
-        self.data, self.checkpoint = data, checkpoint
-        self.known = facts_of(data) if data is not None else {}
+    def __init__(self, data: Any, checkpoint: Any = None, adopted: bool = False) -> None:
+        self.data, self.checkpoint, self.adopted = data, checkpoint, adopted
+        self.known = facts_of(data)
         self.publishes = isinstance(getattr(data, "facts", None), dict)
-        self.adopts = bool(checkpoint and getattr(data, "predicts_other", False))
 
     def complete(self, kind: Any, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments given to a class, and the facts that it has arguments for.
@@ -60,18 +73,17 @@ class Facts:
         """
         made = dict(given)
         path = f"{kind.__module__}.{kind.__qualname__}"
-        for name, argument in signature(kind).parameters.items():
-            needed = name in required(kind)
-            value, default = given.get(name), argument.default
+        for name, default in arguments_of(kind).items():
+            needed, value = default is Parameter.empty, given.get(name)
             if name not in self.known or not (needed or self.publishes):
-                if needed and value is None and self.data is not None:
+                if needed and value is None:
                     here = f"{type(self.data).__module__}.{type(self.data).__qualname__}"
                     raise UserError(
                         f"{here} has no {name}, which {path} takes; give it that fact or attribute"
                     )
             elif value is None or (not needed and same(value, default)):
                 made[name] = self.known[name]
-            elif not (self.adopts or same(value, self.known[name])):
+            elif not (self.adopted or same(value, self.known[name])):
                 self.refuse(name, value, path, needed)
         return made
 

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from engine.compat import ModuleInstantiator, on_class_swap
 from engine.errors import UserError
-from engine.runs import FACTS
+from engine.facts import Facts, may_lack
 
 UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
 # What jsonargparse says about every value that it refuses, whatever the reason.
@@ -35,6 +35,12 @@ def asked_for(subcommands: dict[str, Any]) -> dict[str, Any]:
 
 class Parser(LightningArgumentParser):
     """Shows what is wrong, and for an unknown key the nearest known one, without the usage."""
+
+    def add_class_arguments(self, theclass: Any, *args: Any, **kwargs: Any) -> list[str]:
+        """Does not insist on what the data or the fit will say."""
+        if lacks := may_lack(theclass):
+            kwargs["linked_targets"] = lacks | (kwargs.get("linked_targets") or set())
+        return super().add_class_arguments(theclass, *args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = UNKNOWN.search(message)
@@ -88,7 +94,7 @@ def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
     names the new class knows too: SGD would inherit AdamW's weight decay."""
     if old and old.get("init_args") and old["class_path"] != new["class_path"]:
         arguments = old["init_args"].items(branches=False)
-        dropped = ", ".join(f"{k}={v}" for k, v in arguments if k not in FACTS)
+        dropped = ", ".join(f"{k}={v}" for k, v in arguments if v is not None)
         SWAPS.setdefault(new["class_path"], (old["class_path"], dropped))
         old["init_args"] = Namespace()
 
@@ -135,51 +141,22 @@ def drop_callbacks(keys: list[str], config: Namespace) -> None:
         keys.remove("lr_monitor")
 
 
-def check_facts(data: Any, network: Namespace, cli: Any) -> None:
-    """Checks that the data module has what the network must be told, and that neither a checkpoint
-    nor an option says otherwise. Where the data cannot say, the checkpoint does."""
-    name = f"{type(data).__module__}.{type(data).__qualname__}"
-    arguments = signature(resolve_name(network.class_path)).parameters
-    for fact in FACTS:
-        given = getattr(data, fact, cli.trained_on.get(fact))
-        given = tuple(given) if isinstance(given, list) else given
-        if fact in cli.trained_on:
-            trained = cli.trained_on[fact]
-            if given != trained and not cli.adapts:
-                raise UserError(
-                    f"{cli.checkpoint} was trained with {fact} {trained}, "
-                    f"but this data has {fact} {given}; choose data or a checkpoint that fit"
-                )
-            if not hasattr(data, fact):
-                setattr(data, fact, trained)
-        elif fact in arguments and arguments[fact].default is Parameter.empty:
-            option = network.init_args[fact]
-            if not hasattr(data, fact):
-                raise UserError(
-                    f"{name} has no {fact}, which {network.class_path} takes; give it that attribute"
-                )
-            if option not in (None, given):
-                raise UserError(
-                    f"model.network.{fact} is {option}, but the network takes that of the data, and "
-                    f"{name} has {given}; leave the option out"
-                )
-
-
 class Instantiator(ModuleInstantiator):
-    """Records for the checkpoint only those facts that the network has an argument for."""
+    """Makes the data module first, then the networks and the system, with its facts. The checkpoint
+    gets what they were made with."""
 
-    def __call__(
-        self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any
-    ) -> Any:
-        known = signature(type(kwargs["network"])).parameters if "network" in kwargs else {}
-        given = applied_instantiation_links.items()
-        links = {key: value for key, value in given if key.rpartition(".")[2] in known}
-        made = super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+    def __call__(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
+        links = {"applied_instantiation_links": {}}
+        kwargs.pop("applied_instantiation_links", None)
         if self.key == "data":
-            model = self.cli.config[self.cli.subcommand].model.init_args or {}
-            if model.get("network"):
-                check_facts(made, model["network"], self.cli)
-        return made
+            made = super().__call__(class_type, *args, **links, **kwargs)
+            self.cli.facts = Facts(made, self.cli.checkpoint, self.cli.adopts(made))
+            return made
+        kwargs = self.cli.facts.complete(class_type, kwargs)
+        if self.key == "part":
+            return class_type(*args, **kwargs)
+        self.cli.facts.complete_all(self.cli.config_dump["model"])
+        return super().__call__(class_type, *args, **links, **kwargs)
 
     def __reduce__(self) -> tuple:
         # ddp_spawn pickles the optimizer's factory, which holds this; nothing calls it there.

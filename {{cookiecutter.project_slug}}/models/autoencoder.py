@@ -28,7 +28,9 @@ class Autoencoder(System):
         self.measure(reconstruction, inputs)
         return self.criterion(reconstruction.float(), inputs.float())
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(
+        self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
         """Squared error (B,), embedding (B, D) and reconstruction (B, ...)."""
         inputs, _ = batch
         embedding = self.network.encoder(inputs)

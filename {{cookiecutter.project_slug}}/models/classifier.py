@@ -59,7 +59,9 @@ class Classifier(System):
             self.measure(logits, labels)
         return self.criterion(logits, labels)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(
+        self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
         """Class index (B,) and probabilities (B, num_classes)."""
         probability = self(batch[0]).softmax(dim=1)
         return {"prediction": probability.argmax(dim=1), "probability": probability}

@@ -110,13 +110,13 @@ class GAN(System):
     on_test_epoch_end = on_validation_epoch_end
 
     def predict_step(
-        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """As many new images (B, C, H, W) in [-1, 1] as the batch has, and the discriminator's
         logits (B,) of them."""
         # A sample in a table belongs to its row, on whichever process that is.
-        if batches := self.trainer.predict_loop.epoch_batch_indices[dataloader_idx]:
-            noise = torch.cat([self.noise(1, seed=i) for i in batches[-1]])
+        if indices := self.trainer.predict_loop.current_batch_indices:
+            noise = torch.cat([self.noise(1, seed=i) for i in indices])
         else:
             noise = self.noise(len(batch[0]))
         images = self(noise)
