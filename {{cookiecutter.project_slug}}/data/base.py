@@ -7,8 +7,15 @@ from typing import Any, Literal, TypeVar
 import torch
 from lightning.fabric.utilities.data import suggested_max_num_workers
 from lightning.pytorch import LightningDataModule
-from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate, default_convert
+from torch import Tensor, nn
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    default_collate,
+    default_convert,
+)
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from data.preparation import is_plain
@@ -75,7 +82,7 @@ class Data(LightningDataModule):
             elif not is_plain(value):
                 del self.hparams[name]
         self.batch_size = batch_size
-        self.splits: dict[str, Any] = {}  # Subsets of what `load` and `read` give
+        self.splits: dict[str, Any] = {}  # Subsets of what `load` and `read` give, or data sets
         self.own_preparation: nn.Module = nn.Identity()  # where the system has no place for it
 
     # --- What a data set says of itself
@@ -116,6 +123,16 @@ class Data(LightningDataModule):
         return kind(*args, **{**facts, **kwargs})
 
     @property
+    def class_counts(self) -> Tensor:
+        """How many training samples each class has, for class weights that balance them."""
+        split = self.splits["train"]
+        labels = getattr(samples_of(split), "labels", None)
+        if labels is None:
+            raise UserError(f"{type(self).__name__} has no labels of classes to balance")
+        least = self.facts.get("num_classes", 0)
+        return torch.as_tensor(labels)[split.indices].bincount(minlength=least)
+
+    @property
     def device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
@@ -131,8 +148,9 @@ class Data(LightningDataModule):
     def predict_names(self) -> list[str]:
         """What `predict_dataloader` gives, in order: paths of files, or places in the split."""
         split = self.splits["predict"]
-        names = getattr(split.dataset, "names", None)
-        return [names[i] for i in split.indices] if names else [str(i) for i in range(len(split))]
+        if names := getattr(samples_of(split), "names", None):
+            return [names[i] for i in split.indices]
+        return [] if isinstance(split, IterableDataset) else [str(i) for i in range(len(split))]
 
     def setup(self, stage: str) -> None:
         if self.reads_other(stage):
@@ -168,6 +186,8 @@ class Data(LightningDataModule):
     def train_dataloader(self) -> Any:
         split = self.splits["train"]
         options = self.loader_options(split)
+        if isinstance(split, IterableDataset):
+            return DataLoader(split, **options)
         if self.trainer is None:
             options["shuffle"] = True
         elif not self.trainer.overfit_batches:
@@ -186,8 +206,9 @@ class Data(LightningDataModule):
         return self.evaluation_dataloader(self.splits["predict"])
 
     def evaluation_dataloader(self, split: Any) -> DataLoader:
-        options = self.loader_options(split)
-        samples = split.dataset
+        options, samples = self.loader_options(split), samples_of(split)
+        if isinstance(split, IterableDataset):
+            return DataLoader(split, **options)
         if isinstance(samples, TensorSamples) and not getattr(self.trainer, "fast_dev_run", 0):
             # Each batch has its overhead; that of a million numbers is hidden.
             numbers = sum(tensor[0].numel() for tensor in samples.tensors)
@@ -204,7 +225,7 @@ class Data(LightningDataModule):
         return 0 if isinstance(samples, TensorSamples) else most
 
     def loader_options(self, split: Any) -> dict[str, Any]:
-        samples = split.dataset
+        samples = samples_of(split)
         workers = self.workers(samples)
         on_device = isinstance(samples, TensorSamples) and not samples.tensors[0].is_cpu
         collate = default_convert if getattr(samples, "gives_batches", False) else default_collate
@@ -219,7 +240,8 @@ class Data(LightningDataModule):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return {"facts": self.facts, "num_workers": self.workers(self.splits["train"].dataset)}
+        workers = self.workers(samples_of(self.splits["train"]))
+        return {"facts": self.facts, "num_workers": workers}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.predicts_other:  # what comes from elsewhere is read as that of the fit was
@@ -235,6 +257,11 @@ class Data(LightningDataModule):
         if self.trainer and self.trainer.state.fn == "fit":
             # The loader's place in the epoch is stored by worker; a worker reads no GPU's memory.
             self.hparams.num_workers = state_dict["num_workers"]
-            samples = self.splits["train"].dataset
+            samples = samples_of(self.splits["train"])
             if self.hparams.num_workers and isinstance(samples, TensorSamples):
                 samples.move_to(torch.device("cpu"))
+
+
+def samples_of(split: Any) -> Any:
+    """The data set that a split is part of, or is."""
+    return split.dataset if isinstance(split, Subset) else split

@@ -21,7 +21,9 @@ class ScaleBytes(nn.Module):
         if images.dtype == torch.uint8:
             images = images.float().div_(127.5).sub_(1)
         elif not images.is_floating_point():
-            raise ValueError(f"Images of {images.dtype}: give bytes (0 to 255), or floats as they are")
+            raise ValueError(
+                f"Images of {images.dtype}: give bytes (0 to 255), or floats as they are"
+            )
         return images, *others
 
 

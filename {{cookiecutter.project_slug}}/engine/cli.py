@@ -20,7 +20,7 @@ from torch import nn
 
 from callbacks import ALWAYS
 from engine import runs
-from engine.compat import forget_average, pop_class_path
+from engine.compat import find_unused, forget_average, pop_class_path
 from engine.errors import UserError, plain_errors
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
@@ -181,6 +181,8 @@ class CLI(LightningCLI):
         last = trainer.checkpoint_callbacks
         trainer.callbacks.sort(key=lambda callback: (callback in last, callback is not self.best))
         runs.save_whole(trainer.strategy)
+        if len(getattr(self.model, "parts", ())) > 1:  # each backward pass is of one of them
+            find_unused(trainer.strategy)
         if self.subcommand == "fit":
             await_processes(trainer.strategy)
         return trainer

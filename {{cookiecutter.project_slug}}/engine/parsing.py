@@ -3,8 +3,6 @@
 import difflib
 import re
 import sys
-from inspect import Parameter, signature
-from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import torch
@@ -23,8 +21,6 @@ FILLER = re.compile(
     r"$|Expected a path but|Does not validate|Subtypes:|Errors:|Given value|Problem with given"
     r"|Expected a <class 'NoneType'>|Parser key"
 )
-# Its failure with a function in the place of a class, such as torchvision.models.resnet18.
-FUNCTION = re.compile(r"SignatureArguments\.add_function_arguments\(\) got an .*'linked_targets'")
 SWAPS: dict[str, tuple[str, str]] = {}  # by the new class, the old one and its arguments
 
 
@@ -81,7 +77,6 @@ def condense(message: str) -> str:
     plain = [line for line in reasons if re.search("Did you mean|are required", line)]
     text = ", or ".join(plain[:1] or reasons)
     text = re.sub(r"Type \S+\[.*?\] expects .*?: |typing\.|\.? Got value: Namespace.*", "", text)
-    text = FUNCTION.sub("expected a class, not a function", text)
     text = re.sub(r"<class '([^']+)'>", r"\1", text).replace("Expected a ", "expected ")
     value = next(
         (f". {line}" for line in lines if re.match(r"Given value: (?!\[?\w+\(|{)", line)), ""
@@ -146,7 +141,7 @@ class Instantiator(ModuleInstantiator):
     gets what they were made with."""
 
     def __call__(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
-        links = {"applied_instantiation_links": {}}
+        links: dict[str, Any] = {"applied_instantiation_links": {}}
         kwargs.pop("applied_instantiation_links", None)
         if self.key == "data":
             made = super().__call__(class_type, *args, **links, **kwargs)

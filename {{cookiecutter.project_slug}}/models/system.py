@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
 
+
 class System(LightningModule):
     """Base of the systems. A subclass says ``loss``, and what it has of ``predict_step`` (a dict of
     tensors with a row per sample) and ``pictures``.
@@ -33,7 +34,7 @@ class System(LightningModule):
     network: Any  # nn.Module does not know the types of its parts
     preparation: nn.Module  # raw batch -> prepared batch; the data module puts its own here
     names: dict[str, list[str]]  # of the values or entries of an output of `predict_step`
-    parts = ("network",)  # each is compiled as a whole and has its optimizer
+    parts: tuple[str, ...] = ("network",)  # each is compiled as a whole and has its optimizer
 
     def __init__(
         self,
@@ -146,29 +147,14 @@ class System(LightningModule):
         if optimizer.defaults.get("weight_decay") and not self.decay_all:
             others = [p for n, p in named if n in self.undecayed]
             decayed = [p for n, p in named if n not in self.undecayed]
-            groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+            groups: list[dict[str, Any]] = [
+                {"params": decayed},
+                {"params": others, "weight_decay": 0.0},
+            ]
             optimizer = self.optimizer([group for group in groups if group["params"]], self.lr)
         if self.scheduler is None:
             return {"optimizer": optimizer}
-        from models import schedules  # here, since without a scheduler a system needs this file only
-
-        scheduler, length = schedules.make_scheduler(self.scheduler, optimizer)
-        if length:
-            self.unsized[scheduler] = length
-        interval = getattr(scheduler, "interval", "step" if length else "epoch")
-        config: Any = {"scheduler": scheduler, "interval": self.scheduler_interval or interval}
-        if self.automatic_optimization:
-            config["monitor"] = self.scheduler_monitor
-            if config["interval"] == "epoch":
-                config["reduce_on_plateau"] = False  # on_train_epoch_end does
-        return {"optimizer": optimizer, "lr_scheduler": config}
-
-    def on_train_start(self) -> None:
-        # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
-        if self.unsized:
-            from models import schedules
-
-            schedules.fill_lengths(self, self.unsized)
+        from models import schedules  # here: without a scheduler this file is all a system needs
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         if metric is not None or not isinstance(scheduler, ReduceLROnPlateau):
