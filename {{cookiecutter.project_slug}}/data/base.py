@@ -1,6 +1,5 @@
 """What the data modules share: splits, loaders, exact resume, and the work on whole batches."""
 
-import warnings
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -8,27 +7,14 @@ import torch
 from lightning.fabric.utilities.data import suggested_max_num_workers
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    Subset,
-    default_collate,
-    default_convert,
-)
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch.utils.data import Dataset, IterableDataset, Subset
 
+from data.loaders import evaluation_loader, samples_of, train_loader
 from data.preparation import is_plain
-from data.samplers import TrainSampler, each_once
-from data.samples import TensorSamples, leave_signals
+from data.samples import TensorSamples
 from data.splits import Rows, check_splits, complete_splits
 from engine.errors import UserError
 from engine.facts import arguments_of
-
-# torchdata 0.11 calls a function that torch deprecates.
-warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
-# Lightning advises more workers, but a batch in memory is fetched by one indexing operation.
-warnings.filterwarnings("ignore", message=".*does not have many workers")
 
 Made = TypeVar("Made")
 
@@ -184,60 +170,23 @@ class Data(LightningDataModule):
         return self.hparams.on_device
 
     def train_dataloader(self) -> Any:
-        split = self.splits["train"]
-        options = self.loader_options(split)
-        if isinstance(split, IterableDataset):
-            return DataLoader(split, **options)
-        if self.trainer is None:
-            options["shuffle"] = True
-        elif not self.trainer.overfit_batches:
-            sampler = TrainSampler(split, self.trainer)
-            # A last batch of one sample would break batch norm.
-            options |= {"sampler": sampler, "drop_last": len(sampler) >= self.batch_size}
-        return StatefulDataLoader(split, **options)
+        return train_loader(self, self.splits["train"])
 
     def val_dataloader(self) -> Any:
-        return self.evaluation_dataloader(self.splits["val"])
+        return evaluation_loader(self, self.splits["val"])
 
     def test_dataloader(self) -> Any:
-        return self.evaluation_dataloader(self.splits["test"])
+        return evaluation_loader(self, self.splits["test"])
 
     def predict_dataloader(self) -> Any:
-        return self.evaluation_dataloader(self.splits["predict"])
-
-    def evaluation_dataloader(self, split: Any) -> DataLoader:
-        options, samples = self.loader_options(split), samples_of(split)
-        if isinstance(split, IterableDataset):
-            return DataLoader(split, **options)
-        if isinstance(samples, TensorSamples) and not getattr(self.trainer, "fast_dev_run", 0):
-            # Each batch has its overhead; that of a million numbers is hidden.
-            numbers = sum(tensor[0].numel() for tensor in samples.tensors)
-            most = max(1, 2**20 // numbers // self.batch_size)
-            options["batch_size"] *= min(self.evaluation_scale, most)
-        if world := self.trainer and self.trainer.distributed_sampler_kwargs:
-            options |= each_once(split, options["batch_size"], **world)
-        return DataLoader(split, **options)
+        return evaluation_loader(self, self.splits["predict"])
 
     def workers(self, samples: Dataset) -> int:
+        """How many processes load these samples."""
         if self.hparams.num_workers != "auto":
             return self.hparams.num_workers
         most = min(8, 1 + suggested_max_num_workers(getattr(self.trainer, "num_devices", 1)))
         return 0 if isinstance(samples, TensorSamples) else most
-
-    def loader_options(self, split: Any) -> dict[str, Any]:
-        samples = samples_of(split)
-        workers = self.workers(samples)
-        on_device = isinstance(samples, TensorSamples) and not samples.tensors[0].is_cpu
-        collate = default_convert if getattr(samples, "gives_batches", False) else default_collate
-        return {
-            "batch_size": self.batch_size,
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-            "pin_memory": self.device.type == "cuda" and not on_device,
-            "worker_init_fn": leave_signals if workers else None,
-            "collate_fn": collate,
-            "generator": torch.Generator(),  # else each loader would draw from the global one
-        }
 
     def state_dict(self) -> dict[str, Any]:
         workers = self.workers(samples_of(self.splits["train"]))
@@ -260,8 +209,3 @@ class Data(LightningDataModule):
             samples = samples_of(self.splits["train"])
             if self.hparams.num_workers and isinstance(samples, TensorSamples):
                 samples.move_to(torch.device("cpu"))
-
-
-def samples_of(split: Any) -> Any:
-    """The data set that a split is part of, or is."""
-    return split.dataset if isinstance(split, Subset) else split

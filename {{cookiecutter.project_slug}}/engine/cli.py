@@ -165,11 +165,6 @@ class CLI(LightningCLI):
         for key, kind in kinds.items():
             self.parser.add_instantiator(Instantiator(self, key), kind, subclasses=True)
 
-    def adopts(self, data: LightningDataModule) -> bool:
-        """Whether the data module reads what is to be predicted as the fit read its own data."""
-        known = self.config[self.subcommand].data.class_path == self.trained_on
-        return known and getattr(data, "reads_other", lambda stage: False)(self.subcommand)
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         record = RunRecord(self.settings, self.is_new)
         self.trainer_defaults["callbacks"] = [record, RandomState()]

@@ -145,7 +145,10 @@ class Instantiator(ModuleInstantiator):
         kwargs.pop("applied_instantiation_links", None)
         if self.key == "data":
             made = super().__call__(class_type, *args, **links, **kwargs)
-            self.cli.facts = Facts(made, self.cli.checkpoint, self.cli.adopts(made))
+            # What is predicted may be read as the data of the fit was, if by the same class.
+            known = self.cli.config[self.cli.subcommand].data.class_path == self.cli.trained_on
+            reads_other = getattr(made, "reads_other", lambda stage: False)(self.cli.subcommand)
+            self.cli.facts = Facts(made, self.cli.checkpoint, adopted=known and reads_other)
             return made
         kwargs = self.cli.facts.complete(class_type, kwargs)
         if self.key == "part":

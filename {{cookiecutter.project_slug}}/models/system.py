@@ -156,6 +156,24 @@ class System(LightningModule):
             return {"optimizer": optimizer}
         from models import schedules  # here: without a scheduler this file is all a system needs
 
+        scheduler, length = schedules.make_scheduler(self.scheduler, optimizer)
+        if length:
+            self.unsized[scheduler] = length
+        interval = getattr(scheduler, "interval", "step" if length else "epoch")
+        config: Any = {"scheduler": scheduler, "interval": self.scheduler_interval or interval}
+        if self.automatic_optimization:
+            config["monitor"] = self.scheduler_monitor
+            if config["interval"] == "epoch":
+                config["reduce_on_plateau"] = False  # on_train_epoch_end does
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def on_train_start(self) -> None:
+        # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
+        if self.unsized:
+            from models import schedules
+
+            schedules.fill_lengths(self, self.unsized)
+
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         if metric is not None or not isinstance(scheduler, ReduceLROnPlateau):
             super().lr_scheduler_step(scheduler, metric)
