@@ -364,6 +364,8 @@ def test_goes_through_every_command_with_the_numbers_of_plain_torch(
         assert resumed.trainer.global_step == 4
         metrics = command("train", "test", *every, "--ckpt_path=best").trainer.callback_metrics
         assert metrics["test/loss"].isfinite()
+        if name == "plain module":  # it has two loaders
+            assert {"val/loss", "val_1/loss"} <= resumed.trainer.callback_metrics.keys()
         if name == "multi-label":
             assert 0 <= metrics["test/f1"] <= 1
         cli = command("train", "predict", *every, "--ckpt_path=best")
