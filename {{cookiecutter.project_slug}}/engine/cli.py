@@ -176,8 +176,8 @@ class CLI(LightningCLI):
         last = trainer.checkpoint_callbacks
         trainer.callbacks.sort(key=lambda callback: (callback in last, callback is not self.best))
         runs.save_whole(trainer.strategy)
-        if len(getattr(self.model, "parts", ())) > 1:  # each backward pass is of one of them
-            find_unused(trainer.strategy)
+        if len(getattr(self.model, "parts", ())) > 1:
+            find_unused(trainer.strategy)  # since each backward pass is of one of them
         if self.subcommand == "fit":
             await_processes(trainer.strategy)
         return trainer

@@ -16,7 +16,7 @@ PROJECT = Path(__file__).parents[1]
 CLEAR = (
     "Early stopping conditioned on metric",
     "Error(s) in loading state_dict",  # of a checkpoint from Python and another network
-    "Expected more than 1 value per channel when training",  # batch norm, batches of one image
+    "Expected more than 1 value per channel when training",  # batch norm, batches of one sample
 )
 # What torch.compile may lack.
 COMPILER = re.compile(r"No working C\+\+ compiler found|Cannot find a working triton installation")
