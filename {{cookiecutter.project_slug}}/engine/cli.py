@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
-from torch import nn
 
 from callbacks import ALWAYS
 from engine import runs
@@ -26,11 +25,11 @@ from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
 from engine.parsing import (
     SWAPS,
-    Instantiator,
     Parser,
     allow_clipping,
     asked_for,
     drop_callbacks,
+    instantiate_with_facts,
     tell_swaps,
 )
 from engine.predictions import Predictions
@@ -161,9 +160,7 @@ class CLI(LightningCLI):
         """Has system and data module made with what their checkpoint is to say of them."""
         dump = self.parser.dump(self.config, skip_link_targets=False, skip_unset=False)
         self.config_dump = yaml.safe_load(dump)[self.subcommand]
-        kinds = {"model": LightningModule, "data": LightningDataModule, "part": nn.Module}
-        for key, kind in kinds.items():
-            self.parser.add_instantiator(Instantiator(self, key), kind, subclasses=True)
+        instantiate_with_facts(self)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         record = RunRecord(self.settings, self.is_new)

@@ -8,8 +8,10 @@ from typing import Any, NoReturn
 import torch
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import nn
 
 from engine.compat import ModuleInstantiator, on_class_swap
 from engine.errors import UserError
@@ -159,3 +161,9 @@ class Instantiator(ModuleInstantiator):
     def __reduce__(self) -> tuple:
         # ddp_spawn pickles the optimizer's factory, which holds this; nothing calls it there.
         return object, ()
+
+
+def instantiate_with_facts(cli: Any) -> None:
+    kinds = {"model": LightningModule, "data": LightningDataModule, "part": nn.Module}
+    for key, kind in kinds.items():
+        cli.parser.add_instantiator(Instantiator(cli, key), kind, subclasses=True)
