@@ -3,13 +3,15 @@ With `--write` it puts it into README.md, between the lines `<!-- hardware-table
 
 The table comes from the rules in `hooks/pre_gen_project.py`. Each entry says how it is known:
 
-run    trained for real on the bundled digits, each strategy by two processes on a CPU
+run    trained for real on the bundled digits: each strategy by two processes on a CPU, or by one on
+       the cards of docs/gpu_runs.json
 built  a real Trainer on simulated hardware (tests/test_hardware_rules.py); nothing was trained
 read   from the source; the Trainer was built too, but with a stand-in for the package
 """
 
 import argparse
 import itertools
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -28,12 +30,17 @@ RUN = {
     ("cpu", "ddp_spawn"): ("32-true",),
     ("cpu", "fsdp2"): ("32-true", "bf16-mixed"),
 }
+for run in json.loads((ROOT / "docs" / "gpu_runs.json").read_text(encoding="utf-8")):
+    for strategy, precisions in run["trained"].items():
+        column = "deepspeed_*" if strategy.startswith("deepspeed") else strategy
+        RUN["gpu", column] = (*RUN.get(("gpu", column), ()), *precisions)
 READ = {("tpu", "auto"), ("gpu", "deepspeed_*")}
 
 
 NOTES = """\
-*run*: trained for real on the digits, the strategies by two processes on a CPU. *built*: a real
-`Trainer` on simulated hardware, nothing trained. *read*: from lightning 2.6.6's
+*run*: trained for real on the digits, the strategies by two processes on a CPU, or by one on an NVIDIA
+card ([docs/hardware.md](docs/hardware.md)). *built*: a real `Trainer` on simulated hardware, nothing
+trained. *read*: from lightning 2.6.6's
 `pytorch/strategies/deepspeed.py` and `xla.py`, deepspeed 0.19.8's `runtime/engine.py` and torch_xla
 2.9.0 (with which one device of XLA's CPU backend was trained, no TPU).
 

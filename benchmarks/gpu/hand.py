@@ -97,7 +97,7 @@ def epoch(project: Path, data: Path, job: Any) -> Iterator[tuple[Tensor, Tensor]
             if len(rows) < job.batch_size:
                 break
             x, y = images[rows], labels[rows]
-            if x.device != DEVICE:
+            if x.device.type != DEVICE.type:
                 x, y = (part.pin_memory().to(DEVICE, non_blocking=True) for part in (x, y))
             yield x, y
 
