@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from engine.compat import ModuleInstantiator, on_class_swap
-from engine.errors import UserError
+from engine.errors import UserError, place
 from engine.runs import FACTS
 
 UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
@@ -45,7 +45,7 @@ class Parser(LightningArgumentParser):
             message += f". Did you mean --{near}?" if near else ""
         if not self.exit_on_error:  # parses one class; the outer parser may try another type
             super().error(message, ex)
-        sys.stderr.write(f"error: {condense(message)}\n")
+        sys.stderr.write(f"error: {condense(message)}{place(ex)}\n")
         sys.exit(2)
 
 
