@@ -1,11 +1,9 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
@@ -21,21 +19,20 @@ from callbacks.pictures import Pictures
 from engine import runs
 from engine.compat import forget_average, pop_class_path
 from engine.errors import UserError, plain_errors
-from engine.last_checkpoint import LastCheckpoint, await_processes
+from engine.last_checkpoint import LastCheckpoint
 from engine.loggers import place_loggers
 from engine.parsing import (
     SWAPS,
-    Instantiator,
     Parser,
-    allow_clipping,
     asked_for,
-    drop_callbacks,
+    hand_on_settings,
     tell_swaps,
 )
 from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
 from engine.random_state import RandomState
 from engine.run_record import RunRecord
+from engine.trainer_settings import allow_clipping, drop_callbacks, prepare
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
@@ -137,58 +134,37 @@ class CLI(LightningCLI):
             runs.tell_overruled(given, self.config[self.config.subcommand].model)
 
     def before_instantiate_classes(self) -> None:
+        """Decides where the command writes, and what goes there."""
         config = self.config[self.subcommand]
-        trainer = config.trainer
-        # Without the run's own paths, so that config.yaml can start a new run.
+        fits, trainer = self.subcommand == "fit", config.trainer
+        parser = dict(zip(self.subcommands(), self.parsers, strict=True))[self.subcommand]
+        # Without the paths of this run, so that config.yaml can start a new one.
         settings = config.clone()
         settings.pop("ckpt_path")
-        parser = dict(zip(self.subcommands(), self.parsers, strict=True))[self.subcommand]
         self.settings = parser.dump(settings, skip_unset=False)
         tell_swaps(self.settings)
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
-        resumed = self.checkpoint if self.subcommand == "fit" else None
-        if resumed and not runs.is_in_run(resumed):
-            resumed = None  # a checkpoint from elsewhere: its fit goes on in a new run
-        self.is_new = self.subcommand == "fit" and not resumed
-        if self.checkpoint and not self.is_new:
-            run = runs.run_of(self.checkpoint)
-        elif rank_zero_only.rank or trainer.fast_dev_run:
-            run = self.root  # these write nothing; the first process sends the others its folder
-        else:
-            run = self.made = runs.new_run(self.root)
+        # A fit goes on in the run of its checkpoint, or in a new one if that lies elsewhere.
+        self.is_new = fits and not (self.checkpoint and runs.is_in_run(self.checkpoint))
+        writes = not (rank_zero_only.rank or trainer.fast_dev_run)
+        run = runs.run_folder(self.root, self.checkpoint, self.is_new, writes)
+        self.made = run if self.is_new and writes else None
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
+        goes_on = fits and not self.is_new
+        place_loggers(trainer, self.subcommand, run, self.checkpoint if goes_on else None)
         allow_clipping(config.model, trainer)
-        place_loggers(trainer, self.subcommand, run, resumed)
         drop_callbacks(parser.callback_keys, config)
         config.ckpt_path = str(self.checkpoint) if self.checkpoint else None
-        self.make_with_settings()
-
-    def make_with_settings(self) -> None:
-        """Has system and data module made with what their checkpoint is to say of them."""
-        dump = self.parser.dump(self.config, skip_link_targets=False, skip_unset=False)
-        self.config_dump = yaml.safe_load(dump)[self.subcommand]
-        network = self.config_dump["model"].get("init_args", {}).get("network")
-        if network:  # Lightning fails where all arguments come from the data
-            network.setdefault("init_args", {})
-        for key, kind in (("model", LightningModule), ("data", LightningDataModule)):
-            self.parser.add_instantiator(Instantiator(self, key), kind, subclasses=True)
+        hand_on_settings(self)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         record = RunRecord(self.settings, self.is_new)
         self.trainer_defaults["callbacks"] = [record, RandomState()]
         trainer = super().instantiate_trainer(**kwargs)
-        if not torch.cuda.is_available():
-            # Lightning sets it: torch would look on disk for NVIDIA's library in each step of Adam.
-            os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-        # Of several ModelCheckpoints, Lightning takes the first as the one to ask.
-        last = trainer.checkpoint_callbacks
-        trainer.callbacks.sort(key=lambda callback: (callback in last, callback is not self.best))
-        runs.save_whole(trainer.strategy)
-        if self.subcommand == "fit":
-            await_processes(trainer.strategy)
+        prepare(trainer, self.best, self.subcommand == "fit")
         return trainer
 
     @property

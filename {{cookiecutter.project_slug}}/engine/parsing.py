@@ -8,8 +8,10 @@ from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import torch
+import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
@@ -105,36 +107,6 @@ register_type(torch.device)  # Lightning's SWA has one
 on_class_swap(reset_on_swap)
 
 
-def allow_clipping(model: Namespace, trainer: Namespace) -> None:
-    """Lightning clips no gradients in mixed precision when the optimizer is fused."""
-    optimizer = (model.init_args or {}).get("optimizer")
-    if trainer.gradient_clip_val and "mixed" in str(trainer.precision):
-        if isinstance(optimizer, Namespace) and optimizer.get("init_args", {}).get("fused"):
-            optimizer.init_args.fused = False
-
-
-def drop_callbacks(keys: list[str], config: Namespace) -> None:
-    """Removes the callbacks that the Trainer has no use for, and refuses what overwrites itself."""
-    trainer = config.trainer
-    for name in ("best_checkpoint", "last_checkpoint"):
-        if config[name].save_top_k not in (0, 1) and "{" not in (config[name].filename or "{"):
-            raise UserError(
-                f"{name}.save_top_k is {config[name].save_top_k}, but all would have one name: give "
-                f"--{name}.filename as well, such as '{{epoch}}-{{step}}'"
-            )
-    if trainer.enable_progress_bar is False or "ProgressBar" in str(trainer.callbacks):
-        keys.remove("progress_bar")
-    if trainer.enable_checkpointing is False:
-        if config.test_after_fit:
-            raise UserError(
-                "test_after_fit: enable_checkpointing is false: there would be no best one"
-            )
-        keys.remove("best_checkpoint")
-        keys.remove("last_checkpoint")
-    if not trainer.logger:
-        keys.remove("lr_monitor")
-
-
 def check_facts(data: Any, network: Namespace, cli: Any) -> None:
     """Checks that the data module has what the network must be told, and that neither a checkpoint
     nor an option says otherwise. Where the data cannot say, the checkpoint does."""
@@ -163,6 +135,17 @@ def check_facts(data: Any, network: Namespace, cli: Any) -> None:
                     f"model.network.{fact} is {option}, but the network takes that of the data, and "
                     f"{name} has {given}; leave the option out"
                 )
+
+
+def hand_on_settings(cli: Any) -> None:
+    """Has systems and data modules made with what their checkpoint is to say of them."""
+    dump = cli.parser.dump(cli.config, skip_link_targets=False, skip_unset=False)
+    cli.config_dump = yaml.safe_load(dump)[cli.subcommand]
+    network = cli.config_dump["model"].get("init_args", {}).get("network")
+    if network:  # Lightning fails where all arguments come from the data
+        network.setdefault("init_args", {})
+    for key, kind in (("model", LightningModule), ("data", LightningDataModule)):
+        cli.parser.add_instantiator(Instantiator(cli, key), kind, subclasses=True)
 
 
 class Instantiator(ModuleInstantiator):
