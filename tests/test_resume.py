@@ -256,6 +256,30 @@ def test_saves_after_steps_do_not_replace_those_of_epochs(render, tmp_path):
         assert last["global_step"] == 30
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "steps"),
+    [
+        ("mlp", ["--last_checkpoint.every_n_train_steps=8"], [30]),  # the newest save only
+        ("mlp", ["--last_checkpoint.every_n_epochs=2", "--last_checkpoint.save_top_k=-1"], [20]),
+        ("mlp", ["--last_checkpoint.save_top_k=0"], []),
+        # Two optimizers make two steps in a batch, and none ends with a multiple of seven.
+        (
+            "gan",
+            [
+                *("--last_checkpoint.every_n_train_steps=7", "--last_checkpoint.save_top_k=-1"),
+                *("--last_checkpoint.every_n_epochs=0", "--trainer.max_epochs=1"),
+            ],
+            [8, 14],
+        ),
+    ],
+)
+def test_saves_come_when_they_are_due(render, tmp_path, model, options, steps):
+    with inside(render(model=model), tmp_path):
+        command("train", "fit", *OPTIONS, "--last_checkpoint.filename={step}", *options)
+        saved = Path("logs", "version_0", "checkpoints").glob("step=*.ckpt")
+        assert {path.name for path in saved} == {f"step={step}.ckpt" for step in steps}
+
+
 def test_a_stop_at_a_validation_keeps_what_it_logged(render, tmp_path, monkeypatch):
     options = [*OPTIONS, "--trainer.max_epochs=1", "--trainer.val_check_interval=3"]
     options += ["--trainer.limit_train_batches=7", "--trainer.log_every_n_steps=1"]
