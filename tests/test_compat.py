@@ -94,14 +94,9 @@ PROJECTS = [
 
 
 @pytest.mark.parametrize("answers", PROJECTS, ids=lambda answers: "-".join(answers.values()))
-@pytest.mark.parametrize(
-    "is_model",
-    [False, pytest.param(True, marks=pytest.mark.xfail(strict=True, reason="_given_hyper..."))],
-)
-def test_private_names_of_dependencies_stand_in_one_file(render, answers, is_model):
+def test_private_names_of_dependencies_stand_in_one_file(render, answers):
     found = foreign_names_by_file(render(**answers))
     assert len(found.pop("engine/compat.py")) <= 15
-    found = {path: names for path, names in found.items() if path.startswith("models/") == is_model}
     assert found == {}, "use a public name, or move it to engine/compat.py with its reason"
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-from callbacks.pictures import Pictures
+from callbacks import ALWAYS
 from engine import runs
 from engine.compat import forget_average, pop_class_path
 from engine.errors import UserError, plain_errors
@@ -42,8 +42,8 @@ CALLBACKS = {
     "early_stopping": EarlyStopping,
     "lr_monitor": LearningRateMonitor,
     "progress_bar": ProgressBar,
-    "pictures": Pictures,
     "predictions": Predictions,
+    **ALWAYS,
 }
 
 
@@ -91,13 +91,8 @@ class CLI(LightningCLI):
         )
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
-        for fact in runs.FACTS:
-            parser.link_arguments(
-                f"data.{fact}",
-                f"model.init_args.network.init_args.{fact}",
-                compute_fn=lambda given, fact=fact: self.trained_on.get(fact, given),
-                apply_on="instantiate",
-            )
+        # Has the data module made before the system, which is told its facts.
+        parser.link_arguments("data", "model.init_args.data", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Finds the checkpoint; the system and network become those that it was trained with."""
@@ -106,8 +101,7 @@ class CLI(LightningCLI):
         fit = self.config.subcommand == "fit"
         self.root = Path(config.trainer.default_root_dir or "logs")
         self.checkpoint: Path | None = None
-        self.trained_on: dict[str, Any] = {}
-        self.adapts = False  # whether the data module reads the images of a folder as the fit did
+        self.trained_on = ""  # the class of the data
         if fit and not config.ckpt_path:
             return
         # Without a path Lightning would evaluate a network that was never trained.
@@ -116,13 +110,9 @@ class CLI(LightningCLI):
         config.ckpt_path = None  # Lightning is given it later: it would read all of it here
         rank_zero_info(f"Checkpoint: {self.checkpoint}")
         saved = runs.read_checkpoint(self.checkpoint)
-        if self.config.subcommand == "predict":
-            self.adapts = runs.reads_alike(saved, config.data)
+        self.trained_on = saved.get("datamodule_hyper_parameters", {}).get("_class_path", "")
         hparams = saved.get("hyper_parameters", {})
         if class_path := pop_class_path(hparams):
-            network = hparams.get("network", {}).get("init_args", {})
-            facts = {fact: network.pop(fact) for fact in runs.FACTS if fact in network}
-            self.trained_on = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
             given, config.model = config.model, None
             swaps = dict(SWAPS)
             model = runs.model_of(class_path, hparams, given)
@@ -159,6 +149,11 @@ class CLI(LightningCLI):
         drop_callbacks(parser.callback_keys, config)
         config.ckpt_path = str(self.checkpoint) if self.checkpoint else None
         hand_on_settings(self)
+
+    def adopts(self, data: LightningDataModule) -> bool:
+        """Whether the data module reads what is to be predicted as the fit read its own data."""
+        known = self.config[self.subcommand].data.class_path == self.trained_on
+        return known and getattr(data, "reads_other", lambda stage: False)(self.subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         record = RunRecord(self.settings, self.is_new)

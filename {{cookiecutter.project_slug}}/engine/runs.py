@@ -21,9 +21,6 @@ from engine.compat import load_sharded
 from engine.errors import UserError
 from engine.last_checkpoint import command_line, relative
 
-# What the data module knows and the network needs: no number is written twice.
-FACTS = ("image_shape", "num_classes")
-
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames, so that a kill leaves the old checkpoint whole. Reads
@@ -143,12 +140,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def reads_alike(checkpoint: dict[str, Any], data: Namespace) -> bool:
-    """Whether the data module reads a folder of images as that of the checkpoint read its own."""
-    trained = checkpoint.get("datamodule_hyper_parameters", {}).get("_class_path")
-    return bool((data.get("init_args") or {}).get("predict_dir")) and trained == data.class_path
-
-
 def model_of(class_path: str, hparams: dict[str, Any], given: Namespace) -> dict[str, Any]:
     """The configuration of a checkpoint's system. One that keeps its network out of the checkpoint
     gets that which is given."""
@@ -163,7 +154,8 @@ def model_of(class_path: str, hparams: dict[str, Any], given: Namespace) -> dict
 def tell_overruled(given: Namespace, taken: Namespace) -> None:
     """Names the settings of the model in the configuration that a checkpoint has otherwise."""
     other = dict(taken.items(branches=False))
-    keys = [key for key, value in given.items(branches=False) if other.get(key, value) != value]
+    said = ((key, value) for key, value in given.items(branches=False) if value is not None)
+    keys = [key for key, value in said if other.get(key, value) != value]
     if keys:
         values = (f"{key.replace('init_args.', '')}={other[key]}" for key in keys)
         rank_zero_info(f"As in the checkpoint, not in the configuration: {', '.join(values)}")
