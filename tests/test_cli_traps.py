@@ -548,6 +548,6 @@ def test_an_error_in_a_data_worker_is_one_sentence(render, tmp_path):
         options += ["--trainer.limit_train_batches=1.0", "--data.num_workers=1"]
         with pytest.raises(
             SystemExit,
-            match=rf"^error: {image} cannot be read as an image.* \(data/datasets.py:\d+\)$",
+            match=rf"^error: {image} cannot be read as an image.* \(data/\w+.py:\d+\)$",
         ):
             command("train", *FIT, *options)
