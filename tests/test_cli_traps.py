@@ -240,7 +240,7 @@ def test_a_folder_is_predicted_as_the_fit_read_its_images(render, tmp_path):
             with open("logs/version_0/predictions.csv", newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
             assert [row["input"] for row in rows] == sorted(map(str, photos.glob("*")))
-            assert {row["class_name"] for row in rows} <= {"cat", "dog"}
+            assert {row["prediction_name"] for row in rows} <= {"cat", "dog"}
         with pytest.raises(SystemExit, match="but this data has image_shape"):
             command("train", "test", *SMALL, f"--data.predict_dir={photos}")
 

@@ -61,7 +61,7 @@ def read_table(path: Path) -> tuple[list[str], list[str], torch.Tensor]:
     """Column names, names of the inputs and the numbers (rows, columns)."""
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
-    numbers = [i for i, name in enumerate(header) if name not in ("input", "class_name")]
+    numbers = [i for i, name in enumerate(header) if name not in ("input", "prediction_name")]
     values = torch.tensor([[float(row[i]) for i in numbers] for row in rows])
     return header, [row[0] for row in rows], values
 

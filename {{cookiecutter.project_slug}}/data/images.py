@@ -40,7 +40,7 @@ class ImageData(Data):
     def facts(self) -> dict[str, Any]:
         names = list(self.class_names)
         shape = list(self.image_shape)
-        return {"image_shape": shape, "num_classes": len(names), "class_names": names}
+        return {"class_names": names, "num_classes": len(names), "image_shape": shape}
 
     def adopt(self, facts: dict[str, Any]) -> None:
         self.class_names = facts["class_names"]

@@ -84,19 +84,17 @@ def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], 
     batches = [rows_of(raw, size) for size in sizes]
     data.predict_dataloader = lambda: Loader(batches)  # the whole way of `predict`, of these rows
     found: Any = trainer.predict(system, datamodule=data)
-    system.trainer = None
     return batches, found
 
 
 def write(program: Program, metadata: dict[str, str], kind: str, path: str) -> None:
     example = tuple(program.inputs.values())
     shapes = (tuple({0: torch.export.Dim("batch")} for _ in example),)
-    exported = torch.export.export(program, example, dynamic_shapes=shapes)
     if kind == "torchscript":
-        plain = exported.module(check_guards=False)  # a system itself cannot be traced
-        script = torch.jit.trace(plain, example, strict=False)  # for the dict that it returns
+        script = torch.jit.trace(program, example, strict=False)  # for the dict that it returns
         torch.jit.save(script, path, _extra_files=metadata)
         return
+    exported = torch.export.export(program, example, dynamic_shapes=shapes)
     if kind == "pt2":
         torch.export.save(exported, path, extra_files=metadata)
         return
