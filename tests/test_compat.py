@@ -404,7 +404,7 @@ class Weight(One):
         self.tested = self.layer.weight.detach().clone()
 
 
-def test_forget_average_is_still_needed(compat, tmp_path):
+def test_forget_averages_is_still_needed(compat, tmp_path):
     average, path = EMAWeightAveraging(decay=0.5), tmp_path / "one.ckpt"
     save = ModelCheckpoint(tmp_path, "one", save_on_train_epoch_end=True)
     system = Weight()
@@ -412,8 +412,8 @@ def test_forget_average_is_still_needed(compat, tmp_path):
     saved = torch.load(path, weights_only=True)
     newest, averaged = (saved[k]["layer.weight"] for k in ("current_model_state", "state_dict"))
     trainer.test(system, ckpt_path=path, verbose=False)
-    assert torch.equal(system.tested, newest), drop("forget_average")
-    compat.forget_average(average)
+    assert torch.equal(system.tested, newest), drop("forget_averages")
+    compat.forget_averages(trainer)
     trainer.test(system, ckpt_path=path, verbose=False)
     assert torch.equal(system.tested, averaged)
     assert not torch.equal(newest, averaged)

@@ -10,22 +10,21 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
-    WeightAveraging,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from callbacks import ALWAYS
 from engine import runs
-from engine.compat import forget_average, pop_class_path
+from engine.compat import forget_averages, pop_class_path
 from engine.errors import UserError, plain_errors
 from engine.last_checkpoint import LastCheckpoint
 from engine.loggers import place_loggers
 from engine.parsing import (
-    SWAPS,
     Parser,
     asked_for,
     hand_on_settings,
+    replace_model,
     tell_swaps,
 )
 from engine.predictions import Predictions
@@ -48,6 +47,10 @@ CALLBACKS = {
 
 
 class CLI(LightningCLI):
+    """What a command does stands here in its order: its options are declared and read, its checkpoint
+    is found, its folder chosen, the Trainer made; then Lightning fits, validates, tests or predicts.
+    """
+
     config: Namespace
 
     def __init__(self) -> None:
@@ -113,14 +116,9 @@ class CLI(LightningCLI):
         self.trained_on = saved.get("datamodule_hyper_parameters", {}).get("_class_path", "")
         hparams = saved.get("hyper_parameters", {})
         if class_path := pop_class_path(hparams):
-            given, config.model = config.model, None
-            swaps = dict(SWAPS)
+            given = config.model
             model = runs.model_of(class_path, hparams, given)
-            self.config = parser.parse_object(
-                {self.config.subcommand: {"model": model}}, self.config
-            )
-            SWAPS.clear()
-            SWAPS.update(swaps)  # those that the user made, not those of the checkpoint
+            self.config = replace_model(parser, self.config, model)
             runs.tell_overruled(given, self.config[self.config.subcommand].model)
 
     def before_instantiate_classes(self) -> None:
@@ -173,9 +171,7 @@ class CLI(LightningCLI):
             path = self.best.best_model_path or None
             if not (path or self.trainer.fast_dev_run):
                 raise UserError("test_after_fit: nothing was validated, so no checkpoint is best")
-            for callback in self.trainer.callbacks:
-                if isinstance(callback, WeightAveraging):
-                    forget_average(callback)
+            forget_averages(self.trainer)
             self.trainer.test(self.model, self.datamodule, ckpt_path=path)
 
 

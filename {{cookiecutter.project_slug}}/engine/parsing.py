@@ -100,6 +100,16 @@ def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
         old["init_args"] = Namespace()
 
 
+def replace_model(parser: Parser, config: Namespace, model: dict[str, Any]) -> Namespace:
+    """The configuration with another model, which is no swap of the user's."""
+    swaps = dict(SWAPS)
+    config[config.subcommand].model = None
+    config = parser.parse_object({config.subcommand: {"model": model}}, config)
+    SWAPS.clear()
+    SWAPS.update(swaps)
+    return config
+
+
 def tell_swaps(config: str) -> None:
     """Names the classes that were swapped, of those that ended in the configuration (as YAML)."""
     for new, (old, dropped) in SWAPS.items():
