@@ -280,6 +280,20 @@ def test_saves_come_when_they_are_due(render, tmp_path, model, options, steps):
         assert {path.name for path in saved} == {f"step={step}.ckpt" for step in steps}
 
 
+def test_a_stop_that_has_to_wait_does_not_save_each_step(render, tmp_path, monkeypatch):
+    with inside(render(model="mlp"), tmp_path):
+        from engine.random_state import RandomState
+
+        def stop(self, trainer, *_):
+            trainer.should_stop = True
+
+        monkeypatch.setattr(RandomState, "on_train_batch_end", stop)
+        saves = ["--last_checkpoint.filename={step}", "--last_checkpoint.save_top_k=-1"]
+        command("train", "fit", *OPTIONS, *saves, "--trainer.min_epochs=2")
+        saved = Path("logs", "version_0", "checkpoints").glob("step=*.ckpt")
+        assert {path.name for path in saved} == {"step=10.ckpt", "step=20.ckpt"}
+
+
 def test_a_stop_at_a_validation_keeps_what_it_logged(render, tmp_path, monkeypatch):
     options = [*OPTIONS, "--trainer.max_epochs=1", "--trainer.val_check_interval=3"]
     options += ["--trainer.limit_train_batches=7", "--trainer.log_every_n_steps=1"]

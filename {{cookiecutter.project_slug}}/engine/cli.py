@@ -6,11 +6,7 @@ from typing import Any, Literal
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import (
-    EarlyStopping,
-    LearningRateMonitor,
-    ModelCheckpoint,
-)
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
@@ -20,13 +16,7 @@ from engine.compat import forget_averages, pop_class_path
 from engine.errors import UserError, plain_errors
 from engine.last_checkpoint import LastCheckpoint
 from engine.loggers import place_loggers
-from engine.parsing import (
-    Parser,
-    asked_for,
-    hand_on_settings,
-    replace_model,
-    tell_swaps,
-)
+from engine.parsing import Parser, asked_for, hand_on_settings, replace_model, tell_swaps
 from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
 from engine.random_state import RandomState

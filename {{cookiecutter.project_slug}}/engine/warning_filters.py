@@ -25,8 +25,6 @@ FILTERS = (
     (r"Precision .* is not supported by the model summary", "lightning.pytorch.utilities"),
     # A frozen backbone's batch norm is trained from the start.
     (r"The provided params to be frozen already exist", "lightning.pytorch.callbacks"),
-    # The state after a step is what a fit that continues needs.
-    (r"Using ModelCheckpoint with manual optimization and every_n", "lightning.pytorch.callbacks"),
     # A test takes the averaged weights, which are those of the checkpoint.
     (r"You're using the WeightAveraging callback, but load", "lightning.pytorch.callbacks"),
     # Continuing a run in its own folder is what was asked for.
