@@ -84,10 +84,11 @@ def condense(message: str) -> str:
     text = re.sub(r"Type \S+\[.*?\] expects .*?: |typing\.|\.? Got value: Namespace.*", "", text)
     text = FUNCTION.sub("expected a class, not a function", text)
     text = re.sub(r"<class '([^']+)'>", r"\1", text).replace("Expected a ", "expected ")
-    value = next(
-        (f". {line}" for line in lines if re.match(r"Given value: (?!\[?\w+\(|{)", line)), ""
-    )
-    return f"{key}: {text.replace('mean --', f'mean --{key}.')}{value * ('Got' not in text)}"
+    text = text.replace("mean --", f"mean --{key}.")
+    given = [line for line in lines if re.match(r"Given value: (?!\[?\w+\(|{)", line)]
+    if given and "Got" not in text:
+        text += f". {given[0]}"
+    return f"{key}: {text}"
 
 
 def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
