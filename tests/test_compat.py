@@ -260,6 +260,14 @@ def test_strategies_that_spawn_their_processes_are_known(compat, strategy, spawn
     assert not any(hasattr(trainer.strategy, name) for name in public), drop("spawns")
 
 
+def test_find_unused_is_still_needed(compat):
+    """With two optimizers ddp wants it; it is told in the constructor, of a strategy that is named."""
+    strategy = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False).strategy
+    assert "find_unused_parameters" not in strategy._ddp_kwargs, drop("find_unused")
+    compat.find_unused(strategy)
+    assert strategy._ddp_kwargs["find_unused_parameters"]
+
+
 # --- Steps -------------------------------------------------------------------------------------------
 
 

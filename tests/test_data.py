@@ -470,7 +470,7 @@ def test_evaluation_sees_each_image_once_and_keeps_processes_in_step(images, pro
         data.trainer = SimpleNamespace(
             distributed_sampler_kwargs=world, strategy=trainer().strategy, num_devices=processes
         )
-        batches = data.evaluation_dataloader(split).batch_sampler
+        batches = module("loaders").evaluation_loader(data, split).batch_sampler
         batches = list(batches)
         lengths.add(len(batches))
         seen += [index for batch in batches for index in batch]
@@ -539,7 +539,7 @@ def test_data_causes_no_warning(monkeypatch):
     connector = "lightning.pytorch.trainer.connectors.data_connector"
     monkeypatch.setattr(f"{connector}.suggested_max_num_workers", lambda devices: 8)
     with warnings.catch_warnings(record=True) as caught:
-        importlib.reload(module("base"))  # sets its filters inside of this block
+        importlib.reload(module("loaders"))  # sets its filters inside of this block
         model, data = Recorder(), digits(batch_size=64)
         fit = trainer(max_epochs=1)
         fit.fit(model, data)

@@ -1,27 +1,20 @@
 """What the data modules share: splits, loaders, exact resume, and the work on whole batches."""
 
-import warnings
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.fabric.utilities.data import suggested_max_num_workers
 from lightning.pytorch import LightningDataModule
-from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset, default_collate, default_convert
-from torchdata.stateful_dataloader import StatefulDataLoader
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset, Subset
 
+from data.loaders import evaluation_loader, samples_of, train_loader
 from data.preparation import is_plain
-from data.samplers import TrainSampler, each_once
-from data.samples import TensorSamples, leave_signals
+from data.samples import TensorSamples
 from data.splits import Rows, check_splits, complete_splits
 from engine.errors import UserError
 from engine.facts import arguments_of
-
-# torchdata 0.11 calls a function that torch deprecates.
-warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
-# Lightning advises more workers, but a batch in memory is fetched by one indexing operation.
-warnings.filterwarnings("ignore", message=".*does not have many workers")
 
 Made = TypeVar("Made")
 
@@ -75,7 +68,7 @@ class Data(LightningDataModule):
             elif not is_plain(value):
                 del self.hparams[name]
         self.batch_size = batch_size
-        self.splits: dict[str, Any] = {}  # Subsets of what `load` and `read` give
+        self.splits: dict[str, Any] = {}  # Subsets of what `load` and `read` give, or data sets
         self.own_preparation: nn.Module = nn.Identity()  # where the system has no place for it
 
     # --- What a data set says of itself
@@ -116,6 +109,16 @@ class Data(LightningDataModule):
         return kind(*args, **{**facts, **kwargs})
 
     @property
+    def class_counts(self) -> Tensor:
+        """How many training samples each class has, for class weights that balance them."""
+        split = self.splits["train"]
+        labels = getattr(samples_of(split), "labels", None)
+        if labels is None:
+            raise UserError(f"{type(self).__name__} has no labels of classes to balance")
+        least = self.facts.get("num_classes", 0)
+        return torch.as_tensor(labels)[split.indices].bincount(minlength=least)
+
+    @property
     def device(self) -> torch.device:
         return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
 
@@ -131,8 +134,9 @@ class Data(LightningDataModule):
     def predict_names(self) -> list[str]:
         """What `predict_dataloader` gives, in order: paths of files, or places in the split."""
         split = self.splits["predict"]
-        names = getattr(split.dataset, "names", None)
-        return [names[i] for i in split.indices] if names else [str(i) for i in range(len(split))]
+        if names := getattr(samples_of(split), "names", None):
+            return [names[i] for i in split.indices]
+        return [] if isinstance(split, IterableDataset) else [str(i) for i in range(len(split))]
 
     def setup(self, stage: str) -> None:
         if self.reads_other(stage):
@@ -166,60 +170,27 @@ class Data(LightningDataModule):
         return self.hparams.on_device
 
     def train_dataloader(self) -> Any:
-        split = self.splits["train"]
-        options = self.loader_options(split)
-        if self.trainer is None:
-            options["shuffle"] = True
-        elif not self.trainer.overfit_batches:
-            sampler = TrainSampler(split, self.trainer)
-            # A last batch of one sample would break batch norm.
-            options |= {"sampler": sampler, "drop_last": len(sampler) >= self.batch_size}
-        return StatefulDataLoader(split, **options)
+        return train_loader(self, self.splits["train"])
 
     def val_dataloader(self) -> Any:
-        return self.evaluation_dataloader(self.splits["val"])
+        return evaluation_loader(self, self.splits["val"])
 
     def test_dataloader(self) -> Any:
-        return self.evaluation_dataloader(self.splits["test"])
+        return evaluation_loader(self, self.splits["test"])
 
     def predict_dataloader(self) -> Any:
-        return self.evaluation_dataloader(self.splits["predict"])
-
-    def evaluation_dataloader(self, split: Any) -> DataLoader:
-        options = self.loader_options(split)
-        samples = split.dataset
-        if isinstance(samples, TensorSamples) and not getattr(self.trainer, "fast_dev_run", 0):
-            # Each batch has its overhead; that of a million numbers is hidden.
-            numbers = sum(tensor[0].numel() for tensor in samples.tensors)
-            most = max(1, 2**20 // numbers // self.batch_size)
-            options["batch_size"] *= min(self.evaluation_scale, most)
-        if world := self.trainer and self.trainer.distributed_sampler_kwargs:
-            options |= each_once(split, options["batch_size"], **world)
-        return DataLoader(split, **options)
+        return evaluation_loader(self, self.splits["predict"])
 
     def workers(self, samples: Dataset) -> int:
+        """How many processes load these samples."""
         if self.hparams.num_workers != "auto":
             return self.hparams.num_workers
         most = min(8, 1 + suggested_max_num_workers(getattr(self.trainer, "num_devices", 1)))
         return 0 if isinstance(samples, TensorSamples) else most
 
-    def loader_options(self, split: Any) -> dict[str, Any]:
-        samples = split.dataset
-        workers = self.workers(samples)
-        on_device = isinstance(samples, TensorSamples) and not samples.tensors[0].is_cpu
-        collate = default_convert if getattr(samples, "gives_batches", False) else default_collate
-        return {
-            "batch_size": self.batch_size,
-            "num_workers": workers,
-            "persistent_workers": workers > 0,
-            "pin_memory": self.device.type == "cuda" and not on_device,
-            "worker_init_fn": leave_signals if workers else None,
-            "collate_fn": collate,
-            "generator": torch.Generator(),  # else each loader would draw from the global one
-        }
-
     def state_dict(self) -> dict[str, Any]:
-        return {"facts": self.facts, "num_workers": self.workers(self.splits["train"].dataset)}
+        workers = self.workers(samples_of(self.splits["train"]))
+        return {"facts": self.facts, "num_workers": workers}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.predicts_other:  # what comes from elsewhere is read as that of the fit was
@@ -235,6 +206,6 @@ class Data(LightningDataModule):
         if self.trainer and self.trainer.state.fn == "fit":
             # The loader's place in the epoch is stored by worker; a worker reads no GPU's memory.
             self.hparams.num_workers = state_dict["num_workers"]
-            samples = self.splits["train"].dataset
+            samples = samples_of(self.splits["train"])
             if self.hparams.num_workers and isinstance(samples, TensorSamples):
                 samples.move_to(torch.device("cpu"))

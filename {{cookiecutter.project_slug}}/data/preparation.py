@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
 

@@ -14,7 +14,7 @@ from callbacks import ALWAYS
 from engine import runs
 from engine.compat import forget_averages, pop_class_path
 from engine.errors import UserError, plain_errors
-from engine.last_checkpoint import LastCheckpoint
+from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
 from engine.parsing import Parser, asked_for, hand_on_settings, replace_model, tell_swaps
 from engine.predictions import Predictions
@@ -138,16 +138,13 @@ class CLI(LightningCLI):
         config.ckpt_path = str(self.checkpoint) if self.checkpoint else None
         hand_on_settings(self)
 
-    def adopts(self, data: LightningDataModule) -> bool:
-        """Whether the data module reads what is to be predicted as the fit read its own data."""
-        known = self.config[self.subcommand].data.class_path == self.trained_on
-        return known and getattr(data, "reads_other", lambda stage: False)(self.subcommand)
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         record = RunRecord(self.settings, self.is_new)
         self.trainer_defaults["callbacks"] = [record, RandomState()]
         trainer = super().instantiate_trainer(**kwargs)
-        prepare(trainer, self.best, self.subcommand == "fit")
+        prepare(trainer, self.model, self.best)
+        if self.subcommand == "fit":
+            await_processes(trainer.strategy)
         return trainer
 
     @property

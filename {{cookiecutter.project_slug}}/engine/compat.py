@@ -15,7 +15,7 @@ from lightning.pytorch.cli import _InstantiatorFn
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 # Makes systems and data modules, and hands their settings to the checkpoint. What it passes on
@@ -47,6 +47,13 @@ def shard_over_all(strategy: ModelParallelStrategy) -> None:
     wants their number, or takes each machine for one."""
     strategy._data_parallel_size = strategy.num_nodes * strategy.num_processes
     strategy._tensor_parallel_size = 1
+
+
+def find_unused(strategy: Strategy) -> None:
+    """Lets ddp take backward passes that leave parameters out: its constructor wants to be told, and
+    `auto` becomes ddp unasked."""
+    if isinstance(strategy, DDPStrategy):
+        strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
 
 def spawns(strategy: Strategy) -> bool:

@@ -73,8 +73,10 @@ class Facts:
         """
         made = dict(given)
         path = f"{kind.__module__}.{kind.__qualname__}"
-        for name, default in arguments_of(kind).items():
-            needed, value = default is Parameter.empty, given.get(name)
+        defaults = arguments_of(kind)
+        for name, value in given.items():
+            default = defaults.get(name)
+            needed = default is Parameter.empty
             if name not in self.known or not (needed or self.publishes):
                 if needed and value is None:
                     here = f"{type(self.data).__module__}.{type(self.data).__qualname__}"

@@ -24,8 +24,6 @@ FILLER = re.compile(
     r"$|Expected a path but|Does not validate|Subtypes:|Errors:|Given value|Problem with given"
     r"|Expected a <class 'NoneType'>|Parser key"
 )
-# Its failure with a function in the place of a class, such as torchvision.models.resnet18.
-FUNCTION = re.compile(r"SignatureArguments\.add_function_arguments\(\) got an .*'linked_targets'")
 SWAPS: dict[str, tuple[str, str]] = {}  # by the new class, the old one and its arguments
 
 
@@ -82,7 +80,6 @@ def condense(message: str) -> str:
     plain = [line for line in reasons if re.search("Did you mean|are required", line)]
     text = ", or ".join(plain[:1] or reasons)
     text = re.sub(r"Type \S+\[.*?\] expects .*?: |typing\.|\.? Got value: Namespace.*", "", text)
-    text = FUNCTION.sub("expected a class, not a function", text)
     text = re.sub(r"<class '([^']+)'>", r"\1", text).replace("Expected a ", "expected ")
     text = text.replace("mean --", f"mean --{key}.")
     given = [line for line in lines if re.match(r"Given value: (?!\[?\w+\(|{)", line)]
@@ -138,11 +135,14 @@ class Instantiator(ModuleInstantiator):
     gets what they were made with."""
 
     def __call__(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
-        links = {"applied_instantiation_links": {}}
+        links: dict[str, Any] = {"applied_instantiation_links": {}}
         kwargs.pop("applied_instantiation_links", None)
         if self.key == "data":
             made = super().__call__(class_type, *args, **links, **kwargs)
-            self.cli.facts = Facts(made, self.cli.checkpoint, self.cli.adopts(made))
+            # What is predicted may be read as the data of the fit was, if by the same class.
+            known = self.cli.config[self.cli.subcommand].data.class_path == self.cli.trained_on
+            reads_other = getattr(made, "reads_other", lambda stage: False)(self.cli.subcommand)
+            self.cli.facts = Facts(made, self.cli.checkpoint, adopted=known and reads_other)
             return made
         kwargs = self.cli.facts.complete(class_type, kwargs)
         if self.key == "part":

@@ -4,12 +4,12 @@ import os
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer, strategies
+from lightning.pytorch import LightningModule, Trainer, strategies
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from engine.compat import find_unused
 from engine.errors import UserError
-from engine.last_checkpoint import await_processes
 from engine.runs import AtomicCheckpointIO
 
 
@@ -43,14 +43,14 @@ def drop_callbacks(keys: list[str], config: Namespace) -> None:
         keys.remove("lr_monitor")
 
 
-def prepare(trainer: Trainer, best: ModelCheckpoint, fits: bool) -> None:
+def prepare(trainer: Trainer, system: LightningModule, best: ModelCheckpoint) -> None:
     """What the Trainer's arguments cannot say. Of several callbacks that save checkpoints, Lightning
     asks the first for the best one."""
     saving = trainer.checkpoint_callbacks  # Lightning has put them at the end
     trainer.callbacks.sort(key=lambda callback: (callback in saving, callback is not best))
     save_whole(trainer.strategy)
-    if fits:
-        await_processes(trainer.strategy)
+    if len(getattr(system, "parts", ())) > 1:  # each backward pass is of one of them
+        find_unused(trainer.strategy)
     if not torch.cuda.is_available():
         # Lightning sets it: torch would look on disk for NVIDIA's library in each step of Adam.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)

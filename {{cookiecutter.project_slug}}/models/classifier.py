@@ -35,6 +35,7 @@ class Classifier(System):
         self.criterion: Any = loss or nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.class_names = class_names or []
         self.names = {"prediction": self.class_names, "probability": self.class_names}
+        self.class_weights = class_weights
         self.weigh(class_weights)
 
     def weigh(self, weights: list[float] | Literal["balanced"] | None) -> None:
@@ -47,7 +48,7 @@ class Classifier(System):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if self.hparams.class_weights == "balanced" and stage == "fit":
+        if self.class_weights == "balanced" and stage == "fit":
             counts = self.trainer.datamodule.class_counts.clamp(min=1)
             self.weigh((counts.sum() / len(counts) / counts).tolist())
 

@@ -34,7 +34,7 @@ class System(LightningModule):
     network: Any  # nn.Module does not know the types of its parts
     preparation: nn.Module  # raw batch -> prepared batch; the data module puts its own here
     names: dict[str, list[str]]  # of the values or entries of an output of `predict_step`
-    parts = ("network",)  # each is compiled as a whole and has its optimizer
+    parts: tuple[str, ...] = ("network",)  # each is compiled as a whole and has its optimizer
 
     def __init__(
         self,
@@ -147,13 +147,14 @@ class System(LightningModule):
         if optimizer.defaults.get("weight_decay") and not self.decay_all:
             others = [p for n, p in named if n in self.undecayed]
             decayed = [p for n, p in named if n not in self.undecayed]
-            groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+            groups: list[dict[str, Any]] = [
+                {"params": decayed},
+                {"params": others, "weight_decay": 0.0},
+            ]
             optimizer = self.optimizer([group for group in groups if group["params"]], self.lr)
         if self.scheduler is None:
             return {"optimizer": optimizer}
-        from models import (
-            schedules,
-        )  # here, since without a scheduler a system needs this file only
+        from models import schedules  # here: without a scheduler this file is all a system needs
 
         scheduler, length = schedules.make_scheduler(self.scheduler, optimizer)
         if length:
