@@ -77,7 +77,7 @@ DEPENDENCIES = {
     "matplotlib>=3.10": {"model": ONE_OPTIMIZER},  # Lightning and torchmetrics draw with it
     "numpy>=2": {},
     "torchdata>=0.11": {},
-    "torchmetrics>=1.8": {"model": CLASSIFIERS},
+    "torchmetrics>=1.8": {},
     "torch>=2.9": {"accelerator": ("auto", "cpu", "gpu", "mps")},
     "torch==2.9.*": {"accelerator": ("tpu",)},  # the newest that torch_xla has been built for
     "torch_xla[tpu]==2.9.*": {"accelerator": ("tpu",)},

@@ -78,10 +78,11 @@ def test_plain_data_loaders(render, tmp_path, model, make):
         assert trainer.predict(names["system"], loader)
 
 
-def test_one_file_works_in_another_project(render, tmp_path):
-    """models/classifier.py is copied alone, and trains a network of the other project."""
+def test_two_files_work_in_another_project(render, tmp_path):
+    """A system and models/system.py are copied alone, and train a network of the other project."""
     other = tmp_path / "other"
-    other.mkdir()
+    (other / "models").mkdir(parents=True)
+    shutil.copy(render() / "models" / "system.py", other / "models")
     shutil.copy(render() / "models" / "classifier.py", other / "borrowed.py")
     shutil.copy(render() / "models" / "networks" / "cnn.py", other / "borrowed_network.py")
     with inside(other):
@@ -90,8 +91,11 @@ def test_one_file_works_in_another_project(render, tmp_path):
 
         loader = DataLoader(TensorDataset(torch.rand(8, 1, 8, 8), torch.arange(8)), batch_size=4)
         system = Classifier(CNN((1, 8, 8), 8, width=4))
-        Trainer(**QUIET, logger=False, enable_checkpointing=False).fit(system, loader)
-        assert "models" not in sys.modules
+        trainer = Trainer(**QUIET, logger=False, default_root_dir=tmp_path)
+        trainer.fit(system, loader, loader)
+        trainer.test(system, loader, verbose=False)
+        assert {path.name for path in (other / "models").glob("*.py")} == {"system.py"}
+        assert not {"engine", "data"} & sys.modules.keys()
 
 
 @pytest.mark.parametrize("flag", ["gradient_clip_val=1.0", "accumulate_grad_batches=2"])

@@ -29,8 +29,6 @@ FILTERS = (
     (r"Precision .* is not supported by the model summary", "lightning.pytorch.utilities"),
     # A frozen backbone's batch norm is trained from the start.
     (r"The provided params to be frozen already exist", "lightning.pytorch.callbacks"),
-    # The state after a step is what a fit that continues needs.
-    (r"Using ModelCheckpoint with manual optimization and every_n", "lightning.pytorch.callbacks"),
     # A test takes the averaged weights, which are those of the checkpoint.
     (r"You're using the WeightAveraging callback, but load", "lightning.pytorch.callbacks"),
     # Continuing a run in its own folder is what was asked for.
@@ -42,6 +40,8 @@ EVALUATION_FILTERS = (
     (r"Be aware that when using `ckpt_path`, callbacks", "lightning.pytorch.trainer.call"),
 )
 LOG_FILTERS = (
+    # engine/predictions.py counts the rows of an iterable data set itself.
+    ("lightning.pytorch.utilities.rank_zero", "Couldn't infer the batch indices"),
     # Lightning advertises other products of its makers at each start.
     ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless cloud"),
     # What was found is said by callbacks/tune.py, which has a limit of its own.

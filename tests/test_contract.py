@@ -1,0 +1,363 @@
+"""Projects that are no image classifiers, made by small edits as a user makes them, through every
+command: what `predict` and exported files say is what plain torch says."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from projects import QUIET, TWO_BATCHES, command, inside
+
+ONE_CPU = [
+    *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"),
+    *("--trainer.max_epochs=1", "--best_checkpoint.monitor=val/loss", "--best_checkpoint.mode=min"),
+    *("--early_stopping.monitor=val/loss", "--early_stopping.mode=min"),
+    *("--model.optimizer=torch.optim.AdamW", "--data.num_workers=0", "--data.batch_size=8"),
+]
+
+REGRESSION = '''
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from data.digits import Digits
+from data.samples import TensorSamples
+from models.system import System
+
+
+class Ink(Digits):
+    """How dark a digit is, and how high its middle."""
+
+    def load(self):
+        samples, rows = super().load()
+        images, _ = samples.samples
+        ink = images.float().mean(dim=(1, 2, 3))
+        height = images.float().argmax(dim=2).float().mean(dim=(1, 2))
+        return TensorSamples((images, torch.stack([ink, height], dim=1))), rows
+
+    @property
+    def facts(self):
+        return {"image_shape": [1, 8, 8], "num_targets": 2}
+
+
+class Net(nn.Module):
+    def __init__(self, image_shape: tuple[int, int, int], num_targets: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, num_targets))
+
+    def forward(self, images):
+        return self.layers(images)
+
+
+class Regressor(System):
+    def loss(self, batch):
+        images, targets = batch
+        return F.mse_loss(self(images), targets)
+
+    def predict_step(self, batch, batch_idx=0, dataloader_idx=0):
+        return {"target": self(batch[0])}
+
+
+def by_hand(network, batch):
+    return {"target": network(batch[0].float() / 127.5 - 1)}
+'''
+
+MULTI_LABEL = '''
+import torch
+
+from data.digits import Digits
+from data.samples import TensorSamples
+from models.classifier import Classifier
+
+
+class Parts(Digits):
+    """Even, round, large: any of them."""
+
+    def load(self):
+        samples, rows = super().load()
+        images, labels = samples.samples
+        marks = torch.stack([labels % 2 == 0, (labels == 0) | (labels > 7), labels > 4], dim=1)
+        return TensorSamples((images, marks.float())), rows
+
+    @property
+    def facts(self):
+        return {"image_shape": [1, 8, 8], "num_classes": 3, "class_names": ["even", "round", "large"]}
+
+
+class Several(Classifier):
+    def loss(self, batch):
+        images, marks = batch
+        logits = self(images)
+        self.measure(logits, marks.int())
+        return self.criterion(logits, marks)
+
+    def predict_step(self, batch, batch_idx=0, dataloader_idx=0):
+        return {"probability": self(batch[0]).sigmoid()}
+
+
+def by_hand(network, batch):
+    return {"probability": network(batch[0].float() / 127.5 - 1).sigmoid()}
+'''
+
+TWO_INPUTS = '''
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from data.base import Data
+from data.samples import TensorSamples
+from models.system import System
+
+
+class Standardize(nn.Module):
+    def __init__(self, mean, std):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, batch):
+        return batch | {"numbers": (batch["numbers"] - self.mean) / self.std}
+
+
+class Pairs(Data):
+    """A picture of bytes and five numbers of another size for each sample."""
+
+    facts = {"num_numbers": 5}
+
+    def load(self):
+        generator = torch.Generator().manual_seed(0)
+        numbers = torch.randn(200, 5, generator=generator) * 100 + 300
+        picture = torch.randint(256, (200, 1, 6, 6), generator=generator, dtype=torch.uint8)
+        return TensorSamples({"picture": picture, "numbers": numbers, "y": numbers.mean(dim=1)}), {}
+
+    def preparation(self):
+        split = self.splits["train"]
+        numbers = split.dataset.samples["numbers"][split.indices]
+        return Standardize(numbers.mean(dim=0), numbers.std(dim=0))
+
+
+class Net(nn.Module):
+    def __init__(self, num_numbers: int):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(36 + num_numbers, 8), nn.ReLU(), nn.Linear(8, 1))
+
+    def forward(self, picture, numbers):
+        return self.layers(torch.cat([picture.flatten(1) / 255, numbers], dim=1)).squeeze(1)
+
+
+class Both(System):
+    def loss(self, batch):
+        return F.l1_loss(self(batch["picture"], batch["numbers"]), batch["y"])
+
+    def predict_step(self, batch, batch_idx=0, dataloader_idx=0):
+        return {"y": self(batch["picture"], batch["numbers"])}
+
+
+def by_hand(network, batch):
+    train = DATA.splits["train"]
+    numbers = train.dataset.samples["numbers"][train.indices]
+    scaled = (batch["numbers"] - numbers.mean(dim=0)) / numbers.std(dim=0)
+    return {"y": network(batch["picture"], scaled)}
+'''
+
+OWN_DATASET = '''
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from models.system import System
+
+
+class Rows(Dataset):
+    """A dict for each sample, with a dict in it."""
+
+    def __init__(self, count: int, seed: int = 0):
+        self.x = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return {"features": {"x": self.x[i]}, "target": int(self.x[i].sum() > 0), "key": f"row {i}"}
+
+
+class Net(nn.Module):
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.layers = nn.Linear(num_features, 2)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Of(System):
+    def loss(self, batch):
+        return F.cross_entropy(self(batch["features"]["x"]), batch["target"])
+
+    def predict_step(self, batch, batch_idx=0, dataloader_idx=0):
+        return {"logit": self(batch["features"]["x"])}
+
+
+def by_hand(network, batch):
+    return {"logit": network(batch["features"]["x"])}
+'''
+
+ITERABLE = (
+    OWN_DATASET.replace("import Dataset", "import IterableDataset")
+    .replace(
+        '''class Rows(Dataset):
+    """A dict for each sample, with a dict in it."""
+''',
+        '''class Rows(IterableDataset):
+    """A stream of the same."""
+''',
+    )
+    .replace(
+        """    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return {""",
+        """    def __iter__(self):
+        for i in range(len(self.x)):
+            yield {""",
+    )
+)
+
+PLAIN_MODULE = (
+    OWN_DATASET.replace("import Dataset", "import DataLoader, Dataset")
+    + '''
+
+from lightning.pytorch import LightningDataModule
+
+
+class Module(LightningDataModule):
+    """As Lightning's documentation has them."""
+
+    num_features = 4
+
+    def __init__(self, batch_size: int = 8, num_workers: int = 0):
+        super().__init__()
+        self.save_hyperparameters()
+
+    def train_dataloader(self):
+        return DataLoader(Rows(60), batch_size=self.hparams.batch_size, shuffle=True)
+
+    def val_dataloader(self):
+        return [DataLoader(Rows(20, seed), batch_size=8) for seed in (1, 2)]
+
+    def test_dataloader(self):
+        return DataLoader(Rows(20, 3), batch_size=8)
+
+    predict_dataloader = test_dataloader
+'''
+)
+
+PLAIN = "--data=data.plain.PlainData"
+FACTS = '--data.known_facts={"num_features": 4}'
+PROJECTS = {
+    "regression": (
+        REGRESSION,
+        ["--model=own.Regressor", "--model.network=own.Net", "--data=own.Ink"],
+    ),
+    "multi-label": (
+        MULTI_LABEL,
+        [
+            *("--model=own.Several", "--model.network=models.networks.mlp.MLP", "--data=own.Parts"),
+            *("--model.loss=torch.nn.BCEWithLogitsLoss",),
+            '--model.metrics={"f1": {"class_path": "torchmetrics.classification.MultilabelF1Score",'
+            ' "init_args": {"num_labels": 3}}}',
+        ],
+    ),
+    "two inputs": (TWO_INPUTS, ["--model=own.Both", "--model.network=own.Net", "--data=own.Pairs"]),
+    "own data set": (
+        OWN_DATASET,
+        [
+            *("--model=own.Of", "--model.network=own.Net", PLAIN, FACTS),
+            *("--data.train=own.Rows", "--data.train.count=120"),
+        ],
+    ),
+    "iterable": (
+        ITERABLE,
+        [
+            *("--model=own.Of", "--model.network=own.Net", PLAIN, FACTS),
+            *("--data.train=own.Rows", "--data.train.count=120"),
+            *("--data.val=own.Rows", "--data.val.count=20"),
+            *("--data.test=own.Rows", "--data.test.count=20"),
+        ],
+    ),
+    "plain module": (
+        PLAIN_MODULE,
+        ["--model=own.Of", "--model.network=own.Net", "--data=own.Module"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_goes_through_every_command_with_the_numbers_of_plain_torch(
+    render, tmp_path, monkeypatch, capfd, name
+):
+    source, options = PROJECTS[name]
+    (tmp_path / "own.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "own", raising=False)
+    with inside(render(model="mlp"), tmp_path):
+        # The order of options: classes before their arguments.
+        every = [*options, *ONE_CPU, *QUIET, *TWO_BATCHES]
+        command("train", "fit", *every)
+        resumed = command("train", "fit", *every, "--trainer.max_epochs=2", "--ckpt_path=last")
+        assert resumed.trainer.global_step == 4
+        metrics = command("train", "test", *every, "--ckpt_path=best").trainer.callback_metrics
+        assert metrics["test/loss"].isfinite()
+        if name == "multi-label":
+            assert 0 <= metrics["test/f1"] <= 1
+        cli = command("train", "predict", *every, "--ckpt_path=best")
+        command("export", "best", "--format=onnx")
+        assert "difference" in capfd.readouterr().out
+
+        import own
+
+        own.DATA = cli.datamodule
+        network = cli.model.network.eval()
+        batch, *_ = cli.datamodule.predict_dataloader()
+        with torch.no_grad():
+            right = own.by_hand(network, batch)
+        table = rows(Path("logs/version_0/predictions.csv"))
+        for key, values in right.items():
+            columns = [k for k in table if k == key or k.startswith(f"{key}_")]
+            found = torch.tensor([[float(v) for v in table[k]] for k in columns]).T
+            count = min(len(values), len(found))
+            assert count >= 8
+            expected = values.view(len(values), -1)[:count]
+            torch.testing.assert_close(found[:count], expected, atol=1e-4, rtol=1e-4)
+        served = serve(Path("logs/version_0/model.onnx"), batch)
+        for key, values in right.items():
+            torch.testing.assert_close(served[key], values, atol=1e-4, rtol=1e-4)
+
+
+def rows(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        table = list(reader)
+    assert table
+    return {name: [row[name] for row in table] for name in table[0]}
+
+
+def serve(path, batch):
+    """What the file gives for a raw batch, whose tensors are found by the names of the inputs."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path))
+    inputs = {one.name: lookup(batch, one.name).numpy() for one in session.get_inputs()}
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, map(torch.from_numpy, session.run(None, inputs)), strict=True))
+
+
+def lookup(batch, name):
+    if isinstance(batch, torch.Tensor):
+        return batch
+    if not isinstance(batch, dict):
+        return batch[0]
+    key = next((key for key in batch if name == key or name.startswith(f"{key}_")), "features")
+    return lookup(batch[key], name.removeprefix(f"{key}_"))

@@ -1,0 +1,211 @@
+"""What the data modules share: splits, loaders, exact resume, and the work on whole batches."""
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from lightning.fabric.utilities.data import suggested_max_num_workers
+from lightning.pytorch import LightningDataModule
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset, Subset
+
+from data.loaders import evaluation_loader, samples_of, train_loader
+from data.preparation import is_plain
+from data.samples import TensorSamples
+from data.splits import Rows, check_splits, complete_splits
+from engine.errors import UserError
+from engine.facts import arguments_of
+
+Made = TypeVar("Made")
+
+
+class Data(LightningDataModule):
+    """Base of the data modules: a subclass has `facts` and implements `load`, and `preparation`
+    where batches are not what the system takes. A batch is a tensor, a tuple or a dict of tensors,
+    or nested.
+
+    Args:
+        batch_size: samples in a batch, on each device; an evaluation takes `evaluation_scale` times
+            as many where they are small and in memory.
+        num_workers: processes that load samples; auto: none for samples in memory.
+        val_fraction: share of the training samples that is kept for validation.
+        seed: chooses the splits and folds.
+        on_device: keep samples that are in memory on the device; auto: on a GPU, if they fit.
+        num_folds: cut training and validation samples into this many folds instead.
+        fold: the fold to validate on, from 0.
+        predict_dir: what to predict, a folder or file; by default the test split.
+    """
+
+    test_fraction = 0.2  # where the data set has no test split
+    evaluation_scale = 8  # 1: evaluation batches are no larger than training batches
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        num_workers: int | Literal["auto"] = "auto",
+        val_fraction: float = 0.1,
+        seed: int = 0,
+        on_device: bool | Literal["auto"] = "auto",
+        num_folds: int | None = None,
+        fold: int = 0,
+        predict_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}: it must be 1 or more.")
+        if num_workers != "auto" and num_workers < 0:
+            raise UserError(f"num_workers is {num_workers}: it must be auto, 0 or more.")
+        if on_device is True and num_workers not in ("auto", 0):
+            raise UserError(
+                f"on_device is true and num_workers is {num_workers}: nothing is loaded, use auto."
+            )
+        check_splits(val_fraction, num_folds, fold)
+        self.save_hyperparameters()
+        # A checkpoint holds plain values only.
+        for name, value in list(self.hparams.items()):
+            if isinstance(value, Path):
+                self.hparams[name] = str(value)
+            elif not is_plain(value):
+                del self.hparams[name]
+        self.batch_size = batch_size
+        self.splits: dict[str, Any] = {}  # Subsets of what `load` and `read` give, or data sets
+        self.own_preparation: nn.Module = nn.Identity()  # where the system has no place for it
+
+    # --- What a data set says of itself
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Plain values, known before the data is there. A network or system that has an argument of
+        that name gets it; a checkpoint holds them, and data that has others does not fit it."""
+        return {}
+
+    def adopt(self, facts: dict[str, Any]) -> None:
+        """Reads what `predict_dir` names as the data of these facts was read."""
+
+    def load(self) -> tuple[Any, Rows]:
+        """All samples (a map-style data set; `labels` of it are stratified), and the rows of the
+        splits that the data set comes with."""
+        raise NotImplementedError
+
+    def read(self, source: str) -> Any:
+        """The raw samples of a file or folder as a data set, with their `names`."""
+        raise UserError(f"{type(self).__name__} reads nothing but its own splits: no predict_dir.")
+
+    def preparation(self) -> nn.Module:
+        """Maps a whole raw batch, on the device, to what the system takes. It becomes part of the
+        system, its checkpoints and exported files. Fitted statistics are its buffers."""
+        return nn.Identity()
+
+    def augment(self, batch: Any) -> Any:
+        """Varies a raw batch of the training at random, on the device."""
+        return batch
+
+    # --- What is made of it
+
+    def build(self, kind: type[Made], *args: Any, **kwargs: Any) -> Made:
+        """Makes a network or system, with the facts that it has arguments for."""
+        known = arguments_of(kind)
+        facts = {name: value for name, value in self.facts.items() if name in known}
+        return kind(*args, **{**facts, **kwargs})
+
+    @property
+    def class_counts(self) -> Tensor:
+        """How many training samples each class has, for class weights that balance them."""
+        split = self.splits["train"]
+        labels = getattr(samples_of(split), "labels", None)
+        if labels is None:
+            raise UserError(f"{type(self).__name__} has no labels of classes to balance")
+        least = self.facts.get("num_classes", 0)
+        return torch.as_tensor(labels)[split.indices].bincount(minlength=least)
+
+    @property
+    def device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    def reads_other(self, stage: str) -> bool:
+        """Whether it gives what `predict_dir` names, which is read as the data of the fit was."""
+        return stage == "predict" and bool(self.hparams.predict_dir)
+
+    @property
+    def predicts_other(self) -> bool:
+        return self.reads_other("predict" if self.trainer and self.trainer.predicting else "")
+
+    @property
+    def predict_names(self) -> list[str]:
+        """What `predict_dataloader` gives, in order: paths of files, or places in the split."""
+        split = self.splits["predict"]
+        if names := getattr(samples_of(split), "names", None):
+            return [names[i] for i in split.indices]
+        return [] if isinstance(split, IterableDataset) else [str(i) for i in range(len(split))]
+
+    def setup(self, stage: str) -> None:
+        if self.reads_other(stage):
+            samples = self.read(self.hparams.predict_dir)
+            self.splits["predict"] = Subset(samples, range(len(samples)))
+        elif "train" not in self.splits:
+            samples, rows = self.load()
+            labels = getattr(samples, "labels", None)
+            rows = complete_splits(rows, len(samples), labels, self.test_fraction, self.hparams)
+            if isinstance(samples, TensorSamples) and self.wants_on_device():
+                samples.move_to(self.device)
+            self.splits = {name: Subset(samples, rows[name].tolist()) for name in rows}
+            self.splits["predict"] = self.splits["test"]
+        system: Any = self.trainer and self.trainer.lightning_module
+        if not hasattr(system, "preparation"):  # of another make, or none at all
+            self.own_preparation = self.preparation().to(self.device)
+        elif stage == "fit" or isinstance(system.preparation, nn.Identity):
+            system.preparation = self.preparation()  # else it is that of the checkpoint
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        trainer = self.trainer
+        if trainer and trainer.training:
+            batch = self.augment(batch)
+        system = trainer and trainer.lightning_module
+        batch = getattr(system, "preparation", self.own_preparation)(batch)
+        return trainer.precision_plugin.convert_input(batch) if trainer else batch
+
+    def wants_on_device(self) -> bool:
+        if self.hparams.on_device == "auto":
+            return self.device.type in ("cuda", "mps") and self.hparams.num_workers in ("auto", 0)
+        return self.hparams.on_device
+
+    def train_dataloader(self) -> Any:
+        return train_loader(self, self.splits["train"])
+
+    def val_dataloader(self) -> Any:
+        return evaluation_loader(self, self.splits["val"])
+
+    def test_dataloader(self) -> Any:
+        return evaluation_loader(self, self.splits["test"])
+
+    def predict_dataloader(self) -> Any:
+        return evaluation_loader(self, self.splits["predict"])
+
+    def workers(self, samples: Dataset) -> int:
+        """How many processes load these samples."""
+        if self.hparams.num_workers != "auto":
+            return self.hparams.num_workers
+        most = min(8, 1 + suggested_max_num_workers(getattr(self.trainer, "num_devices", 1)))
+        return 0 if isinstance(samples, TensorSamples) else most
+
+    def state_dict(self) -> dict[str, Any]:
+        workers = self.workers(samples_of(self.splits["train"]))
+        return {"facts": self.facts, "num_workers": workers}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.predicts_other:  # what comes from elsewhere is read as that of the fit was
+            self.adopt(state_dict["facts"])
+            return
+        for name, here in self.facts.items():
+            if state_dict["facts"].get(name, here) != here:
+                checkpoint = (self.trainer and self.trainer.ckpt_path) or "The checkpoint"
+                raise UserError(
+                    f"{checkpoint} comes from data with {name} {state_dict['facts'][name]}, "
+                    f"but this {type(self).__name__} has {name} {here}."
+                )
+        if self.trainer and self.trainer.state.fn == "fit":
+            # The loader's place in the epoch is stored by worker; a worker reads no GPU's memory.
+            self.hparams.num_workers = state_dict["num_workers"]
+            samples = samples_of(self.splits["train"])
+            if self.hparams.num_workers and isinstance(samples, TensorSamples):
+                samples.move_to(torch.device("cpu"))

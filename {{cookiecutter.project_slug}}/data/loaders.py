@@ -1,0 +1,64 @@
+"""The loaders of a data module: whole batches, exact resume, each sample once in evaluations."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate, default_convert
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from data.samplers import TrainSampler, each_once
+from data.samples import TensorSamples, leave_signals
+
+# torchdata 0.11 calls a function that torch deprecates.
+warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
+# Lightning advises more workers, but a batch in memory is fetched by one indexing operation.
+warnings.filterwarnings("ignore", message=".*does not have many workers")
+
+
+def samples_of(split: Any) -> Any:
+    """The data set that a split is part of, or is."""
+    return split.dataset if isinstance(split, Subset) else split
+
+
+def train_loader(data: Any, split: Any) -> Any:
+    options = loader_options(data, split)
+    if isinstance(split, IterableDataset):
+        return DataLoader(split, **options)
+    if data.trainer is None:
+        options["shuffle"] = True
+    elif not data.trainer.overfit_batches:
+        sampler = TrainSampler(split, data.trainer)
+        # A last batch of one sample would break batch norm.
+        options |= {"sampler": sampler, "drop_last": len(sampler) >= data.batch_size}
+    return StatefulDataLoader(split, **options)
+
+
+def evaluation_loader(data: Any, split: Any) -> DataLoader:
+    options, samples = loader_options(data, split), samples_of(split)
+    if isinstance(split, IterableDataset):
+        return DataLoader(split, **options)
+    if isinstance(samples, TensorSamples) and not getattr(data.trainer, "fast_dev_run", 0):
+        # Each batch has its overhead; that of a million numbers is hidden.
+        numbers = sum(tensor[0].numel() for tensor in samples.tensors)
+        most = max(1, 2**20 // numbers // data.batch_size)
+        options["batch_size"] *= min(data.evaluation_scale, most)
+    if world := data.trainer and data.trainer.distributed_sampler_kwargs:
+        options |= each_once(split, options["batch_size"], **world)
+    return DataLoader(split, **options)
+
+
+def loader_options(data: Any, split: Any) -> dict[str, Any]:
+    samples = samples_of(split)
+    workers = data.workers(samples)
+    on_device = isinstance(samples, TensorSamples) and not samples.tensors[0].is_cpu
+    collate = default_convert if getattr(samples, "gives_batches", False) else default_collate
+    return {
+        "batch_size": data.batch_size,
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "pin_memory": data.device.type == "cuda" and not on_device,
+        "worker_init_fn": leave_signals if workers else None,
+        "collate_fn": collate,
+        "generator": torch.Generator(),  # else each loader would draw from the global one
+    }

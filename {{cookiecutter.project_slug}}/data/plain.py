@@ -1,0 +1,72 @@
+"""Data sets of your own, or of any library, by their class path: torch's Dataset is all they need."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset
+
+from data.base import Data
+from data.splits import Rows
+from engine.errors import UserError
+
+
+class PlainData(Data):
+    """Data sets that give a sample at a time: a tensor, number, tuple or dict, or nested. Where val or
+    test is missing, it is split off from train, with the same share of every class if train has
+    `labels` or `targets` that are integers. Iterable data sets come in their own order, and cannot
+    be split.
+
+    Args:
+        train: the training samples.
+        val: those of the validation.
+        test: those of the test.
+        predict: what to predict; by default test.
+        known_facts: plain values that networks or systems take by name, such as num_classes.
+    """
+
+    def __init__(
+        self,
+        train: Dataset,
+        val: Dataset | None = None,
+        test: Dataset | None = None,
+        predict: Dataset | None = None,
+        known_facts: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        given: dict[str, Any] = {"train": train, "val": val, "test": test}
+        missing = [name for name, samples in given.items() if samples is None]
+        self.given = {name: samples for name, samples in given.items() if samples is not None}
+        self.predicted, self.known_facts = predict, known_facts or {}
+        if isinstance(train, IterableDataset) and missing:
+            raise UserError(
+                f"{type(train).__name__} is iterable and cannot be split: give {missing} as well"
+            )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return self.known_facts
+
+    def load(self) -> tuple[Any, Rows]:
+        samples: Any = ConcatDataset(list(self.given.values()))
+        numbers = torch.arange(len(samples))
+        parts = numbers.split([len(one) for one in self.given.values()])
+        samples.labels = self.labels(len(samples))
+        return samples, dict(zip(self.given, parts, strict=True))
+
+    def labels(self, count: int) -> Tensor | None:
+        """Of train, the only one that is split, and zeros for the others."""
+        train = self.given["train"]
+        found = getattr(train, "labels", getattr(train, "targets", None))
+        if found is None:
+            return None
+        found = torch.as_tensor(found)
+        return torch.cat([found, found.new_zeros(count - len(found), *found.shape[1:])])
+
+    def setup(self, stage: str) -> None:
+        if isinstance(self.given["train"], IterableDataset):
+            self.splits = {**self.given, "predict": self.given["test"]}
+        super().setup(stage)
+        if self.predicted is not None:
+            self.splits["predict"] = self.predicted
