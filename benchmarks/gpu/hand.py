@@ -76,7 +76,10 @@ def make(project: Path, data: Path, job: Any) -> None:
         network.compile()
     kind = resolve_name(model["optimizer"]["class_path"])
     options = model["optimizer"].get("init_args", {})
-    made["optimizer"] = kind(network.parameters(), lr=model["lr"], **options)
+    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    others = [parameter for parameter in network.parameters() if parameter.ndim < 2]
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    made["optimizer"] = kind(groups, lr=model["lr"], **options)
     made["schedule"] = torch.optim.lr_scheduler.CosineAnnealingLR(made["optimizer"], 10_000)
     made["network"], made["smoothing"] = network, model.get("label_smoothing", 0.0)
     made["autocast"] = job.precision == "bf16-mixed"
