@@ -27,9 +27,13 @@ def test_the_fast_cells_have_each_model_and_each_data_set():
     assert {model for _, model in FAST} == {*MODELS}
 
 
-@pytest.mark.parametrize(("data", "model"), cells(CELLS, CELLS))
-def test_renders_clean(render, data, model):
-    project = render(data=data, model=model)
+ALL = [(*cell, "all") for cell in CELLS]
+EACH = [*((*cell, "all") for cell in FAST), ("digits", "cnn", "core"), ("digits", "gan", "core")]
+
+
+@pytest.mark.parametrize(("data", "model", "extras"), cells([*ALL, *EACH[-2:]], [*ALL, *EACH]))
+def test_renders_clean(render, data, model, extras):
+    project = render(data=data, model=model, extras=extras)
     for path in project.rglob("*"):
         if path.is_file() and path.suffix != ".pyc":
             text = path.read_text(encoding="utf-8").replace("${{", "").replace("cookiecutter-", "")
@@ -70,22 +74,36 @@ def test_trains_resumes_evaluates_predicts(render, tmp_path, capsys, data, model
         assert [path.name for path in Path("logs").glob("version_*")] == ["version_0"]
 
 
-@pytest.mark.parametrize(("data", "model"), cells(FAST, []))
-def test_the_projects_own_tests_pass(render, data, model):
-    project = render(data=data, model=model, copy=True)
+@pytest.mark.parametrize(("data", "model", "extras"), cells(EACH, []))
+def test_the_projects_own_tests_pass(render, data, model, extras):
+    project = render(data=data, model=model, extras=extras, copy=True)
     pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     result = subprocess.run(pytest_command, cwd=project, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
     assert not (project / "logs").exists(), "the tests leave files in the project"
 
 
-@pytest.mark.parametrize(("data", "model"), cells(FAST, []))
-def test_type_checks(render, tmp_path, data, model):
+@pytest.mark.parametrize(("data", "model", "extras"), cells(EACH, []))
+def test_type_checks(render, tmp_path, data, model, extras):
     mypy = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), "."]
     result = subprocess.run(
-        mypy, cwd=render(data=data, model=model), capture_output=True, text=True
+        mypy,
+        cwd=render(data=data, model=model, extras=extras),
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("logger", LOGGERS)
+def test_each_logger_is_one_that_the_command_line_takes(render, tmp_path, capsys, logger):
+    with inside(render(logger=logger), tmp_path):
+        with pytest.raises(SystemExit) as stop:
+            command("train", "fit", "--print_config")
+        output = capsys.readouterr()
+        assert not stop.value.code, output.err
+        config = yaml.safe_load(output.out)
+        assert config["trainer"]["logger"]["class_path"] == LOGGERS[logger]["class_path"]
 
 
 def test_every_file_of_the_template_is_in_a_project(render):
