@@ -182,6 +182,7 @@ STRATEGIES = {
   # engine/fsdp2.py says how. Checkpoints are folders: consolidate.py makes plain files of them.
   strategy:
     class_path: engine.fsdp2.FSDP2
+  inference_mode: false  # but no_grad: FSDP2 gathers no weights in torch.inference_mode on a GPU
 """,
     "deepspeed_stage_2": """\
   # DeepSpeed ZeRO 2: optimizer states and gradients are sharded over the GPUs. Checkpoints are

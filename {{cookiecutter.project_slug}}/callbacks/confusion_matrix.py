@@ -27,7 +27,8 @@ class ConfusionMatrix(Callback):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *indices: int
     ) -> None:
-        probability = pl_module.predict_step(batch, *indices)["probability"]
+        # By the strategy: in its precision, and where the weights are sharded with all of them.
+        probability = trainer.strategy.predict_step(batch, *indices)["probability"]
         if self.matrix is None:
             self.matrix = MulticlassConfusionMatrix(probability.shape[1]).to(probability.device)
         self.matrix.update(probability, batch[1])

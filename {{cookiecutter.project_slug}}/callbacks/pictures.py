@@ -85,7 +85,8 @@ class Pictures(Callback):
             return
         self.shown = epoch
         # On all processes: where the network is sharded, each of them has to take part.
-        images, captions = pl_module.pictures([part[: self.count] for part in batch])
+        with trainer.precision_plugin.val_step_context():  # as in the steps themselves
+            images, captions = pl_module.pictures([part[: self.count] for part in batch])
         if trainer.is_global_zero:
             # Few columns: loggers show pictures small.
             log_picture(trainer, "val/pictures", draw_grid(images, captions, columns=4))
