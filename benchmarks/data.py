@@ -93,7 +93,7 @@ def cifar10(folder: Path) -> None:
             v2.Normalize([0.5] * 3, [0.5] * 3),
         ]
     )
-    images = list(data.splits["train"].dataset.images[:10_000])
+    images = list(data.splits["train"].dataset.samples[0][:10_000])
     rates = race({"ours": batches, **usual(Samples(images, transform))})
     print_row("CIFAR-10, crop and flip", "v2 transforms", rates, 8)
 

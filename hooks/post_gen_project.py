@@ -93,6 +93,7 @@ FILES = {
     "engine/crossval.py": ALL,
     "engine/export.py": ALL,
     "engine/fsdp2.py": FSDP2,
+    "engine/program.py": ALL,
     "engine/sweep.py": ALL,
     "engine/trial_report.py": ALL,
     "launch": {"machines": ("several",)},

@@ -566,7 +566,12 @@ def test_rendering_twice_gives_the_same(render):
 OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "optuna", "pyarrow"} | {
     *("comet_ml", "mlflow", "tensorboard", "wandb")
 }
-MODULES = {"pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn"}
+MODULES = {
+    "lightning-utilities": "lightning_utilities",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "scikit-learn": "sklearn",
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -592,6 +597,8 @@ def test_projects_have_the_files_and_packages_that_they_use(render, post_gen, da
         path for path in project.rglob("*.py") if path.parent.name not in ("tests", "small_data")
     ]
     used = set().union(*map(imports, sources))
+    text = "".join(path.read_text("utf-8") for path in sources)
+    used |= {f"models.{name}" for name in re.findall(r"from models import (\w+)", text)}
     ours = {path.stem for path in project.iterdir() if path.suffix == ".py" or path.is_dir()}
 
     for name in used:

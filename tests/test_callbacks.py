@@ -143,7 +143,8 @@ def test_the_norm_is_that_of_the_gradients_not_of_the_scaled_loss(render, tmp_pa
             optimizer = torch.optim.AdamW([weight], fused=True)
             weight.grad = torch.tensor([3.0, 4.0]) * (1024 if scaler else 1)
             trainer = SimpleNamespace(
-                _logger_connector=SimpleNamespace(should_update_logs=True),
+                fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=0)),
+                log_every_n_steps=1,
                 optimizers=[optimizer],
                 precision_plugin=SimpleNamespace(scaler=scaler),
             )

@@ -164,7 +164,7 @@ def test_options_are_plain_for_the_command_line(name, files):
     assert (config.batch_size, config.num_workers, config.on_device) == (7, "auto", False)
     help = parser.format_help()
     has_folder = any(line.startswith("data_dir: ") for line in DATA[name]["arguments"])
-    assert "images in a batch" in help and ("--data.data_dir" in help) == has_folder
+    assert "samples in a batch" in help and ("--data.data_dir" in help) == has_folder
     with pytest.raises(Exception, match="num_workers"):
         parser.parse_args(["--data.num_workers=many"])
 
@@ -308,18 +308,18 @@ def test_augmentation_waits_for_no_device():
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
 def test_images_that_do_not_fit_the_device_stay_in_main_memory(monkeypatch, caplog, kind):
-    tensors = module("datasets").ImageTensors
-    images = tensors(torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(10))
+    tensors = module("samples").TensorSamples
+    samples = tensors((torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(10)))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 2000)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 1000)
     # Each process has a device of its own, which may be short.
     monkeypatch.setattr(rank_zero_only, "rank", 1)
     with caplog.at_level("INFO"):
-        images.move_to(torch.device(kind, 0))
-    assert images.images.is_cpu and "stay in main memory" in caplog.text
-    images.move_to(torch.device("meta"))
-    assert images.images.is_meta and images.labels.is_meta
+        samples.move_to(torch.device(kind, 0))
+    assert all(part.is_cpu for part in samples.samples) and "stays in main memory" in caplog.text
+    samples.move_to(torch.device("meta"))
+    assert all(part.is_meta for part in samples.samples)
 
 
 def test_large_images_are_evaluated_in_batches_as_large_as_in_training(files):
@@ -349,7 +349,7 @@ def test_a_tilde_is_the_home_folder(files, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(files))
     assert len(ready(folder("~/images")).splits["train"]) > 0
     assert module("mnist").MNIST(data_dir="~").root == files
-    assert module("datasets").find_images("~/images")
+    assert module("image_files").find_images("~/images")
 
 
 def test_a_fit_needs_its_images_also_with_others_to_predict(files, tmp_path):
@@ -369,9 +369,9 @@ def test_a_try_evaluates_no_larger_batch_than_it_trains():
 def test_a_fit_that_goes_on_with_workers_takes_the_images_from_the_device(monkeypatch):
     """Workers cannot read the memory of a GPU."""
     places = []
-    move_to = module("datasets").ImageTensors.move_to
+    move_to = module("samples").TensorSamples.move_to
     monkeypatch.setattr(
-        module("datasets").ImageTensors,
+        module("samples").TensorSamples,
         "move_to",
         lambda self, device: (places.append(device.type), move_to(self, device)),
     )
@@ -505,7 +505,7 @@ def test_checkpoint_knows_the_data_and_holds_primitives(files, tmp_path):
     fit.save_checkpoint(tmp_path / "x.ckpt")
     checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
     assert checkpoint["datamodule_hyper_parameters"]["data_dir"] == str(files)
-    assert checkpoint["MNIST"]["class_names"] == data.class_names
+    assert checkpoint["MNIST"]["facts"]["class_names"] == data.class_names
     again = kind.load_from_checkpoint(tmp_path / "x.ckpt")
     assert again.hparams == data.hparams
 
@@ -528,7 +528,7 @@ def test_digits_are_those_of_scikit_learn():
     dataset, _ = digits().load()
     expected = load_digits()
     assert dataset.labels.tolist() == expected.target.tolist()
-    assert np.allclose(dataset.images[:, 0].float() * 16 / 255, expected.images, atol=0.04)
+    assert np.allclose(dataset.samples[0][:, 0].float() * 16 / 255, expected.images, atol=0.04)
 
 
 # --- Without a Trainer, and without noise ---
@@ -547,7 +547,7 @@ def test_data_causes_no_warning(monkeypatch):
     connector = "lightning.pytorch.trainer.connectors.data_connector"
     monkeypatch.setattr(f"{connector}.suggested_max_num_workers", lambda devices: 8)
     with warnings.catch_warnings(record=True) as caught:
-        importlib.reload(module("images"))  # sets its filters inside of this block
+        importlib.reload(module("base"))  # sets its filters inside of this block
         model, data = Recorder(), digits(batch_size=64)
         fit = trainer(max_epochs=1)
         fit.fit(model, data)
@@ -677,7 +677,7 @@ def test_image_folder_says_what_is_wrong_with_the_folders(paths, message, tmp_pa
 
 
 def read(path, shape=(3, 8, 8)):
-    return module("datasets").read_image(str(path), shape)
+    return module("image_files").read_image(str(path), shape)
 
 
 def test_images_of_every_kind_can_be_read(tmp_path):
@@ -805,7 +805,7 @@ def test_cache_is_built_once_and_anew_when_files_change(tmp_path, monkeypatch):
     assert len(before) == 2
 
     with monkeypatch.context() as patch:
-        patch.setattr("data.datasets.read_image", None)  # not called again
+        patch.setattr("data.image_files.read_image", None)  # not called again
         data = ready(folder(tmp_path, cache=True))
         assert torch.equal(everything(data), plain)
         assert data.predict_names[0].startswith(str(tmp_path))
@@ -831,7 +831,7 @@ def test_cache_that_was_not_finished_leaves_nothing(tmp_path, monkeypatch):
         return torch.zeros(shape, dtype=torch.uint8)
 
     with monkeypatch.context() as patch:
-        patch.setattr("data.datasets.read_image", stop)
+        patch.setattr("data.image_files.read_image", stop)
         with pytest.raises(KeyboardInterrupt):
             ready(folder(tmp_path, cache=True))
     assert cache_files(tmp_path) == []
@@ -874,7 +874,7 @@ def test_links_to_folders_are_followed_but_not_round_in_a_circle(tmp_path):
     (tmp_path / "images" / "dog").symlink_to(tmp_path / "dog")
     (tmp_path / "images" / "cat" / "up").symlink_to("..")
     (tmp_path / "images" / "cat" / ".hidden").symlink_to(tmp_path / "dog")
-    find_images = module("datasets").find_images
+    find_images = module("image_files").find_images
     assert len(find_images(tmp_path / "images")) == 24
     assert len(find_images(tmp_path / "images" / "cat")) == 12
 
@@ -889,7 +889,7 @@ def test_a_class_that_skipping_leaves_too_small_is_refused(tmp_path):
 
 
 def test_a_split_that_leaves_nothing_to_train_on_is_refused():
-    with pytest.raises(ValueError, match=r"val_fraction 0\.9999 leaves no images to train on"):
+    with pytest.raises(ValueError, match=r"val_fraction 0\.9999 leaves no samples to train on"):
         ready(digits(val_fraction=0.9999))
 
 

@@ -26,7 +26,7 @@ for name in ("torch", "lightning", "models", "data", "export"):
 import numpy, onnxruntime
 session = onnxruntime.InferenceSession("model.onnx")
 [images] = session.get_inputs()
-probabilities = session.run(None, {images.name: numpy.load("images.npy")})[0]
+[probabilities] = session.run(["probability"], {images.name: numpy.load("images.npy")})
 numpy.save("probabilities.npy", probabilities)
 print(json.dumps(session.get_modelmeta().custom_metadata_map))
 """
@@ -48,21 +48,25 @@ def trained(render, tmp_path_factory):
     return trained
 
 
-def expected(inputs: torch.Tensor) -> list[torch.Tensor]:
-    """What the system of the checkpoint gives, by way of its own code."""
+def expected(inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the network of the checkpoint gives, prepared and understood by hand."""
     from engine.runs import read_checkpoint
 
     path = "logs/version_0/checkpoints/best.ckpt"
     name = read_checkpoint(Path(path))["hyper_parameters"]["_class_path"].rpartition(".")[2]
     module = __import__(f"models.{name.lower()}", fromlist=[name])
-    system = getattr(module, name).load_from_checkpoint(path).eval()
+    network = getattr(module, name).load_from_checkpoint(path).eval().network
     with torch.no_grad():
         if name == "GAN":
-            return [system(inputs)]
+            return {"images": network.generator(inputs)}
         images = inputs.float() / 127.5 - 1
         if name == "Autoencoder":
-            return [system(images), system.predict_step((images, None), 0)["embedding"]]
-        return [system.predict_step((images, None), 0)["probability"]]
+            embedding = network.encoder(images)
+            found = network.decoder(embedding)
+            error = (found - images).square().mean(dim=(1, 2, 3))
+            return {"error": error, "embedding": embedding, "reconstruction": found}
+        probability = network(images).softmax(dim=1)
+        return {"prediction": probability.argmax(dim=1), "probability": probability}
 
 
 def inputs_of(model: str, batch: int) -> torch.Tensor:
@@ -90,26 +94,29 @@ def test_gives_what_the_checkpoint_gives(trained, capfd, recwarn, model, kind):
         for batch in (2, 7):  # none that the export itself has tried
             inputs = inputs_of(model, batch)
             outputs, metadata = read(path, inputs)
-            for found, right in zip(outputs, expected(inputs), strict=True):
-                torch.testing.assert_close(found, right, atol=1e-4, rtol=0)
+            right = expected(inputs)
+            assert outputs.keys() == right.keys()
+            for name in right:
+                torch.testing.assert_close(outputs[name], right[name], atol=1e-4, rtol=0)
         assert json.loads(metadata["class_names"]) == list("0123456789")
         assert json.loads(metadata["image_shape"]) == [1, 8, 8]
 
 
-def read(path: Path, inputs: torch.Tensor) -> tuple[list[torch.Tensor], dict[str, str]]:
+def read(path: Path, inputs: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     if path.suffix == ".onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(str(path))
-        outputs = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
-        metadata = session.get_modelmeta().custom_metadata_map
-        return [torch.from_numpy(output) for output in outputs], metadata
+        arrays = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})
+        names = [output.name for output in session.get_outputs()]
+        outputs = dict(zip(names, map(torch.from_numpy, arrays), strict=True))
+        return outputs, session.get_modelmeta().custom_metadata_map
     metadata = {"class_names": "", "image_shape": ""}
     if path.suffix == ".pt2":
         module = torch.export.load(path, extra_files=metadata).module()
     else:
         module = torch.jit.load(path, _extra_files=metadata)
-    return list(module(inputs).values()), metadata
+    return module(inputs), metadata
 
 
 def test_onnx_runs_without_torch_and_project(trained, tmp_path):
@@ -117,7 +124,7 @@ def test_onnx_runs_without_torch_and_project(trained, tmp_path):
     images = inputs_of("cnn", 5)
     with inside(project, folder):
         command("export", "logs/version_0", "--output", str(tmp_path / "model.onnx"))
-        [right] = expected(images)
+        right = expected(images)["probability"]
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     np.save(tmp_path / "images.npy", images.numpy())
     result = subprocess.run(
@@ -147,8 +154,9 @@ def test_a_sharded_checkpoint_is_exported(trained, tmp_path, recwarn):
         command("export", str(sharded), "--format=pt2", "--output=sharded.pt2")
         assert not recwarn.list
         inputs = inputs_of("cnn", 4)
-        [found], _ = read(Path("sharded.pt2"), inputs)
-        torch.testing.assert_close(found, expected(inputs)[0], atol=1e-4, rtol=0)
+        found, _ = read(Path("sharded.pt2"), inputs)
+        right = expected(inputs)["probability"]
+        torch.testing.assert_close(found["probability"], right, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("wrong", [1e-3, float("nan")])

@@ -8,6 +8,7 @@ refuses it, one of its family where that shows only later.
 import copy
 import functools
 import importlib
+import inspect
 import itertools
 import os
 import subprocess
@@ -263,8 +264,9 @@ FACTS = {"image_shape": (1, 8, 8), "num_classes": 10}
 def network_of(model: str) -> nn.Module:
     """The network of a model's row, with its own defaults."""
     module = importlib.import_module(f"models.networks.{model}")
-    facts = SYSTEMS[MODELS[model]["system"]]["facts"]
-    return getattr(module, MODELS[model]["class"])(*(FACTS[fact] for fact in facts))
+    kind = getattr(module, MODELS[model]["class"])
+    known = inspect.signature(kind).parameters
+    return kind(**{fact: value for fact, value in FACTS.items() if fact in known})
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -61,7 +61,7 @@ def read_table(path: Path) -> tuple[list[str], list[str], torch.Tensor]:
     """Column names, names of the inputs and the numbers (rows, columns)."""
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
-    numbers = [i for i, name in enumerate(header) if name not in ("input", "class_name")]
+    numbers = [i for i, name in enumerate(header) if name not in ("input", "prediction_name")]
     values = torch.tensor([[float(row[i]) for i in numbers] for row in rows])
     return header, [row[0] for row in rows], values
 
@@ -227,7 +227,13 @@ class Fault(Callback):
         ("ddp", "os.killpg(0, signal.SIGINT)", 130, "--ckpt_path {last}\n", "Stopping"),
         ("ddp_spawn", "os.killpg(0, signal.SIGINT)", 130, "--ckpt_path {last}\n", "Stopping"),
         ("ddp_spawn", "raise KeyError('bug')", 1, "--ckpt_path {last}\n", "KeyError: 'bug'\n"),
-        ("ddp_spawn", "raise UserError('No.')", 1, "--ckpt_path {last}\n", "\nerror: No.\n"),
+        (
+            "ddp_spawn",
+            "raise UserError('No.')",
+            1,
+            "--ckpt_path {last}\n",
+            "\nerror: No. (fault.py:9)\n",
+        ),
     ],
 )
 def test_two_processes_that_stop(render, strategy, what, code, stdout, stderr):

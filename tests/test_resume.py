@@ -15,7 +15,7 @@ from projects import ONE_CPU, QUIET, command, inside
 EVERY_EPOCH = ["--last_checkpoint.filename={epoch}", "--last_checkpoint.save_top_k=-1"]
 EVERY_7_STEPS = [
     *("--last_checkpoint.filename={step}", "--last_checkpoint.save_top_k=-1"),
-    *("--last_checkpoint.every_n_train_steps=7", "--last_checkpoint.save_on_train_epoch_end=null"),
+    "--last_checkpoint.every_n_train_steps=7",
 ]
 # Validates in mid-epoch, right after the save.
 EVERY_5_STEPS = [
@@ -256,6 +256,30 @@ def test_saves_after_steps_do_not_replace_those_of_epochs(render, tmp_path):
         assert last["global_step"] == 30
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "steps"),
+    [
+        ("mlp", ["--last_checkpoint.every_n_train_steps=8"], [30]),  # the newest save only
+        ("mlp", ["--last_checkpoint.every_n_epochs=2", "--last_checkpoint.save_top_k=-1"], [20]),
+        ("mlp", ["--last_checkpoint.save_top_k=0"], []),
+        # Two optimizers make two steps in a batch, and none ends with a multiple of seven.
+        (
+            "gan",
+            [
+                *("--last_checkpoint.every_n_train_steps=7", "--last_checkpoint.save_top_k=-1"),
+                *("--last_checkpoint.every_n_epochs=0", "--trainer.max_epochs=1"),
+            ],
+            [8, 14],
+        ),
+    ],
+)
+def test_saves_come_when_they_are_due(render, tmp_path, model, options, steps):
+    with inside(render(model=model), tmp_path):
+        command("train", "fit", *OPTIONS, "--last_checkpoint.filename={step}", *options)
+        saved = Path("logs", "version_0", "checkpoints").glob("step=*.ckpt")
+        assert {path.name for path in saved} == {f"step={step}.ckpt" for step in steps}
+
+
 def test_a_stop_at_a_validation_keeps_what_it_logged(render, tmp_path, monkeypatch):
     options = [*OPTIONS, "--trainer.max_epochs=1", "--trainer.val_check_interval=3"]
     options += ["--trainer.limit_train_batches=7", "--trainer.log_every_n_steps=1"]
@@ -285,7 +309,8 @@ def test_a_stop_at_a_validation_keeps_what_it_logged(render, tmp_path, monkeypat
 
 def test_a_save_is_atomic(render, tmp_path, monkeypatch):
     with inside(render(), tmp_path):
-        from engine.runs import AtomicCheckpointIO, save_whole
+        from engine.runs import AtomicCheckpointIO
+        from engine.trainer_settings import save_whole
 
         for strategy in (SingleDeviceStrategy(), DDPStrategy(), FSDPStrategy()):
             save_whole(strategy)

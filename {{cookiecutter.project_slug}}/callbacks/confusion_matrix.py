@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from matplotlib.figure import Figure
 from PIL import Image
 from torchmetrics.classification import MulticlassConfusionMatrix
@@ -22,22 +23,37 @@ class ConfusionMatrix(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.matrix: Any = None
+        self.stands_aside = False
         self.written = ""
 
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *indices: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        # By the strategy: in its precision, and where the weights are sharded with all of them.
-        probability = trainer.strategy.predict_step(batch, *indices)["probability"]
-        if self.matrix is None:
-            self.matrix = MulticlassConfusionMatrix(probability.shape[1]).to(probability.device)
-        self.matrix.update(probability, batch[1])
+        if self.stands_aside or dataloader_idx:
+            return
+        try:
+            # By the strategy: in its precision, and where the weights are sharded with all of them.
+            probability = trainer.strategy.predict_step(batch, batch_idx)["probability"]
+            if self.matrix is None:
+                self.matrix = MulticlassConfusionMatrix(probability.shape[1]).to(probability.device)
+            self.matrix.update(probability, batch[1])
+        except Exception as error:  # a decoration, which must not end a test
+            rank_zero_warn(f"No confusion matrix, which takes classes and probabilities: {error!r}")
+            self.stands_aside, self.matrix = True, None
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.matrix is None:
+            return
         counts = self.matrix.compute()
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        names = getattr(trainer.datamodule, "class_names", None) or [*map(str, range(len(counts)))]
+        names = getattr(pl_module, "class_names", None) or [*map(str, range(len(counts)))]
         path = Path(trainer.default_root_dir, "confusion_matrix.csv")
         with path.open("w", newline="", encoding="utf-8") as file:
             rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]

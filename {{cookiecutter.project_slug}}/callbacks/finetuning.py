@@ -8,5 +8,7 @@ class Finetuning(BackboneFinetuning):
     """Lightning's, which leaves the backbone frozen in a fit that continues after it was not."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if len(trainer.optimizers[0].param_groups) > 1:  # the second is the backbone's
+        groups = trainer.optimizers[0].param_groups
+        optimized = {id(parameter) for group in groups for parameter in group["params"]}
+        if all(id(parameter) in optimized for parameter in pl_module.backbone.parameters()):
             self.make_trainable(pl_module.backbone)

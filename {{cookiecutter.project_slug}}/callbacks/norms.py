@@ -4,6 +4,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from engine.compat import step_logged
+
 
 class Norms(Callback):
     """Logs the 2-norm of all gradients (before they are clipped) and of all weights of each
@@ -13,7 +15,8 @@ class Norms(Callback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        if not trainer._logger_connector.should_update_logs:
+        every = trainer.log_every_n_steps
+        if not every or (step_logged(trainer) + 1) % every:
             return
         number = f"_{trainer.optimizers.index(optimizer)}" if len(trainer.optimizers) > 1 else ""
         weights = [p for group in optimizer.param_groups for p in group["params"]]
@@ -21,7 +24,7 @@ class Norms(Callback):
         for name, tensors in (("gradient", gradients), ("weight", [p.detach() for p in weights])):
             norm = get_total_norm(tensors)
             norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP 2
-            if name == "gradient" and getattr(optimizer, "_step_supports_amp_scaling", False):
+            if name == "gradient" and optimizer.defaults.get("fused"):
                 # Of 16-mixed: a fused optimizer takes the scaled gradients and divides them itself.
                 scaler = getattr(trainer.precision_plugin, "scaler", None)
                 norm = norm / scaler.get_scale() if scaler else norm

@@ -1,19 +1,30 @@
 """Puts pictures into the logger."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.apply_func import apply_to_collection
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
+
+from engine.compat import step_logged
 
 LINE_HEIGHT = 12  # pixels, of Pillow's default font
 GAP = 4  # pixels between images
 
 
 def draw_grid(images: Tensor, captions: list[str], columns: int = 8, cell: int = 96) -> Image.Image:
-    """Draws (N, C, H, W) floats in [-1, 1], each `cell` pixels high, with its caption under it."""
+    """Draws (N, C, H, W) floats in [-1, 1], each `cell` pixels high, with its caption under it.
+
+    Raises:
+        ValueError: they are no images of 1, 3 or 4 channels.
+    """
+    if images.ndim != 4 or images.shape[1] not in (1, 3, 4):
+        raise ValueError(f"a tensor of shape {tuple(images.shape)} is no images")
     width = cell * images.shape[3] // images.shape[2]
     images = F.interpolate(images.detach().float().cpu(), size=(cell, width))
     pixels = ((images.clamp(-1, 1) + 1) * 127.5).round().byte()
@@ -34,9 +45,9 @@ def draw_grid(images: Tensor, captions: list[str], columns: int = 8, cell: int =
 
 def log_picture(trainer: Trainer, name: str, picture: Image.Image) -> None:
     """Sends a picture to every logger that takes pictures; the others are left alone."""
+    step = step_logged(trainer)
     for logger in trainer.loggers:
         kind = type(logger).__name__
-        step = trainer.fit_loop.epoch_loop._batches_that_stepped  # what metrics are logged with
         experiment: Any = logger.experiment
         if kind == "TensorBoardLogger":
             tensor = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
@@ -51,11 +62,12 @@ def log_picture(trainer: Trainer, name: str, picture: Image.Image) -> None:
 
 
 class Pictures(Callback):
-    """Shows in a fit what the system's ``pictures`` method makes of the first validation images:
-    predictions with their labels, reconstructions or samples.
+    """Shows what the system's ``pictures`` method makes of the first images: predictions with their
+    labels, reconstructions or samples; of a validation in the logger, of ``predict`` in a file beside
+    the table. What is no image is left alone.
 
     Args:
-        every_n_epochs: how often; 0 turns the pictures off.
+        every_n_epochs: how often in a fit; 0 turns the pictures off.
         count: how many images of the first batch; 0 turns them off, too.
     """
 
@@ -63,6 +75,20 @@ class Pictures(Callback):
         self.every_n_epochs = every_n_epochs
         self.count = count
         self.shown: int | None = None  # the epoch of the last ones
+        self.stands_aside = every_n_epochs <= 0 or count <= 0
+
+    def draw(self, pl_module: Any, batch: Any) -> Image.Image | None:
+        """The pictures of a batch; where there are none, says why, and does not try again."""
+        if self.stands_aside or not hasattr(pl_module, "pictures"):
+            return None
+        batch = apply_to_collection(batch, Tensor, lambda tensor: tensor[: self.count])
+        try:
+            images, captions = pl_module.pictures(batch)
+            return draw_grid(images, captions, columns=4)  # few: loggers show pictures small
+        except Exception as error:  # a decoration, which must not end a fit
+            rank_zero_warn(f"No pictures of these batches: {error}")
+            self.stands_aside = True
+            return None
 
     def on_validation_batch_end(
         self,
@@ -73,11 +99,9 @@ class Pictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if not (self.every_n_epochs > 0 and self.count > 0 and hasattr(pl_module, "pictures")):
-            return
         if batch_idx or dataloader_idx or trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        if not trainer.loggers or trainer.fast_dev_run:
+        if not trainer.loggers or trainer.fast_dev_run or self.stands_aside:
             return
         # Not each epoch has a validation: the first one in so many epochs.
         epoch, n = trainer.current_epoch, self.every_n_epochs
@@ -86,7 +110,21 @@ class Pictures(Callback):
         self.shown = epoch
         # On all processes: where the network is sharded, each of them has to take part.
         with trainer.precision_plugin.val_step_context():  # as in the steps themselves
-            images, captions = pl_module.pictures([part[: self.count] for part in batch])
-        if trainer.is_global_zero:
-            # Few columns: loggers show pictures small.
-            log_picture(trainer, "val/pictures", draw_grid(images, captions, columns=4))
+            picture = self.draw(pl_module, batch)
+        if picture and trainer.is_global_zero:
+            log_picture(trainer, "val/pictures", picture)
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx or dataloader_idx or trainer.fast_dev_run:
+            return
+        picture = self.draw(pl_module, batch)
+        if picture and trainer.is_global_zero:
+            picture.save(Path(trainer.default_root_dir, "predictions.png"))

@@ -1,5 +1,8 @@
 """Sets small weights to zero."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelPruning
 
@@ -29,8 +32,12 @@ class Pruning(ModelPruning):
         """The share of the weights still left that is pruned after this epoch."""
         return 1 - (1 - self.final_share) ** (1 / self.epochs) if epoch < self.epochs else 0.0
 
+    def filter_parameters_to_prune(self, parameters_to_prune: Sequence = ()) -> Any:
+        self.pruned = list(parameters_to_prune)  # modules, each with the name of its weight
+        return parameters_to_prune
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A checkpoint has zeros but no masks.
-        zeros = sum(int((getattr(m, name) == 0).sum()) for m, name in self._parameters_to_prune)
+        zeros = sum(int((getattr(m, name) == 0).sum()) for m, name in self.pruned)
         if trainer.ckpt_path and zeros:
             self.apply_pruning(zeros)

@@ -7,7 +7,6 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
-from lightning.pytorch.utilities.exceptions import _TunerExitException
 from lightning.pytorch.utilities.parsing import lightning_setattr
 
 from engine.errors import UserError
@@ -20,7 +19,8 @@ def conclude(trainer: Trainer, key: str, value: float, apply: bool) -> None:
     if trainer.is_global_zero:
         print(f"{'Going on with' if apply else 'Found:'} --{key} {value}")
     if not apply:
-        raise _TunerExitException
+        trainer.num_sanity_val_steps = trainer.limit_train_batches = 0
+        return
     section, name = key.split(".")
     lightning_setattr(trainer.lightning_module, name, value)
     if (

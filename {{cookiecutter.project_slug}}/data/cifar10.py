@@ -26,7 +26,7 @@ class CIFAR10(DownloadedImages):
     train_files = tuple(f"data_batch_{i}" for i in range(1, 6))
     test_files = ("test_batch",)
 
-    def read(self, paths: list[Path]) -> tuple[Tensor, Tensor]:
+    def read_files(self, paths: list[Path]) -> tuple[Tensor, Tensor]:
         batches = [read_file(path, read_batch) for path in paths]
         images = np.concatenate([images for images, _ in batches])
         return torch.from_numpy(images), torch.cat([labels for _, labels in batches])

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.datasets import ImageTensors
-from data.images import ImageData
+from data.images import ImageData, in_memory
+from data.samples import TensorSamples
 from data.splits import Rows
 
 CLASS_NAMES = list("0123456789")
@@ -20,10 +20,10 @@ class Digits(ImageData):
     class_names = CLASS_NAMES
     crop_padding = 1
 
-    def load(self) -> tuple[ImageTensors, Rows]:
+    def load(self) -> tuple[TensorSamples, Rows]:
         # What `load_digits` reads, without the second that importing scikit-learn takes.
         [package] = find_spec("sklearn").submodule_search_locations  # type: ignore[union-attr,misc]
         table = np.loadtxt(Path(package, "datasets", "data", "digits.csv.gz"), delimiter=",")
         pixels = torch.from_numpy(table[:, :64]).view(-1, 1, 8, 8)
         images = pixels.mul(255 / 16).round().to(torch.uint8)
-        return ImageTensors(images, torch.from_numpy(table[:, 64]).long()), {}
+        return in_memory(images, torch.from_numpy(table[:, 64]).long()), {}

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.datasets import VisionDataset
 
-from data.datasets import ImageTensors
-from data.images import ImageData
+from data.images import ImageData, in_memory
+from data.samples import TensorSamples
 from data.splits import Rows
 from engine.errors import UserError
 
@@ -30,14 +30,14 @@ class DownloadedImages(ImageData):
         super().__init__(**kwargs)
         self.root = Path(data_dir).expanduser()
 
-    def read(self, paths: list[Path]) -> tuple[Tensor, Tensor]:
+    def read_files(self, paths: list[Path]) -> tuple[Tensor, Tensor]:
         """The images (N, C, H, W) and labels (N,) of a split."""
         raise NotImplementedError
 
     def prepare_data(self) -> None:
         folder = self.root / self.folder
         files = self.train_files + self.test_files
-        if self.predicts_folder or all((folder / name).is_file() for name in files):
+        if self.predicts_other or all((folder / name).is_file() for name in files):
             return
         try:
             self.source(str(self.root), download=True)
@@ -48,15 +48,15 @@ class DownloadedImages(ImageData):
                 f"Put these files there: {', '.join(files)}."
             ) from error
 
-    def load(self) -> tuple[ImageTensors, Rows]:
+    def load(self) -> tuple[TensorSamples, Rows]:
         train, train_labels = self.read_split(self.train_files)
         test, test_labels = self.read_split(self.test_files)
         labels = torch.cat([train_labels, test_labels])
         rows = torch.arange(len(labels)).split([len(train), len(test)])
-        return ImageTensors(torch.cat([train, test]), labels), {"train": rows[0], "test": rows[1]}
+        return in_memory(torch.cat([train, test]), labels), {"train": rows[0], "test": rows[1]}
 
     def read_split(self, files: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        images, labels = self.read([self.root / self.folder / name for name in files])
+        images, labels = self.read_files([self.root / self.folder / name for name in files])
         fits = images.shape == (len(labels), *self.image_shape)
         if not fits or labels.max() >= self.num_classes:
             raise UserError(

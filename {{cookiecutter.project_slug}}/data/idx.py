@@ -16,6 +16,6 @@ class IdxImages(DownloadedImages):
     train_files = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
     test_files = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
-    def read(self, paths: list[Path]) -> tuple[Tensor, Tensor]:
+    def read_files(self, paths: list[Path]) -> tuple[Tensor, Tensor]:
         images, labels = paths
         return read_file(images, read_image_file).unsqueeze(1), read_file(labels, read_label_file)

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_convert
 
-from data.datasets import ImageFiles
+from data.image_files import ImageFiles
 from engine.errors import UserError
 
 VERSION = 1  # of the way in which images are read: another one makes caches useless

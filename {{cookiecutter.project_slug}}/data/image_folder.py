@@ -8,9 +8,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Subset
 
-from data.datasets import ImageFiles, ImageTensors, find_images
 from data.image_cache import read_all, read_once
-from data.images import ImageData
+from data.image_files import ImageFiles, find_images
+from data.images import ImageData, in_memory
+from data.samples import TensorSamples
 from data.splits import Rows
 from engine.errors import UserError
 
@@ -57,10 +58,10 @@ class ImageFolder(ImageData):
             self.folders, self.class_names = {}, []
 
     def prepare_data(self) -> None:
-        if (self.hparams.cache or self.hparams.skip_unreadable) and not self.predicts_folder:
+        if (self.hparams.cache or self.hparams.skip_unreadable) and not self.predicts_other:
             self.load()  # in one process, so that the others find the files that it leaves
 
-    def load(self) -> tuple[ImageTensors | ImageFiles, Rows]:
+    def load(self) -> tuple[TensorSamples | ImageFiles, Rows]:
         if not self.folders:
             self.folders, self.class_names = find_classes(self.root)
         names, labels, rows = list_images(self.folders, self.class_names)
@@ -81,7 +82,7 @@ class ImageFolder(ImageData):
             few = (counts < least_images(split, self.folders)).nonzero()
             if classes := [self.class_names[i] for i in few]:
                 raise UserError(f"Too few images of the classes {classes} in {split} can be read.")
-        return (files if images is None else ImageTensors(images, labels, names)), rows
+        return (files if images is None else in_memory(images, labels, names)), rows
 
     def setup(self, stage: str) -> None:
         super().setup(stage)

@@ -1,4 +1,4 @@
-"""Which process gets which image, and when: known from seed, epoch and rank alone."""
+"""Which process gets which sample, and when: known from seed, epoch and rank alone."""
 
 import os
 from typing import Any
@@ -36,10 +36,10 @@ class TrainSampler(StatefulDistributedSampler):
 
 
 def each_once(dataset: Any, batch_size: int, num_replicas: int, rank: int) -> dict[str, Any]:
-    """Options of a loader that gives each image to one process, once: padding would count some twice.
+    """Options of a loader that gives each sample to one process, once: padding would count some twice.
     All processes have as many batches, since one that has more would wait for the others for ever."""
     if len(dataset) < num_replicas:
-        raise UserError(f"{len(dataset)} images are too few for {num_replicas} processes.")
+        raise UserError(f"{len(dataset)} samples are too few for {num_replicas} processes.")
     fewest, rest = divmod(len(dataset), num_replicas)
     while rest and fewest % batch_size == 0:
         batch_size += 1

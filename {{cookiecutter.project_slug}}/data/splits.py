@@ -1,4 +1,5 @@
-"""Splits and folds with the same share of every class: a function of the labels and a seed."""
+"""Splits and folds, with the same share of every class where there are classes: a function of the
+labels and a seed."""
 
 from typing import Any
 
@@ -7,7 +8,7 @@ from torch import Tensor
 
 from engine.errors import UserError
 
-Rows = dict[str, Tensor]  # indices of the images in each split: train, val, test
+Rows = dict[str, Tensor]  # indices of the samples in each split: train, val, test
 
 
 def shuffle(rows: Tensor, seed: int) -> Tensor:
@@ -18,6 +19,14 @@ def sort_by_class(rows: Tensor, labels: Tensor, seed: int) -> Tensor:
     """Class after class, shuffled within each."""
     rows = shuffle(rows, seed)
     return rows[labels[rows].argsort(stable=True)]
+
+
+def classes_of(labels: Any, count: int) -> Tensor:
+    """The class (N,) of each sample, if labels are integers of one dimension; else one class of all."""
+    labels = torch.zeros(count).long() if labels is None else torch.as_tensor(labels)
+    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
+        return torch.zeros(count, dtype=torch.long)
+    return labels.unique(return_inverse=True)[1]
 
 
 def split_off(rows: Tensor, labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -49,12 +58,15 @@ def check_splits(val_fraction: float, num_folds: int | None, fold: int) -> None:
         )
 
 
-def complete_splits(rows: Rows, labels: Tensor, test_fraction: float, hparams: Any) -> Rows:
-    """The splits that the data set comes with, if any, and those that it lacks.
+def complete_splits(
+    rows: Rows, count: int, labels: Any, test_fraction: float, hparams: Any
+) -> Rows:
+    """The splits that the data set of `count` samples comes with, if any, and those that it lacks.
 
     `hparams` has the data module's val_fraction, num_folds, fold and seed.
     """
-    train, val = rows.get("train", torch.arange(len(labels))), rows.get("val")
+    labels = classes_of(labels, count)
+    train, val = rows.get("train", torch.arange(count)), rows.get("val")
     test, seed = rows.get("test"), hparams.seed
     if test is None:
         train, test = split_off(train, labels, test_fraction, seed)
@@ -64,6 +76,6 @@ def complete_splits(rows: Rows, labels: Tensor, test_fraction: float, hparams: A
     elif val is None:
         train, val = split_off(train, labels, hparams.val_fraction, seed)
     if not len(train):
-        raise UserError(f"val_fraction {hparams.val_fraction} leaves no images to train on.")
+        raise UserError(f"val_fraction {hparams.val_fraction} leaves no samples to train on.")
     # Shuffled once, so that even the first batch has all classes; test stays in order.
     return {"train": shuffle(train, seed), "val": shuffle(val, seed), "test": test.sort().values}

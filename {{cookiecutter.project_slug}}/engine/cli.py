@@ -1,6 +1,5 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,29 +10,28 @@ from lightning.pytorch.callbacks import (
     EarlyStopping,
     LearningRateMonitor,
     ModelCheckpoint,
-    WeightAveraging,
 )
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
-from callbacks.pictures import Pictures
+from callbacks import ALWAYS
 from engine import runs
+from engine.compat import forget_averages, pop_class_path
 from engine.errors import UserError, plain_errors
-from engine.last_checkpoint import LastCheckpoint, await_processes
+from engine.last_checkpoint import LastCheckpoint
 from engine.loggers import place_loggers
 from engine.parsing import (
-    SWAPS,
-    Instantiator,
     Parser,
-    allow_clipping,
     asked_for,
-    drop_callbacks,
+    hand_on_settings,
+    replace_model,
     tell_swaps,
 )
 from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
 from engine.random_state import RandomState
 from engine.run_record import RunRecord
+from engine.trainer_settings import allow_clipping, drop_callbacks, prepare
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DEFAULTS = [str(CONFIGS / f"{name}.yaml") for name in ("model", "data", "default", "trainer")]
@@ -44,16 +42,21 @@ CALLBACKS = {
     "early_stopping": EarlyStopping,
     "lr_monitor": LearningRateMonitor,
     "progress_bar": ProgressBar,
-    "pictures": Pictures,
     "predictions": Predictions,
+    **ALWAYS,
 }
 
 
 class CLI(LightningCLI):
+    """What a command does stands here in its order: its options are declared and read, its checkpoint
+    is found, its folder chosen, the Trainer made; then Lightning fits, validates, tests or predicts.
+    """
+
     config: Namespace
 
     def __init__(self) -> None:
         self.made: Path | None = None
+        self.parsers: list[LightningArgumentParser] = []  # of the subcommands
         try:
             super().__init__(
                 LightningModule,
@@ -79,6 +82,7 @@ class CLI(LightningCLI):
         return asked_for(LightningCLI.subcommands())
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        self.parsers.append(parser)
         precision = Literal["highest", "high", "medium"] | None
         help = "See torch.set_float32_matmul_precision."
         parser.add_argument("--float32_matmul_precision", type=precision, help=help)
@@ -90,108 +94,84 @@ class CLI(LightningCLI):
         )
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
-        for fact in runs.FACTS:
-            parser.link_arguments(
-                f"data.{fact}",
-                f"model.init_args.network.init_args.{fact}",
-                compute_fn=lambda given, fact=fact: self.trained_on.get(fact, given),
-                apply_on="instantiate",
-            )
+        # Has the data module made before the system, which is told its facts.
+        parser.link_arguments("data", "model.init_args.data", apply_on="instantiate")
 
-    def _parse_ckpt_path(self) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Finds the checkpoint; the system and network become those that it was trained with."""
+        super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         fit = self.config.subcommand == "fit"
         self.root = Path(config.trainer.default_root_dir or "logs")
         self.checkpoint: Path | None = None
-        self.trained_on: dict[str, Any] = {}
-        self.adapts = False  # whether the data module reads the images of a folder as the fit did
+        self.trained_on = ""  # the class of the data
         if fit and not config.ckpt_path:
             return
         # Without a path Lightning would evaluate a network that was never trained.
         name = config.ckpt_path or "best"
         self.checkpoint = runs.find_checkpoint(name, "last" if fit else "best", self.root)
-        config.ckpt_path = str(self.checkpoint)
+        config.ckpt_path = None  # Lightning is given it later: it would read all of it here
         rank_zero_info(f"Checkpoint: {self.checkpoint}")
         saved = runs.read_checkpoint(self.checkpoint)
-        if self.config.subcommand == "predict":
-            self.adapts = runs.reads_alike(saved, config.data)
+        self.trained_on = saved.get("datamodule_hyper_parameters", {}).get("_class_path", "")
         hparams = saved.get("hyper_parameters", {})
-        if "_class_path" in hparams:  # not in the checkpoints of fits from Python
-            del hparams["_instantiator"]
-            network = hparams.get("network", {}).get("init_args", {})
-            facts = {fact: network.pop(fact) for fact in runs.FACTS if fact in network}
-            self.trained_on = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
-            given, config.model = config.model, None
-            swaps = dict(SWAPS)
-            model = runs.model_of(hparams, given)
-            self.config = self.parser.parse_object(
-                {self.config.subcommand: {"model": model}}, self.config
-            )
-            SWAPS.clear()
-            SWAPS.update(swaps)  # those that the user made, not those of the checkpoint
+        if class_path := pop_class_path(hparams):
+            given = config.model
+            model = runs.model_of(class_path, hparams, given)
+            self.config = replace_model(parser, self.config, model)
             runs.tell_overruled(given, self.config[self.config.subcommand].model)
 
     def before_instantiate_classes(self) -> None:
+        """Decides where the command writes, and what goes there."""
         config = self.config[self.subcommand]
-        trainer = config.trainer
-        # Without the run's own paths, so that config.yaml can start a new run.
+        fits, trainer = self.subcommand == "fit", config.trainer
+        parser = dict(zip(self.subcommands(), self.parsers, strict=True))[self.subcommand]
+        # Without the paths of this run, so that config.yaml can start a new one.
         settings = config.clone()
         settings.pop("ckpt_path")
-        self.settings = self._parser(self.subcommand).dump(settings, skip_unset=False)
+        self.settings = parser.dump(settings, skip_unset=False)
         tell_swaps(self.settings)
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
-        resumed = self.checkpoint if self.subcommand == "fit" else None
-        if resumed and not runs.is_in_run(resumed):
-            resumed = None  # a checkpoint from elsewhere: its fit goes on in a new run
-        self.is_new = self.subcommand == "fit" and not resumed
-        if self.checkpoint and not self.is_new:
-            run = runs.run_of(self.checkpoint)
-        elif rank_zero_only.rank or trainer.fast_dev_run:
-            run = self.root  # these write nothing; the first process sends the others its folder
-        else:
-            run = self.made = runs.new_run(self.root)
+        # A fit goes on in the run of its checkpoint, or in a new one if that lies elsewhere.
+        self.is_new = fits and not (self.checkpoint and runs.is_in_run(self.checkpoint))
+        writes = not (rank_zero_only.rank or trainer.fast_dev_run)
+        run = runs.run_folder(self.root, self.checkpoint, self.is_new, writes)
+        self.made = run if self.is_new and writes else None
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
+        goes_on = fits and not self.is_new
+        place_loggers(trainer, self.subcommand, run, self.checkpoint if goes_on else None)
         allow_clipping(config.model, trainer)
-        place_loggers(trainer, self.subcommand, run, resumed)
-        drop_callbacks(self._parser(self.subcommand).callback_keys, config)
+        drop_callbacks(parser.callback_keys, config)
+        config.ckpt_path = str(self.checkpoint) if self.checkpoint else None
+        hand_on_settings(self)
 
-    def _add_instantiators(self) -> None:
-        for key, kind in (("model", LightningModule), ("data", LightningDataModule)):
-            self.parser.add_instantiator(Instantiator(self, key), kind, subclasses=True)
+    def adopts(self, data: LightningDataModule) -> bool:
+        """Whether the data module reads what is to be predicted as the fit read its own data."""
+        known = self.config[self.subcommand].data.class_path == self.trained_on
+        return known and getattr(data, "reads_other", lambda stage: False)(self.subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         record = RunRecord(self.settings, self.is_new)
         self.trainer_defaults["callbacks"] = [record, RandomState()]
         trainer = super().instantiate_trainer(**kwargs)
-        if not torch.cuda.is_available():
-            # Lightning sets it: torch would look on disk for NVIDIA's library in each step of Adam.
-            os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-        # Of several ModelCheckpoints, Lightning takes the first as the one to ask.
-        last = trainer.checkpoint_callbacks
-        trainer.callbacks.sort(key=lambda callback: (callback in last, callback is not self.best))
-        runs.save_whole(trainer.strategy)
-        if self.subcommand == "fit":
-            await_processes(trainer.strategy)
+        prepare(trainer, self.best, self.subcommand == "fit")
         return trainer
 
     @property
     def best(self) -> ModelCheckpoint:
-        return self._get(self.config_init, "best_checkpoint")
+        return self.config_init[self.subcommand].best_checkpoint
 
     def after_fit(self) -> None:
         if self.trainer.is_global_zero:
             runs.tell_best(self.best, self.trainer.default_root_dir)
-        if self._get(self.config, "test_after_fit"):
+        if self.config.fit.test_after_fit:
             path = self.best.best_model_path or None
             if not (path or self.trainer.fast_dev_run):
                 raise UserError("test_after_fit: nothing was validated, so no checkpoint is best")
-            for callback in self.trainer.callbacks:
-                if isinstance(callback, WeightAveraging):
-                    callback._average_model = None  # as in a test; else it tests the newest weights
+            forget_averages(self.trainer)
             self.trainer.test(self.model, self.datamodule, ckpt_path=path)
 
 

@@ -1,16 +1,17 @@
 """Exports a checkpoint: `python export.py CKPT --format onnx|pt2|torchscript --output PATH`.
 
-The file takes uint8 `images` (B, C, H, W), for any B. A classifier gives `probabilities`
-(B, num_classes); an autoencoder `reconstruction`, in [-1, 1], and `embedding` (B, D). A gan takes
-standard normal `noise` (B, latent_dim) and gives `images` in [-1, 1]. The metadata holds
-`class_names` and `image_shape` as JSON.
+The file takes what the loaders of the data give, raw, in batches of any size, and gives what the
+system's `predict_step` gives, by the same names. What of a batch that does not need (labels) is no
+input. An only input is called `input`, several by their keys or numbers in the batch (`input_0`). The
+metadata holds the facts of the data as JSON.
 """
 
 import json
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterator
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
@@ -18,91 +19,113 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse import auto_cli
-from torch import Tensor, nn
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor
 
 from engine.errors import UserError, plain_errors
+from engine.facts import facts_of
+from engine.program import Program, rows_of
 from engine.runs import AtomicCheckpointIO, find_checkpoint, read_checkpoint, run_of
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # of the largest number that an output has, or of 1
 
 
-class Deployed(nn.Module):
-    """A network with the preparation of its input and the meaning of its output."""
-
-    def __init__(self, network: Any, image_shape: list[int]) -> None:
-        super().__init__()
-        self.network = network
-        self.image_shape = image_shape
-        self.input = "noise" if hasattr(network, "generator") else "images"
-
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        if self.input == "noise":
-            return {"images": self.network(inputs)}
-        images = inputs / 127.5 - 1
-        if hasattr(self.network, "decoder"):
-            embedding = self.network.encoder(images)
-            return {"reconstruction": self.network.decoder(embedding), "embedding": embedding}
-        return {"probabilities": self.network(images).softmax(dim=1)}
-
-    def example(self, batch: int) -> Tensor:
-        if self.input == "noise":
-            return torch.randn(batch, self.network.latent_dim)
-        return torch.randint(256, (batch, *self.image_shape), dtype=torch.uint8)
+def import_class(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
 
 
-def load(path: Path) -> tuple[Deployed, dict[str, str]]:
-    """What a checkpoint, plain or sharded, has learnt, and the metadata."""
+def load(path: Path, settings: dict[str, Any]) -> tuple[Any, LightningDataModule]:
+    """The system of a checkpoint, plain or sharded, and the data module that it was fitted on."""
     checkpoint = read_checkpoint(path)
-    hparams = checkpoint.get("hyper_parameters", {})
-    if "_class_path" not in hparams:
+    system = checkpoint.get("hyper_parameters", {}).get("_class_path")
+    data = checkpoint.get("datamodule_hyper_parameters", {}).get("_class_path")
+    if not (system and data):
         raise UserError(f"{path} is from a fit in Python: it cannot rebuild its network")
-    module, _, name = hparams["_class_path"].rpartition(".")
-    system = getattr(import_module(module), name)  # Lightning wants it imported
     source: Any = path
     if path.is_dir():
         torch.save(AtomicCheckpointIO().load_checkpoint(path), source := BytesIO())
         source.seek(0)
-    network = system.load_from_checkpoint(source, map_location="cpu").network
-    data = (
-        checkpoint.get("datamodule_hyper_parameters", {}).get("_class_path", "").rpartition(".")[2]
+    made = import_class(system).load_from_checkpoint(source, map_location="cpu")
+    if path.is_dir():
+        source.seek(0)
+    return made.eval(), import_class(data).load_from_checkpoint(source, **settings)
+
+
+class Loader:
+    """Batches that are there. (A list would be several loaders.)"""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], list[Any]]:
+    """Raw batches of these sizes from what `predict` would read, and what it gives for them."""
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
     )
-    names = checkpoint.get(data, {}).get("class_names")
-    shape = hparams["network"]["init_args"].get("image_shape")
-    if shape is None:
-        raise UserError(
-            f"{path}: what images its network takes is not known: it has no image_shape"
-        )
-    metadata = {"class_names": json.dumps(names), "image_shape": json.dumps(shape)}
-    return Deployed(network, shape).eval(), metadata
+    data.trainer = trainer
+    data.prepare_data()
+    data.setup("predict")
+    loaders = data.predict_dataloader()
+    loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
+    raw = next(iter(loader))
+    batches = [rows_of(raw, size) for size in sizes]
+    data.predict_dataloader = lambda: Loader(batches)  # the whole way of `predict`, of these rows
+    found: Any = trainer.predict(system, datamodule=data)
+    return batches, found
 
 
-def write(module: Deployed, metadata: dict[str, str], kind: str, path: str) -> None:
-    example = module.example(3)
-    shapes = ({0: torch.export.Dim("batch")},)
+def write(program: Program, metadata: dict[str, str], kind: str, path: str) -> None:
+    example = tuple(program.inputs.values())
+    shapes = (tuple({0: torch.export.Dim("batch")} for _ in example),)
     if kind == "torchscript":
-        script = torch.jit.trace(module, example, strict=False)  # for the dict that it returns
+        script = torch.jit.trace(program, example, strict=False)  # for the dict that it returns
         torch.jit.save(script, path, _extra_files=metadata)
         return
-    program = torch.export.export(module, (example,), dynamic_shapes=shapes)
+    exported = torch.export.export(program, example, dynamic_shapes=shapes)
     if kind == "pt2":
-        torch.export.save(program, path, extra_files=metadata)
+        torch.export.save(exported, path, extra_files=metadata)
         return
-    names: Any = {"input_names": [module.input], "output_names": list(module(example))}
-    onnx: Any = torch.onnx.export(program, dynamic_shapes=shapes, verbose=False, **names)
+    onnx: Any = torch.onnx.export(
+        exported,
+        dynamic_shapes=shapes,
+        verbose=False,
+        input_names=program.named(),
+        output_names=list(program.outputs),
+    )
     onnx.model.metadata_props.update(metadata)
     onnx.save(path)
 
 
-def run(kind: str, path: str, inputs: Tensor) -> Iterable[Tensor]:
-    """What the file gives."""
+def run(kind: str, path: str, inputs: dict[str, Tensor]) -> list[Tensor]:
+    """What the file gives, in its order."""
     if kind == "torchscript":
-        return torch.jit.load(path)(inputs).values()
+        return list(torch.jit.load(path)(*inputs.values()).values())
     if kind == "pt2":
-        return torch.export.load(path).module()(inputs).values()
+        return list(torch.export.load(path).module()(*inputs.values()).values())
     from onnxruntime import InferenceSession
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
-    return map(torch.from_numpy, session.run(None, {session.get_inputs()[0].name: inputs.numpy()}))
+    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+    return [torch.from_numpy(array) for array in session.run(None, arrays)]
+
+
+def difference(found: Tensor, expected: Tensor) -> Tensor:
+    """The largest, as a share of the largest number, or of 1."""
+    found, expected = found.double(), expected.double()
+    return (found - expected).abs().max() / expected.abs().max().clamp(min=1)
 
 
 @torch.no_grad()
@@ -111,8 +134,10 @@ def export(
     format: Literal["onnx", "pt2", "torchscript"] | None = None,
     output: Path | None = None,
     root: Path = Path("logs"),
+    data: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a file that gives what the checkpoint gives.
+    """Writes a file that gives what `predict` gives for the checkpoint, and compares the two on
+    rows of the data.
 
     Args:
         checkpoint: a checkpoint, a run folder, or `best` or `last` of the newest run.
@@ -120,6 +145,7 @@ def export(
             deprecated in PyTorch.
         output: by default `model.FORMAT` in the run folder.
         root: the folder of the runs.
+        data: settings of the data module that are no longer those of the fit, such as a folder.
     """
     format = format or ("pt2" if output and output.suffix == ".pt2" else "onnx")
     if format == "torchscript":
@@ -127,27 +153,32 @@ def export(
         warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)
         # Whether other batch sizes work is verified.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     path = find_checkpoint(checkpoint, "best", root)
     output = output or run_of(path) / f"model.{format}"
-    module, metadata = load(path)
+    system, module = load(path, data or {})
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.{format}")
     try:
-        write(module, metadata, format, str(temporary))
+        batches, expected = predict(system, module, (3, 1, 8))
+        program = Program(system, batches[0])
+        facts = {name: json.dumps(value, default=str) for name, value in facts_of(module).items()}
+        write(program, facts, format, str(temporary))
         differences = []
-        for inputs in (module.example(1), module.example(8)):
-            pairs = zip(run(format, str(temporary), inputs), module(inputs).values(), strict=True)
-            differences += [(found - expected).abs().max() for found, expected in pairs]
-        difference = torch.stack(differences).max().item()  # NaN if any is
-        if not difference <= TOLERANCE:
+        for batch, right in zip(batches, expected, strict=True):
+            inputs, right = program.compare(batch, right)
+            found = run(format, str(temporary), inputs)
+            differences += [difference(a, b) for a, b in zip(found, right, strict=True)]
+        worst = torch.stack(differences).max().item()  # NaN if any is
+        if not worst <= TOLERANCE:
             raise UserError(
-                f"The {format} file differs from {path} by {difference:.1e}, more than "
+                f"The {format} file differs from {path} by {worst:.1e}, more than "
                 f"{TOLERANCE:.0e}, and was removed; try another --format"
             )
         temporary.replace(output)
     finally:
         temporary.unlink(missing_ok=True)
-    print(f"Exported {path} to {output} (max abs difference {difference:.1e})")
+    print(f"Exported {path} to {output} (max abs difference {worst:.1e})")
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from engine.compat import shard_over_all
+
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The members of the outermost sequences: transformer blocks, residual blocks, layers."""
@@ -48,8 +50,7 @@ class FSDP2(ModelParallelStrategy):
     """
 
     def setup_environment(self) -> None:
-        self._data_parallel_size = self.num_nodes * self.num_processes
-        self._tensor_parallel_size = 1
+        shard_over_all(self)
         super().setup_environment()
 
     def setup(self, trainer: Trainer) -> None:

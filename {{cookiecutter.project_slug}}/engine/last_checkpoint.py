@@ -6,12 +6,15 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+
+from engine.compat import log_step, spawns, validates_next
 
 # SLURM sends SIGUSR1 (launch/slurm.sbatch asks for it) to a job that has to make way.
 SIGNALS = ("SIGINT", "SIGTERM", *(["SIGUSR1"] if "SLURM_JOB_ID" in os.environ else []))
@@ -23,22 +26,50 @@ def await_processes(strategy: Strategy) -> None:
     def receive(signum: int, frame: Any) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # for a second one
 
-    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+    if spawns(strategy):
         signal.signal(signal.SIGINT, receive)
 
 
-class LastCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint that saves only states from which a fit can be continued exactly.
+class LastCheckpoint(Checkpoint):
+    """Saves the states from which a fit can be continued exactly, and no others.
 
     Ctrl-C (SIGINT) or SIGTERM ends the fit after the step at hand, with a save; a second one ends
     it at once, and the last save stays as it is. With several processes the step is the next one at
     which they log, or the epoch's last.
+
+    Args:
+        dirpath: the folder; by default ``checkpoints`` in the run folder.
+        filename: without its ending; ``{epoch}`` and ``{step}`` in it become ``epoch=3`` and so on.
+        save_top_k: 1 keeps the newest save of this fit, -1 all of them, 0 saves nothing.
+        every_n_epochs: saves after so many epochs; 0: only after steps, and when a fit stops.
+        every_n_train_steps: saves after so many steps of the optimizers as well.
+        save_weights_only: leaves out all that a fit needs to go on.
     """
 
-    received = 0
+    def __init__(
+        self,
+        dirpath: str | None = None,
+        filename: str = "last",
+        save_top_k: Literal[-1, 0, 1] = 1,
+        every_n_epochs: int = 1,
+        every_n_train_steps: int | None = None,
+        save_weights_only: bool = False,
+    ) -> None:
+        self.names = ModelCheckpoint(dirpath, filename)
+        self.save_top_k = save_top_k
+        self.every_n_epochs = every_n_epochs
+        self.every_n_train_steps = every_n_train_steps
+        self.save_weights_only = save_weights_only
+        self.received = 0  # the number of a signal
+        self.newest = ""  # the path of the last save
+        self.saved_step = 0
+        self.step_before = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
+        self.names.dirpath = self.names.dirpath or str(
+            Path(trainer.default_root_dir, "checkpoints")
+        )
+        self.saved_step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
             for name in SIGNALS:  # Lightning restores the handlers after the fit
                 signal.signal(getattr(signal, name), self.receive)
@@ -49,58 +80,61 @@ class LastCheckpoint(ModelCheckpoint):
         self.received = signum
         os.write(2, b"\nStopping after this step; a second signal stops at once\n")
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        # Not right before a validation or the epoch's end: a fit that continued from there would
-        # skip the validation and the step of the schedulers. Nor while gradients add up.
-        loop = trainer.fit_loop
-        if trainer.is_last_batch or loop.epoch_loop._should_check_val_fx(loop._data_fetcher):
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        self.step_before = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == self.step_before:  # gradients add up
             return
-        if loop.epoch_loop._should_accumulate():
+        # A fit that continued from here would skip what comes next: the validation, or the step of
+        # the schedulers at the epoch's end.
+        if trainer.is_last_batch or validates_next(trainer):
             return
-        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
-        self.save_if_ending(trainer)
+        self.save_if_due(trainer)
         interval = 1 if trainer.world_size == 1 else max(trainer.log_every_n_steps, 1)
-        if trainer.global_step % interval == 0:
-            if self.told_to_stop(trainer):
-                # Lightning would log this step after the hook.
-                trainer._logger_connector.update_train_step_metrics()
-                self.stop(trainer)
+        if trainer.global_step % interval == 0 and self.told_to_stop(trainer):
+            log_step(trainer)
+            self.stop(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == "fit" and not trainer.sanity_checking and not trainer.is_last_batch:
-            self.save_or_stop(trainer, pl_module)
-            self.save_if_ending(trainer)
+            self.save_if_due(trainer)
+            if self.told_to_stop(trainer):
+                self.stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_epoch_end(trainer, pl_module)
-        if self._every_n_train_steps:
-            self.save_once(trainer)  # Lightning saves after steps or after epochs, not after both
-        self.save_or_stop(trainer, pl_module)
-
-    def save_or_stop(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_batch_end(trainer, pl_module, None, None, 0)
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self.save(trainer)
+        self.save_if_due(trainer)
         if self.told_to_stop(trainer):
             self.stop(trainer)
+
+    def save_if_due(self, trainer: Trainer) -> None:
+        """Saves after so many steps, and a fit that ends in mid-epoch: before Lightning takes the
+        epoch's rest as done."""
+        step, every = trainer.global_step, self.every_n_train_steps
+        is_due = every and step // every > self.saved_step // every
+        if is_due or trainer.should_stop or 0 <= trainer.max_steps <= step:
+            self.save(trainer)
 
     def told_to_stop(self, trainer: Trainer) -> bool:
         """Whether any process has received a signal."""
         return trainer.strategy.reduce_boolean_decision(bool(self.received), all=False)
 
-    def save_once(self, trainer: Trainer) -> None:
+    def save(self, trainer: Trainer) -> None:
         """Saves, unless this step is saved."""
-        if not self._should_skip_saving_checkpoint(trainer):
-            self._save_none_monitor_checkpoint(trainer, self._monitor_candidates(trainer))
-
-    def save_if_ending(self, trainer: Trainer) -> None:
-        """Saves a fit that ends in mid-epoch, before Lightning takes the epoch's rest as done."""
-        if trainer.fit_loop.epoch_loop._is_training_done or trainer.should_stop:
-            self.save_once(trainer)
+        step, epoch = trainer.global_step, trainer.current_epoch
+        if step == self.saved_step or self.save_top_k == 0 or trainer.fast_dev_run:
+            return
+        metrics = {"step": torch.tensor(step), "epoch": torch.tensor(epoch)}
+        path = self.names.format_checkpoint_name(trainer.callback_metrics | metrics)
+        trainer.save_checkpoint(path, self.save_weights_only)
+        if self.save_top_k == 1 and self.newest not in ("", path):
+            trainer.strategy.remove_checkpoint(self.newest)
+        self.newest, self.saved_step = path, step
 
     def stop(self, trainer: Trainer) -> None:
-        self.save_once(trainer)
+        self.save(trainer)
         for logger in trainer.loggers:
             logger.save()  # Lightning does not end those in a process of ddp_spawn
         trainer.strategy.barrier()
@@ -114,10 +148,8 @@ class LastCheckpoint(ModelCheckpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        super().on_exception(trainer, pl_module, exception)
-        path = self.best_model_path
-        if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher):  # others have saved
-            path = os.path.join(self.dirpath or "", f"{self.filename}.ckpt")
+        # Of the saves of other processes, or of an earlier part of the run, this one knows nothing.
+        path = self.newest or self.names.format_checkpoint_name({})
         if os.path.exists(path) and trainer.is_global_zero and trainer.state.fn == "fit":
             path = relative(path)
             print(f"\nThe newest state is {path}. To go on from there:")

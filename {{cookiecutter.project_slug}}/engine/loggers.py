@@ -3,46 +3,24 @@
 import csv
 import os
 import sys
+from contextlib import redirect_stderr
+from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from textwrap import indent
 from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning.fabric.utilities.logger import _flatten_dict
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers.tensorboard import _TENSORBOARD_AVAILABLE
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from engine.compat import step_saved
 from engine.runs import read_checkpoint, read_record
 
 # The argument with which a logger goes on with a run that it has in its store.
 IDS = {"WandbLogger": "id", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
 WANDB_WARNING = "The anonymous setting has no effect and will be removed in a future version."
-
-
-class AppendingWriter(ExperimentWriter):
-    def _check_log_dir_exists(self) -> None:
-        """Takes over the columns of the file that is there; Lightning's deletes it."""
-        path = Path(self.metrics_file_path)
-        if path.exists():
-            with path.open(newline="") as file:
-                self.metrics_keys = next(csv.reader(file), [])
-
-
-class AppendingCSVLogger(CSVLogger):
-    """Keeps what an earlier part of the run has logged."""
-
-    _experiment: Any
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
-        if self._experiment is None:
-            self._experiment = AppendingWriter(self.log_dir)
-        return self._experiment
 
 
 def place_loggers(trainer: Namespace, command: str, run: Path, resume: Path | None) -> None:
@@ -59,7 +37,7 @@ def place_loggers(trainer: Namespace, command: str, run: Path, resume: Path | No
         if package in sys.modules:  # the run of an earlier fit in this process
             getattr(sys.modules[package], end)()
     if trainer.logger in (None, True):
-        name = "TensorBoardLogger" if _TENSORBOARD_AVAILABLE else "CSVLogger"
+        name = "TensorBoardLogger" if find_spec("tensorboard") else "CSVLogger"
         trainer.logger = Namespace(class_path=f"lightning.pytorch.loggers.{name}")
     if trainer.logger and (rank_zero_only.rank or trainer.fast_dev_run):
         # One that writes nothing, since some write as soon as they are made.
@@ -91,16 +69,17 @@ def _place(
         if command != "fit":  # TensorBoard ends a curve where a smaller step comes after
             arguments.sub_dir = command
     elif kind == "CSVLogger":
-        logger.class_path = "engine.loggers.AppendingCSVLogger"
+        logger.class_path = "engine.compat.AppendingCSVLogger"
         if step is not None:
             _drop_rows(run / "metrics.csv", step)
     elif kind == "WandbLogger":
-        from wandb.errors import term
+        import wandb
 
         arguments.save_dir = str(run)
         arguments.name = arguments.get("name") or run.name
         # Lightning passes a setting that wandb has dropped; this marks wandb's warning as shown.
-        term._printed_messages.add(f"{term.WARN_STRING} {WANDB_WARNING}")
+        with redirect_stderr(StringIO()):
+            wandb.termwarn(WANDB_WARNING, repeat=False)
     elif kind == "MLFlowLogger":
         arguments.run_name = arguments.get("run_name") or run.name
         if not arguments.get("tracking_uri"):
@@ -121,13 +100,7 @@ def _place(
 
 def _steps_logged(checkpoint: Path) -> int | None:
     loops = read_checkpoint(checkpoint).get("loops")
-    if not loops:  # it has weights only
-        return None
-    loop = loops["fit_loop"]
-    epochs = loop["epoch_progress"]["total"]
-    # A checkpoint of mid-epoch is written before its last step is counted.
-    mid_epoch = epochs["completed"] == epochs["processed"]
-    return loop["epoch_loop.state_dict"]["_batches_that_stepped"] + mid_epoch
+    return step_saved(loops) if loops else None  # it has weights only
 
 
 def _drop_rows(path: Path, step: int) -> None:
@@ -145,22 +118,24 @@ def _drop_rows(path: Path, step: int) -> None:
 
 def log_settings(logger: Logger, config: str) -> None:
     """Logs all settings, given as YAML, as hyperparameters; to TensorBoard as a text as well."""
-    settings = _number_lists(yaml.safe_load(config))
+    settings = _flat(yaml.safe_load(config))
     logger.log_hyperparams(settings)
     if isinstance(logger, TensorBoardLogger):
         from torch.utils.tensorboard.summary import hparams
 
         logger.experiment.add_text("config", indent(config, "    "))  # a block of code in Markdown
-        _, start, end = hparams(logger._sanitize_params(_flatten_dict(settings)), {})
+        _, start, end = hparams(settings, {})
         # Without the first, TensorBoard finds out itself what differs between runs.
         for summary in (start, end):
-            logger.experiment._get_file_writer().add_summary(summary)
+            logger.experiment.file_writer.add_summary(summary)
 
 
-def _number_lists(value: Any) -> Any:
-    """Makes a list of dictionaries a dictionary: loggers cut off long values, not many."""
+def _flat(value: Any, key: str = "") -> dict[str, str | float]:
+    """Settings by their keys, joined by slashes, with numbers for the members of a list of classes:
+    loggers cut off long values, not many."""
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         value = dict(enumerate(value))
-    if isinstance(value, dict):
-        return {str(key): _number_lists(item) for key, item in value.items()}
-    return value
+    if not isinstance(value, dict):
+        return {key: value if isinstance(value, str | int | float) else str(value)}
+    parts = (_flat(item, f"{key}/{name}" if key else name) for name, item in value.items())
+    return {name: item for part in parts for name, item in part.items()}

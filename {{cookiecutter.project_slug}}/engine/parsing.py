@@ -3,18 +3,20 @@
 import difflib
 import re
 import sys
-from inspect import Parameter, signature
-from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse import Namespace, _typehints
+import yaml
+from jsonargparse import Namespace
 from jsonargparse.typing import register_type
-from lightning.pytorch.cli import LightningArgumentParser, _InstantiatorFn
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import nn
 
-from engine.errors import UserError
-from engine.runs import FACTS
+from engine.compat import ModuleInstantiator, on_class_swap
+from engine.errors import place
+from engine.facts import Facts, may_lack
 
 UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
 # What jsonargparse says about every value that it refuses, whatever the reason.
@@ -35,6 +37,12 @@ def asked_for(subcommands: dict[str, Any]) -> dict[str, Any]:
 class Parser(LightningArgumentParser):
     """Shows what is wrong, and for an unknown key the nearest known one, without the usage."""
 
+    def add_class_arguments(self, theclass: Any, *args: Any, **kwargs: Any) -> list[str]:
+        """Does not insist on what the data or the fit will say."""
+        if lacks := may_lack(theclass):
+            kwargs["linked_targets"] = lacks | (kwargs.get("linked_targets") or set())
+        return super().add_class_arguments(theclass, *args, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = UNKNOWN.search(message)
         if unknown and "Did you mean" not in message:
@@ -44,7 +52,7 @@ class Parser(LightningArgumentParser):
             message += f". Did you mean --{near}?" if near else ""
         if not self.exit_on_error:  # parses one class; the outer parser may try another type
             super().error(message, ex)
-        sys.stderr.write(f"error: {condense(message)}\n")
+        sys.stderr.write(f"error: {condense(message)}{place(ex)}\n")
         sys.exit(2)
 
 
@@ -87,9 +95,19 @@ def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
     names the new class knows too: SGD would inherit AdamW's weight decay."""
     if old and old.get("init_args") and old["class_path"] != new["class_path"]:
         arguments = old["init_args"].items(branches=False)
-        dropped = ", ".join(f"{k}={v}" for k, v in arguments if k not in FACTS)
+        dropped = ", ".join(f"{k}={v}" for k, v in arguments if v is not None)
         SWAPS.setdefault(new["class_path"], (old["class_path"], dropped))
         old["init_args"] = Namespace()
+
+
+def replace_model(parser: Parser, config: Namespace, model: dict[str, Any]) -> Namespace:
+    """The configuration with another model, which is no swap of the user's."""
+    swaps = dict(SWAPS)
+    config[config.subcommand].model = None
+    config = parser.parse_object({config.subcommand: {"model": model}}, config)
+    SWAPS.clear()
+    SWAPS.update(swaps)
+    return config
 
 
 def tell_swaps(config: str) -> None:
@@ -101,88 +119,35 @@ def tell_swaps(config: str) -> None:
 
 
 register_type(torch.device)  # Lightning's SWA has one
-_typehints.discard_init_args_on_class_path_change = reset_on_swap
+on_class_swap(reset_on_swap)
 
 
-def allow_clipping(model: Namespace, trainer: Namespace) -> None:
-    """Lightning clips no gradients in mixed precision when the optimizer is fused."""
-    optimizer = (model.init_args or {}).get("optimizer")
-    if trainer.gradient_clip_val and "mixed" in str(trainer.precision):
-        if isinstance(optimizer, Namespace) and optimizer.get("init_args", {}).get("fused"):
-            optimizer.init_args.fused = False
+def hand_on_settings(cli: Any) -> None:
+    """Has systems, their parts and data modules made with what the data, or their checkpoint, is to
+    say of them."""
+    dump = cli.parser.dump(cli.config, skip_link_targets=False, skip_unset=False)
+    cli.config_dump = yaml.safe_load(dump)[cli.subcommand]
+    kinds = {"model": LightningModule, "data": LightningDataModule, "part": nn.Module}
+    for key, kind in kinds.items():
+        cli.parser.add_instantiator(Instantiator(cli, key), kind, subclasses=True)
 
 
-def drop_callbacks(keys: list[str], config: Namespace) -> None:
-    """Removes the callbacks that the Trainer has no use for, and refuses what overwrites itself."""
-    trainer = config.trainer
-    for name in ("best_checkpoint", "last_checkpoint"):
-        if config[name].save_top_k not in (0, 1) and "{" not in (config[name].filename or "{"):
-            raise UserError(
-                f"{name}.save_top_k is {config[name].save_top_k}, but all would have one name: give "
-                f"--{name}.filename as well, such as '{{epoch}}-{{step}}'"
-            )
-    if trainer.enable_progress_bar is False or "ProgressBar" in str(trainer.callbacks):
-        keys.remove("progress_bar")
-    if trainer.enable_checkpointing is False:
-        if config.test_after_fit:
-            raise UserError(
-                "test_after_fit: enable_checkpointing is false: there would be no best one"
-            )
-        keys.remove("best_checkpoint")
-        keys.remove("last_checkpoint")
-    if not trainer.logger:
-        keys.remove("lr_monitor")
+class Instantiator(ModuleInstantiator):
+    """Makes the data module first, then the networks and the system, with its facts. The checkpoint
+    gets what they were made with."""
 
-
-def check_facts(data: Any, network: Namespace, cli: Any) -> None:
-    """Checks that the data module has what the network must be told, and that neither a checkpoint
-    nor an option says otherwise. Where the data cannot say, the checkpoint does."""
-    name = f"{type(data).__module__}.{type(data).__qualname__}"
-    arguments = signature(resolve_name(network.class_path)).parameters
-    for fact in FACTS:
-        given = getattr(data, fact, cli.trained_on.get(fact))
-        given = tuple(given) if isinstance(given, list) else given
-        if fact in cli.trained_on:
-            trained = cli.trained_on[fact]
-            if given != trained and not cli.adapts:
-                raise UserError(
-                    f"{cli.checkpoint} was trained with {fact} {trained}, "
-                    f"but this data has {fact} {given}; choose data or a checkpoint that fit"
-                )
-            if not hasattr(data, fact):
-                setattr(data, fact, trained)
-        elif fact in arguments and arguments[fact].default is Parameter.empty:
-            option = network.init_args[fact]
-            if not hasattr(data, fact):
-                raise UserError(
-                    f"{name} has no {fact}, which {network.class_path} takes; give it that attribute"
-                )
-            if option not in (None, given):
-                raise UserError(
-                    f"model.network.{fact} is {option}, but the network takes that of the data, and "
-                    f"{name} has {given}; leave the option out"
-                )
-
-
-class Instantiator(_InstantiatorFn):
-    """Records for the checkpoint only those facts that the network has an argument for."""
-
-    def __call__(
-        self, class_type: type, *args: Any, applied_instantiation_links: dict, **kwargs: Any
-    ) -> Any:
-        self.cli._dump_config()
-        network = self.cli.config_dump.get(self.key, {}).get("init_args", {}).get("network")
-        if network:  # Lightning fails where all arguments come from the data
-            network.setdefault("init_args", {})
-        known = signature(type(kwargs["network"])).parameters if "network" in kwargs else {}
-        given = applied_instantiation_links.items()
-        links = {key: value for key, value in given if key.rpartition(".")[2] in known}
-        made = super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+    def __call__(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
+        links = {"applied_instantiation_links": {}}
+        kwargs.pop("applied_instantiation_links", None)
         if self.key == "data":
-            model = self.cli.config[self.cli.subcommand].model.init_args or {}
-            if model.get("network"):
-                check_facts(made, model["network"], self.cli)
-        return made
+            made = super().__call__(class_type, *args, **links, **kwargs)
+            self.cli.facts = Facts(made, self.cli.checkpoint, self.cli.adopts(made))
+            return made
+        kwargs = self.cli.facts.complete(class_type, kwargs)
+        if self.key == "part":
+            return class_type(*args, **kwargs)
+        self.cli.facts.complete_all(self.cli.config_dump["model"])
+        return super().__call__(class_type, *args, **links, **kwargs)
 
     def __reduce__(self) -> tuple:
         # ddp_spawn pickles the optimizer's factory, which holds this; nothing calls it there.

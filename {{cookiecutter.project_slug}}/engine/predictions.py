@@ -2,7 +2,6 @@
 
 import csv
 import os
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,22 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from torch.distributed import all_gather_object, get_world_size, is_initialized
 
-from callbacks.pictures import draw_grid
 from engine.errors import UserError
 
-NUM_PICTURES = 64
+PLACE = ("_loader", "_index", "_process")  # of a row, in the data
 
 
 class Predictions(BasePredictionWriter):
     """One row per input, in the order of the data: its name (path or index), then what the system's
-    ``predict_step`` gave for it.
+    ``predict_step`` gave for it, a dict of tensors with a row for each.
 
-    A vector becomes one column per entry; a predicted class also gets its name. Images become a
-    grid in a PNG file beside the table.
+    A vector becomes one column per entry. Where the system has ``names`` for the entries of an
+    output, or for the values of one, they are used. What has more dimensions is left out, and said
+    so. Of several data loaders each row says the number.
 
     Args:
         output: a ``.csv`` or ``.parquet`` (needs pyarrow) file; by default ``predictions.csv`` in
@@ -32,7 +32,7 @@ class Predictions(BasePredictionWriter):
     """
 
     def __init__(self, output: str | None = None) -> None:
-        super().__init__(write_interval="epoch")
+        super().__init__(write_interval="batch")
         if output is not None and Path(output).suffix not in (".csv", ".parquet"):
             raise UserError(f"--predictions.output {output}: the name must end in .csv or .parquet")
         if output is not None and output.endswith(".parquet") and not find_spec("pyarrow"):
@@ -41,72 +41,97 @@ class Predictions(BasePredictionWriter):
                 'python -m pip install -e ".[parquet]"'
             )
         self.output = output
-        self.written: list[str] = []
+        self.parts: list[dict[str, Tensor]] = []
+        self.counts: dict[int, int] = {}
+        self.written = ""
 
-    def write_on_epoch_end(
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.predict_loop.return_predictions = False  # they would fill the memory
+        self.parts, self.counts = [], {}
+
+    def write_on_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        predictions: Sequence[Any],
-        batch_indices: Sequence[Any],
+        prediction: Any,
+        batch_indices: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
     ) -> None:
-        columns = {
-            k: torch.cat([p[k] for p in predictions if k in p]).cpu() for k in predictions[0]
-        }
-        pictures = {k: columns.pop(k)[:NUM_PICTURES] for k in [*columns] if columns[k].ndim == 4}
-        [batches] = batch_indices  # of the only data loader
-        columns["index"] = torch.tensor([index for batch in batches for index in batch])
-        shown = max(map(len, pictures.values()), default=0)  # a system may give the first only
-        pictures["index"] = columns["index"][:shown]
-        columns, pictures = gather(columns), gather(pictures)
+        found = prediction if isinstance(prediction, dict) else {"prediction": prediction}
+        columns = {k: v for k, v in found.items() if isinstance(v, Tensor) and v.ndim in (1, 2)}
+        if left_out := [] if self.parts else [name for name in found if name not in columns]:
+            rank_zero_info(f"Not in the table, since no number or vector: {', '.join(left_out)}")
+        sizes = {len(values) for values in columns.values()}
+        if len(sizes) != 1:
+            kind = type(pl_module).__name__
+            raise UserError(
+                f"{kind}.predict_step must give a dict of tensors with a row for each input; it "
+                f"gives {', '.join(f'{k} ({v.shape})' for k, v in columns.items()) or 'none'}"
+            )
+        size, first = sizes.pop(), self.counts.get(dataloader_idx, 0)
+        self.counts[dataloader_idx] = first + size
+        # An iterable data set has no indices: its rows are counted.
+        known = len(batch_indices or []) == size
+        index = torch.tensor(batch_indices if known else range(first, first + size))
+        trainer.predict_loop.current_batch_indices = []  # not those of the next loader
+        place = [torch.full((size,), number) for number in (dataloader_idx, trainer.global_rank)]
+        columns |= dict(zip(PLACE, (place[0], index, place[1]), strict=True))
+        self.parts.append(columns)
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        names = dict.fromkeys(name for part in self.parts for name in part)
+        columns = {k: torch.cat([part[k] for part in self.parts]).cpu() for k in names}
+        columns = gather(columns)
+        self.parts.clear()
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        index = columns.pop("index").tolist()
-        del pictures["index"]
-
         output = Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
         output.parent.mkdir(parents=True, exist_ok=True)
-        for name, images in pictures.items():
-            path = output.with_name(f"{output.stem}_{name}.png")
-            images = images[:NUM_PICTURES]
-            draw_grid(images, [""] * len(images)).save(path)
-            self.written.append(f"Pictures of {len(images)} predictions: {path}")
-        write_table(output, self.rows(trainer, index, columns))
-        self.written.append(f"{len(index)} predictions: {output}")
+        table = rows(columns, getattr(trainer.datamodule, "predict_names", None), pl_module)
+        write_table(output, table)
+        self.written = f"{len(table['input'])} predictions: {output}"
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        print(*self.written, sep="\n", end="\n" if self.written else "")  # after the progress bar
-        self.written.clear()
+        if self.written:
+            print(self.written)  # after the progress bar
+        self.written = ""
 
-    def rows(
-        self, trainer: Trainer, index: list[int], columns: dict[str, Tensor]
-    ) -> dict[str, list]:
-        data = trainer.datamodule
-        names: list[str] | None = getattr(data, "predict_names", None)
-        classes: list[str] = getattr(data, "class_names", [])
-        # A file's name need not be text.
-        given = [os.fsencode(names[i]).decode(errors="replace") if names else str(i) for i in index]
-        table: dict[str, list] = {"input": given}
-        for key, values in columns.items():
-            if values.ndim == 1:
-                table[key] = values.tolist()
-                if key == "prediction" and classes:
-                    table["class_name"] = [classes[i] for i in table[key]]
-                continue
-            named = key == "probability" and classes
-            for i, column in enumerate(values.float().T.tolist()):
-                table[f"{key}_{classes[i] if named else i}"] = column
-        return table
+
+def rows(
+    columns: dict[str, Tensor], inputs: list[str] | None, system: LightningModule
+) -> dict[str, list]:
+    """The table by column. `inputs` are the names of what is predicted."""
+    loader, index, _ = (columns.pop(name).tolist() for name in PLACE)
+    several = len(set(loader)) > 1
+    if several or not inputs:
+        inputs = [str(i) for i in range(max(index, default=-1) + 1)]
+    # A file's name need not be text.
+    given = [os.fsencode(inputs[i]).decode(errors="replace") for i in index]
+    table: dict[str, list] = {"loader": loader} if several else {}
+    table["input"] = given
+    for key, values in columns.items():
+        names: list[str] = getattr(system, "names", {}).get(key, [])
+        if values.ndim == 1:
+            table[key] = values.tolist()
+            if names and not values.is_floating_point():
+                table[f"{key}_name"] = [names[i] for i in table[key]]
+            continue
+        for i, column in enumerate(values.float().T.tolist()):
+            table[f"{key}_{names[i] if names else i}"] = column
+    return table
 
 
 def gather(columns: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The rows of all processes, by their index."""
+    """The rows of all processes, in the order of the data."""
     parts = [columns]
     if is_initialized():
         parts = [{}] * get_world_size()
         all_gather_object(parts, columns)
     columns = {k: torch.cat([part[k] for part in parts]) for k in columns}
-    order = columns["index"].argsort()
+    places = zip(*(columns[name].tolist() for name in PLACE), strict=True)
+    order = torch.tensor([i for _, i in sorted((p, i) for i, p in enumerate(places))]).long()
     return {k: values[order] for k, values in columns.items()}
 
 

@@ -3,6 +3,7 @@
 import atexit
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -39,4 +40,4 @@ def end_with_parent() -> None:
     parent.join()
     for child in multiprocessing.active_children():
         child.kill()
-    os._exit(1)
+    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))  # on Windows they are one

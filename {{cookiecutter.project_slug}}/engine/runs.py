@@ -11,18 +11,15 @@ from typing import Any, Literal
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.fabric.utilities.load import _load_distributed_checkpoint
-from lightning.pytorch import Trainer, strategies
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.multiprocessing.spawn import ProcessException
 
+from engine.compat import load_sharded
 from engine.errors import UserError
 from engine.last_checkpoint import command_line, relative
-
-# What the data module knows and the network needs: no number is written twice.
-FACTS = ("image_shape", "num_classes")
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -53,16 +50,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     f"{path} was saved by DeepSpeed; convert_zero_checkpoint_to_fp32_state_dict of "
                     "lightning.pytorch.utilities.deepspeed makes one file of it"
                 )
-            return _load_distributed_checkpoint(Path(path))
+            return load_sharded(Path(path))
         return super().load_checkpoint(path, map_location, weights_only)
 
 
-def save_whole(strategy: strategies.Strategy) -> None:
-    """Makes saves atomic where a checkpoint is one file of torch's; XLA has its own way."""
-    kinds = strategies.DDPStrategy, strategies.FSDPStrategy, strategies.SingleDeviceStrategy
-    if isinstance(strategy, kinds):
-        if type(strategy.checkpoint_io) is TorchCheckpointIO:
-            strategy.checkpoint_io = AtomicCheckpointIO()
+def run_folder(root: Path, checkpoint: Path | None, is_new: bool, writes: bool) -> Path:
+    """The folder that a command writes into: that of its checkpoint, or for a new fit a new one.
+
+    Only the first process of a fit that leaves anything makes one; it sends it to the others.
+    """
+    if checkpoint and not is_new:
+        return run_of(checkpoint)
+    return new_run(root) if writes else root
 
 
 def new_run(root: Path) -> Path:
@@ -141,16 +140,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def reads_alike(checkpoint: dict[str, Any], data: Namespace) -> bool:
-    """Whether the data module reads a folder of images as that of the checkpoint read its own."""
-    trained = checkpoint.get("datamodule_hyper_parameters", {}).get("_class_path")
-    return bool((data.get("init_args") or {}).get("predict_dir")) and trained == data.class_path
-
-
-def model_of(hparams: dict[str, Any], given: Namespace) -> dict[str, Any]:
+def model_of(class_path: str, hparams: dict[str, Any], given: Namespace) -> dict[str, Any]:
     """The configuration of a checkpoint's system. One that keeps its network out of the checkpoint
     gets that which is given."""
-    class_path = hparams.pop("_class_path")
     network = given.init_args.get("network")
     if "compile" in hparams:  # says how to run it, not what it is
         hparams["compile"] = given.init_args.get("compile", False)
@@ -162,7 +154,8 @@ def model_of(hparams: dict[str, Any], given: Namespace) -> dict[str, Any]:
 def tell_overruled(given: Namespace, taken: Namespace) -> None:
     """Names the settings of the model in the configuration that a checkpoint has otherwise."""
     other = dict(taken.items(branches=False))
-    keys = [key for key, value in given.items(branches=False) if other.get(key, value) != value]
+    said = ((key, value) for key, value in given.items(branches=False) if value is not None)
+    keys = [key for key, value in said if other.get(key, value) != value]
     if keys:
         values = (f"{key.replace('init_args.', '')}={other[key]}" for key in keys)
         rank_zero_info(f"As in the checkpoint, not in the configuration: {', '.join(values)}")

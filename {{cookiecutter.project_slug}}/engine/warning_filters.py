@@ -42,6 +42,8 @@ EVALUATION_FILTERS = (
     (r"Be aware that when using `ckpt_path`, callbacks", "lightning.pytorch.trainer.call"),
 )
 LOG_FILTERS = (
+    # engine/predictions.py counts the rows of an iterable data set itself.
+    ("lightning.pytorch.utilities.rank_zero", "Couldn't infer the batch indices"),
     # Lightning advertises other products of its makers at each start.
     ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless cloud"),
     # What was found is said by callbacks/tune.py, which has a limit of its own.

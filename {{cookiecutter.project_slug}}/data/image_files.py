@@ -1,8 +1,6 @@
-"""Images in memory and in files, fetched a batch at a time."""
+"""Images in files, read a batch at a time."""
 
-import logging
 import os
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,61 +13,14 @@ from torch.utils.data import Dataset
 from engine.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
-log = logging.getLogger("lightning.pytorch")  # of every process: each has a device of its own
 
 EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
-class ImageTensors(Dataset):
-    """Images in memory, fetched a batch at a time: uint8 (N, C, H, W) and int64 labels (N,)."""
-
-    def __init__(self, images: Tensor, labels: Tensor, names: list[str] | None = None) -> None:
-        self.images, self.labels, self.names = images, labels, names
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.images[index], self.labels[index]
-
-    def __getitems__(self, indices: list[int]) -> Batch:
-        rows = torch.tensor(indices, pin_memory=self.images.is_cuda)
-        rows = rows.to(self.images.device, non_blocking=True)
-        return self.images.index_select(0, rows), self.labels.index_select(0, rows)
-
-    def move_to(self, device: torch.device) -> None:
-        """Puts all images into the memory of the device; if it is short, says so and does not."""
-        size, free = self.images.nbytes, free_memory(device)
-        if size > free / 2:
-            log.info(
-                f"The images take {size / 1e9:.1f} GB and {device} has {free / 1e9:.1f} GB free: "
-                "they stay in main memory."
-            )
-        else:
-            self.images, self.labels = self.images.to(device), self.labels.to(device)
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that a GPU has left; what has no memory of its own, or does not tell, has enough."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return float("inf")
-
-
-def leave_signals(worker: int) -> None:
-    """Leaves Ctrl-C and the like to the process that a worker loads for: to stop with a save it may
-    need another batch. If that process does not end its workers, SIGTERM does after a while."""
-    for name in ("SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20))
-
-
 class ImageFiles(Dataset):
     """Images that are read when they are fetched: uint8 (B, C, H, W) and int64 labels (B,)."""
+
+    gives_batches = True
 
     def __init__(self, names: list[str], labels: Tensor, image_shape: tuple[int, int, int]) -> None:
         self.names, self.labels, self.image_shape = names, labels, image_shape

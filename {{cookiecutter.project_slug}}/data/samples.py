@@ -1,0 +1,77 @@
+"""Samples in memory, fetched a batch at a time."""
+
+import logging
+import signal
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+from torch.utils.data import Dataset
+
+log = logging.getLogger("lightning.pytorch")  # of every process: each has a device of its own
+
+
+class TensorSamples(Dataset):
+    """Samples as a tensor, or a tuple or dict of tensors, each with a row for every sample.
+
+    Args:
+        samples: what a batch has, for all samples.
+        labels: class indices (N,), if splits shall have the same share of every class.
+        names: what the samples are called in predictions; by default their numbers.
+    """
+
+    gives_batches = True
+
+    def __init__(
+        self, samples: Any, labels: Tensor | None = None, names: list[str] | None = None
+    ) -> None:
+        self.samples, self.labels, self.names = samples, labels, names
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        found: list[Tensor] = []
+        apply_to_collection(self.samples, Tensor, found.append)
+        return found
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def __getitem__(self, index: int) -> Any:
+        return apply_to_collection(self.samples, Tensor, lambda tensor: tensor[index])
+
+    def __getitems__(self, indices: list[int]) -> Any:
+        device = self.tensors[0].device
+        rows = torch.tensor(indices, pin_memory=device.type == "cuda")
+        rows = rows.to(device, non_blocking=True)
+        return apply_to_collection(self.samples, Tensor, lambda t: t.index_select(0, rows))
+
+    def move_to(self, device: torch.device) -> None:
+        """Puts all samples into the memory of the device; if it is short, says so and does not."""
+        size, free = sum(tensor.nbytes for tensor in self.tensors), free_memory(device)
+        if size > free / 2:
+            log.info(
+                f"The data takes {size / 1e9:.1f} GB and {device} has {free / 1e9:.1f} GB free: "
+                "it stays in main memory."
+            )
+        else:
+            self.samples = apply_to_collection(self.samples, Tensor, lambda t: t.to(device))
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that a GPU has left; what has no memory of its own, or does not tell, has enough."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return float("inf")
+
+
+def leave_signals(worker: int) -> None:
+    """Leaves Ctrl-C and the like to the process that a worker loads for: to stop with a save it may
+    need another batch. If that process does not end its workers, SIGTERM does after a while."""
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(20))

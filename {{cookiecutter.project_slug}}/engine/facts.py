@@ -1,0 +1,127 @@
+"""What the data says, and networks and systems take by name: no number is written twice."""
+
+from collections.abc import Iterator
+from inspect import Parameter, isclass, signature
+from pkgutil import resolve_name
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from engine.errors import UserError
+
+PLAIN = (bool, int, float, str, list, tuple, dict)
+
+
+def facts_of(data: Any) -> dict[str, Any]:
+    """What a data module publishes as `facts`; of one of another make, its own plain attributes."""
+    if isinstance(facts := getattr(data, "facts", None), dict):
+        return facts
+    own = (name for name in dir(data) if not (name[0] == "_" or hasattr(LightningDataModule, name)))
+    found = {name: getattr(data, name, None) for name in own}
+    return {name: value for name, value in found.items() if isinstance(value, PLAIN)}
+
+
+def arguments_of(kind: Any) -> dict[str, Any]:
+    """The arguments of a class by name, with those that it hands on to its bases, and their
+    defaults (`Parameter.empty` where there is none)."""
+    found: dict[str, Any] = {}
+    for one in kind.__mro__ if isclass(kind) else [kind]:
+        if isclass(one) and "__init__" not in vars(one):
+            continue
+        parameters = list(signature(one).parameters.values())
+        own = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        found = {p.name: p.default for p in own} | found
+        if len(parameters) == len(own) or one is nn.Module:
+            break
+    return found
+
+
+def required(kind: Any) -> set[str]:
+    """The arguments of a class that have no default."""
+    return {name for name, default in arguments_of(kind).items() if default is Parameter.empty}
+
+
+def may_lack(kind: Any) -> set[str]:
+    """The arguments that a configuration may leave out, since something else knows them: of a
+    network or system the facts, of a schedule the length of the fit."""
+    if isclass(kind) and issubclass(kind, nn.Module):
+        return required(kind)
+    return {"T_max"} if isclass(kind) and issubclass(kind, LRScheduler) else set()
+
+
+class Facts:
+    """Gives the facts of the data to what is made, and compares them with what was given.
+
+    Args:
+        data: the data module.
+        checkpoint: the checkpoint of which the configuration of the system is.
+        adopted: the data will take over the facts of the checkpoint.
+    """
+
+    def __init__(self, data: Any, checkpoint: Any = None, adopted: bool = False) -> None:
+        self.data, self.checkpoint, self.adopted = data, checkpoint, adopted
+        self.known = facts_of(data)
+        self.publishes = isinstance(getattr(data, "facts", None), dict)
+
+    def complete(self, kind: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments given to a class, and the facts that it has arguments for.
+
+        Raises:
+            UserError: an argument is neither given nor a fact; or both, and they differ.
+        """
+        made = dict(given)
+        path = f"{kind.__module__}.{kind.__qualname__}"
+        for name, default in arguments_of(kind).items():
+            needed, value = default is Parameter.empty, given.get(name)
+            if name not in self.known or not (needed or self.publishes):
+                if needed and value is None:
+                    here = f"{type(self.data).__module__}.{type(self.data).__qualname__}"
+                    raise UserError(
+                        f"{here} has no {name}, which {path} takes; give it that fact or attribute"
+                    )
+            elif value is None or (not needed and same(value, default)):
+                made[name] = self.known[name]
+            elif not (self.adopted or same(value, self.known[name])):
+                self.refuse(name, value, path, needed)
+        return made
+
+    def refuse(self, name: str, value: Any, path: str, needed: bool) -> None:
+        here = self.known[name]
+        if self.checkpoint:
+            raise UserError(
+                f"{self.checkpoint} was trained with {name} {value}, "
+                f"but this data has {name} {here}; choose data or a checkpoint that fit"
+            )
+        if needed:
+            raise UserError(
+                f"{name} of {path} is {value}, but it takes that of the data, and "
+                f"{type(self.data).__module__}.{type(self.data).__qualname__} has {here}; "
+                "leave the option out"
+            )
+
+    def complete_all(self, settings: Any) -> None:
+        """Completes the arguments of every network in a configuration, in place."""
+        for spec in specs(settings):
+            kind = resolve_name(spec["class_path"])
+            if isclass(kind) and issubclass(kind, nn.Module):
+                spec["init_args"] = self.complete(kind, spec.get("init_args") or {})
+
+
+def same(a: Any, b: Any) -> bool:
+    return plain(a) == plain(b)
+
+
+def plain(value: Any) -> Any:
+    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def specs(settings: Any) -> Iterator[dict[str, Any]]:
+    """Every class with its arguments in a configuration."""
+    if isinstance(settings, dict):
+        if isinstance(settings.get("class_path"), str):
+            yield settings
+    parts = settings.values() if isinstance(settings, dict) else settings
+    for part in parts if isinstance(parts, list) or isinstance(settings, dict) else ():
+        yield from specs(part)

@@ -1,0 +1,92 @@
+"""What an exported file computes: a raw batch's preparation and the system's predictions."""
+
+from typing import Any
+
+import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+
+from engine.errors import UserError
+
+
+def leaves(batch: Any, name: str = "input") -> dict[str, Tensor]:
+    """The tensors of a batch, by their keys in it; where it has numbers, `input_0`."""
+    if isinstance(batch, Tensor):
+        return {name: batch}
+    pairs: Any = []
+    if isinstance(batch, dict):
+        pairs = [(key if name == "input" else f"{name}_{key}", v) for key, v in batch.items()]
+    elif isinstance(batch, list | tuple):
+        pairs = [(f"{name}_{i}", value) for i, value in enumerate(batch)]
+    return {k: tensor for key, value in pairs for k, tensor in leaves(value, str(key)).items()}
+
+
+def with_leaves(batch: Any, tensors: dict[str, Tensor]) -> Any:
+    """The batch with other tensors, in the order of `leaves`."""
+    order = iter(tensors.values())
+    return apply_to_collection(batch, Tensor, lambda _: next(order))
+
+
+def rows_of(batch: Any, size: int) -> Any:
+    """So many rows of a batch, from the first on, and over again where it has fewer."""
+    return apply_to_collection(batch, Tensor, lambda t: t[torch.arange(size) % len(t)])
+
+
+class Program(nn.Module):
+    """Maps the tensors of a raw batch that matter to the tensors that `predict_step` gives.
+
+    Args:
+        system: a system in evaluation mode. One whose predictions do not come from a batch says
+            what they come from in `export_inputs`, and `export_step` is what it gives.
+        batch: a raw batch, of three rows.
+    """
+
+    def __init__(self, system: Any, batch: Any) -> None:
+        super().__init__()
+        self.system = system
+        self.generates = hasattr(system, "export_step")
+        self.batch = system.export_inputs(3) if self.generates else batch
+        every = leaves(self.batch)
+        self.inputs = dict(every)
+        used = self.used()
+        self.inputs = {name: every[name] for name in used}
+        self.outputs = self(*self.inputs.values())
+
+    def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
+        given = dict(zip(self.inputs, tensors, strict=True))
+        batch = with_leaves(self.batch, leaves(self.batch) | given)
+        if self.generates:
+            return self.system.export_step(batch)
+        return results(self.system.predict_step(self.system.preparation(batch), 0))
+
+    def used(self) -> list[str]:
+        """The tensors of a batch that the predictions depend on."""
+        example = tuple(self.inputs.values())
+        shapes = (tuple({0: torch.export.Dim("batch")} for _ in example),)
+        graph = torch.export.export(self, example, dynamic_shapes=shapes).graph
+        nodes = [node for node in graph.nodes if node.op == "placeholder"][-len(example) :]
+        used = [name for name, node in zip(self.inputs, nodes, strict=True) if node.users]
+        if not used:
+            raise UserError("The predictions depend on nothing in a batch: there is no input")
+        return used
+
+    def named(self) -> list[str]:
+        """The names of the inputs in the file: `input`, if the only one has none but a number."""
+        names = list(self.inputs)
+        return ["input"] if len(names) == 1 and names[0].startswith("input_") else names
+
+    def compare(self, batch: Any, predicted: Any) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """The inputs of the file for a batch, and what it is to give."""
+        if self.generates:
+            size = len(next(iter(leaves(batch).values())))
+            batch = self.system.export_inputs(size)
+            predicted = self.system.export_step(batch)
+        every, right = leaves(batch), results(predicted)
+        inputs = dict(zip(self.named(), (every[name] for name in self.inputs), strict=True))
+        return inputs, [right[name] for name in self.outputs]
+
+
+def results(predicted: Any) -> dict[str, Tensor]:
+    """The tensors that `predict_step` gives, by name."""
+    found = predicted if isinstance(predicted, dict) else {"prediction": predicted}
+    return {name: value for name, value in found.items() if isinstance(value, Tensor)}

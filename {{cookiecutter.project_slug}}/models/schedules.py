@@ -1,0 +1,84 @@
+"""What a system does with its schedulers: their length, and those that wait for a plateau."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+LENGTHS = ("total_steps", "T_max")  # what schedules call the number of their steps
+
+
+def make_scheduler(make: Callable[..., LRScheduler], optimizer: Optimizer) -> tuple[Any, str]:
+    """The scheduler, and what it calls its length, if that was left out."""
+    try:
+        scheduler = make(optimizer)
+    except (TypeError, ValueError):
+        for name in LENGTHS:
+            with suppress(TypeError):
+                return make(optimizer, **{name: 1000}), name  # until the fit's length is known
+        raise
+    return scheduler, "".join(name for name in LENGTHS if getattr(scheduler, name, 0) is None)
+
+
+def fill_lengths(system: Any, unsized: dict[LRScheduler, str]) -> None:
+    """Gives the schedulers in `unsized` the length of the fit, by that name of it."""
+    for config in system.trainer.lr_scheduler_configs:
+        if name := unsized.get(config.scheduler):
+            length = fit_length(system.trainer, config.interval, len(system.parts))
+            config.scheduler = resize(config.scheduler, system.scheduler, name, length)
+
+
+def fit_length(trainer: Trainer, interval: str, num_optimizers: int) -> float:
+    """Steps or epochs of the fit; not positive, or infinite, if that is not known."""
+    if interval == "epoch":
+        return trainer.max_epochs or -1
+    steps = trainer.estimated_stepping_batches
+    if trainer.max_steps > 0:  # counts those of all optimizers
+        steps = min(steps, trainer.max_steps // num_optimizers)
+    return steps
+
+
+def resize(scheduler: Any, make: Any, name: str, length: float) -> LRScheduler:
+    """The same schedule at the same place, with this length.
+
+    Raises:
+        MisconfigurationException: it needs a length, and that is not known.
+    """
+    if not 0 < length < float("inf"):
+        if name == "T_max" or getattr(scheduler, name):
+            raise MisconfigurationException(f"The length of this fit is not known: give {name}")
+        return scheduler
+    groups = scheduler.optimizer.param_groups
+    before = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+    resized = make(scheduler.optimizer, **{name: length})
+    of_length = (*LENGTHS, "_schedule_phases")
+    place = {k: v for k, v in scheduler.state_dict().items() if k not in of_length}
+    resized.load_state_dict(place)
+    for group, values in zip(groups, before, strict=True):
+        group.update(values)
+    return resized
+
+
+def step_on_plateau(system: LightningModule, monitor: str) -> None:
+    """Steps the schedulers that look at a metric after each epoch with a validation.
+
+    Raises:
+        MisconfigurationException: there is no such metric.
+    """
+    trainer = system.trainer
+    metrics = trainer.callback_metrics
+    if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
+        return
+    for config in trainer.lr_scheduler_configs:
+        if config.interval != "epoch" or not isinstance(config.scheduler, ReduceLROnPlateau):
+            continue
+        if monitor in metrics:
+            config.scheduler.step(metrics[monitor])
+        elif not trainer.enable_validation or any(name.startswith("val/") for name in metrics):
+            raise MisconfigurationException(
+                f"scheduler_monitor is {monitor}, which is not logged. What is: {', '.join(metrics)}"
+            )

@@ -1,0 +1,197 @@
+"""What all systems share: optimizer, schedule, the means of an evaluation, checkpoints."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.data import extract_batch_size
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import Metric
+
+
+class System(LightningModule):
+    """Base of the systems. A subclass says ``loss``, and what it has of ``predict_step`` (a dict of
+    tensors with a row per sample) and ``pictures``.
+
+    Args:
+        network: what is trained.
+        optimizer: makes the optimizer from the parameters and the learning rate.
+        lr: learning rate.
+        decay_all: let weight decay act on norms and biases (parameters of one dimension), too.
+        scheduler: makes the learning-rate scheduler from the optimizer. Its ``total_steps`` or
+            ``T_max``, if left out, become the length of the fit.
+        scheduler_interval: step it after each ``step`` or ``epoch``; by default the scheduler's own
+            ``interval`` attribute, ``step`` if it gets the length of the fit, or else ``epoch``.
+        scheduler_monitor: metric for schedulers that need one (``ReduceLROnPlateau``), which look
+            at it after each epoch with a validation.
+        metrics: by name, what else evaluations measure.
+        compile: compile the network with ``torch.compile``; checkpoints stay the same.
+    """
+
+    network: Any  # nn.Module does not know the types of its parts
+    preparation: nn.Module  # raw batch -> prepared batch; the data module puts its own here
+    names: dict[str, list[str]]  # of the values or entries of an output of `predict_step`
+    parts = ("network",)  # each is compiled as a whole and has its optimizer
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[Iterable, float], Optimizer] = torch.optim.AdamW,
+        lr: float = 1e-3,
+        decay_all: bool = False,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        scheduler_interval: Literal["step", "epoch"] | None = None,
+        scheduler_monitor: str = "val/loss",
+        metrics: dict[str, Metric] | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        # The command line gives its configuration to the checkpoint, which can then rebuild all of
+        # this. Objects given from Python stay out: a checkpoint holds no pickled code.
+        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler", "metrics", "loss"])
+        if "_class_path" in self.hparams:
+            self.save_hyperparameters()
+        self.network = network
+        self.preparation = nn.Identity()
+        self.names = {}
+        self.optimizer = optimizer
+        self.lr = lr
+        self.decay_all = decay_all
+        self.scheduler = scheduler
+        self.scheduler_interval = scheduler_interval
+        self.scheduler_monitor = scheduler_monitor
+        self.metrics = metrics or {}
+        self.compile_network = compile
+        self.unsized: dict[LRScheduler, str] = {}  # that want the length of the fit, by that name
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.network(*inputs)
+
+    def loss(self, batch: Any) -> Tensor:
+        """The mean loss of a batch, in training, validation and test."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = self.loss(batch)
+        if self.is_read(self.global_step + 1):
+            self.log("train/loss", loss)
+        return loss
+
+    def is_read(self, step: int) -> bool:
+        """Whether a logger or an epoch's end reads what this step logs. To log each step costs a
+        quarter of the speed, and `prog_bar` would read it from the device each time."""
+        return step % max(self.trainer.log_every_n_steps, 1) == 0 or self.trainer.is_last_batch
+
+    def on_validation_epoch_start(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.measured: dict[str, Metric] = {}
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.stage = self.stage_of(dataloader_idx)
+        loss, size = self.loss(batch), extract_batch_size(batch)
+        self.add("loss", loss * size, size)
+
+    def stage_of(self, loader: int) -> str:
+        """val or test; of further loaders val_NAME (`val_names` of the data module) or val_1."""
+        stage = "test" if self.trainer.testing else "val"
+        names = getattr(self.trainer.datamodule, f"{stage}_names", None) or range(loader + 1)
+        return f"{stage}_{names[loader]}" if loader else stage
+
+    def add(self, name: str, total: Tensor, count: int) -> None:
+        """Adds a sum over `count` samples to what becomes the mean `val/NAME`; not in training."""
+        if not self.training:
+            name = f"{self.stage}/{name}"
+            self.sums[name] = total.detach().float() + self.sums.get(name, 0)
+            self.counts[name] = count + self.counts.get(name, 0)
+
+    def measure(self, predictions: Tensor, targets: Tensor) -> None:
+        """Shows a batch to the `metrics`; not in training."""
+        for name, metric in {} if self.training else self.metrics.items():
+            name = f"{self.stage}/{name}"
+            if name not in self.measured:
+                self.measured[name] = metric.clone().to(self.device)
+            self.measured[name].update(predictions, targets)
+
+    def on_validation_epoch_end(self) -> None:
+        # Once for all samples of all processes: logging costs more than a small step.
+        numbers = [*self.sums.values(), *map(torch.tensor, self.counts.values())]
+        together = torch.stack([number.to(self.device, torch.float) for number in numbers])
+        sums, counts = self.trainer.strategy.reduce(together, reduce_op="sum").chunk(2)
+        means = dict(zip(self.sums, sums / counts, strict=True))
+        self.log_dict(means, prog_bar=True, sync_dist=True)
+        self.log_dict({name: metric.compute() for name, metric in self.measured.items()})
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def setup(self, stage: str) -> None:
+        # Here, since some strategies change the shapes of the parameters after this.
+        self.undecayed = {name for name, p in self.named_parameters() if p.ndim < 2}
+        if self.compile_network:
+            for part in self.parts:
+                self.get_submodule(part).compile()  # in place: the names of the weights stay
+
+    def configure_optimizers(self) -> Any:
+        return [self.configure_optimizer(part) for part in self.parts]
+
+    def configure_optimizer(self, part: str) -> dict[str, Any]:
+        within = f"{part}." if len(self.parts) > 1 else ""  # else whatever a subclass adds, too
+        named = [(n, p) for n, p in self.named_parameters() if n.startswith(within)]
+        named = [(n.replace("_fsdp_wrapped_module.", ""), p) for n, p in named if p.requires_grad]
+        optimizer = self.optimizer([p for _, p in named], self.lr)
+        if optimizer.defaults.get("weight_decay") and not self.decay_all:
+            others = [p for n, p in named if n in self.undecayed]
+            decayed = [p for n, p in named if n not in self.undecayed]
+            groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+            optimizer = self.optimizer([group for group in groups if group["params"]], self.lr)
+        if self.scheduler is None:
+            return {"optimizer": optimizer}
+        from models import (
+            schedules,
+        )  # here, since without a scheduler a system needs this file only
+
+        scheduler, length = schedules.make_scheduler(self.scheduler, optimizer)
+        if length:
+            self.unsized[scheduler] = length
+        interval = getattr(scheduler, "interval", "step" if length else "epoch")
+        config: Any = {"scheduler": scheduler, "interval": self.scheduler_interval or interval}
+        if self.automatic_optimization:
+            config["monitor"] = self.scheduler_monitor
+            if config["interval"] == "epoch":
+                config["reduce_on_plateau"] = False  # on_train_epoch_end does
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def on_train_start(self) -> None:
+        # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
+        if self.unsized:
+            from models import schedules
+
+            schedules.fill_lengths(self, self.unsized)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if metric is not None or not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_train_epoch_end(self) -> None:
+        # Lightning would do this after the checkpoint: a fit that continues would miss a step.
+        if self.scheduler:
+            from models import schedules
+
+            schedules.step_on_plateau(self, self.scheduler_monitor)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if not isinstance(self.preparation, nn.Identity):
+            from data.preparation import describe
+
+            checkpoint["preparation"] = describe(self.preparation)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "preparation" in checkpoint:
+            from data.preparation import rebuild
+
+            self.preparation = rebuild(checkpoint["preparation"]).to(self.device)
