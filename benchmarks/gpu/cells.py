@@ -98,6 +98,7 @@ def export_formats() -> list[str]:
 def exports(kind: str, tolerance: float) -> None:
     """The file gives what `predict` gave on the card, as far as its precision goes."""
     import torch
+
     from data.digits import Digits
 
     command("export", "best", f"--format={kind}")
@@ -167,8 +168,9 @@ def steps(connection: Connection, project: Path, folder: Path, options: list[str
     """Looks into the steps of a fit; sends what `steps.Steps` has found."""
     folder.mkdir(parents=True)
     with inside(project, folder):
-        import engine.cli  # noqa: F401  It imports all the others.
         from steps import FOUND
+
+        import engine.cli  # noqa: F401  It imports all the others.
 
         await_turn(connection)
         command(

@@ -75,8 +75,9 @@ def synchronize() -> None:
 def ours(connection: Connection, project: Path, folder: Path, data: Path, job: Job) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with inside(project, folder):
-        import engine.cli  # noqa: F401  It imports all the others.
         import laps
+
+        import engine.cli  # noqa: F401  It imports all the others.
 
         laps.LAP = Lap(connection, job, await_turn(connection))
         steps = job.skipped + job.steps

@@ -8,8 +8,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Subset
 
-from data.image_files import ImageFiles, find_images
 from data.image_cache import read_all, read_once
+from data.image_files import ImageFiles, find_images
 from data.images import ImageData, in_memory
 from data.samples import TensorSamples
 from data.splits import Rows

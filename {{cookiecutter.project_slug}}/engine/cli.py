@@ -24,6 +24,7 @@ from engine.run_record import RunRecord
 from engine.trainer_settings import allow_clipping, drop_callbacks, prepare
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+DEFAULTS = [str(CONFIGS / f"{name}.yaml") for name in ("model", "data", "default", "trainer")]
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
 CALLBACKS = {
     "best_checkpoint": ModelCheckpoint,
@@ -44,7 +45,6 @@ class CLI(LightningCLI):
     config: Namespace
 
     def __init__(self) -> None:
-        defaults = [str(CONFIGS / name) for name in ("default.yaml", "trainer.yaml")]
         self.made: Path | None = None
         self.parsers: list[LightningArgumentParser] = []  # of the subcommands
         try:
@@ -58,7 +58,7 @@ class CLI(LightningCLI):
                 seed_everything_default=42,
                 parser_kwargs={
                     "allow_abbrev": False,
-                    **{name: {"default_config_files": defaults} for name in self.subcommands()},
+                    **{name: {"default_config_files": DEFAULTS} for name in self.subcommands()},
                 },
                 auto_configure_optimizers=False,
             )
