@@ -50,6 +50,7 @@ trained. *read*: from lightning 2.6.6's
   trains alone. `tpu` takes one device or all of a host (2, 4 or 8); the hosts of a pod find each other.
 - A list of devices goes with `gpu` (`deepspeed_*`: counted from 0), `mps` (`[0]`) and `tpu` (one).
 - `ddp_spawn` is for one machine: on several, SLURM or torchrun start the processes.
+- `fsdp` in `16-true` and `bf16-true` takes networks without batch norm alone (`vit`).
 - The `gan` takes two optimizers and two backward passes per step: no `fsdp`, no `deepspeed_*`.
 - `hpu` is not offered: its Lightning plugin had its last release in June 2024 and does not import with
   lightning 2.6."""
@@ -57,9 +58,9 @@ MARKERS = ("<!-- hardware-table -->", "<!-- /hardware-table -->")
 
 
 def works(rules, **answers: str) -> bool:
-    """Whether some number of devices goes with these answers."""
-    for devices, nodes in itertools.product(DEVICES, ("1", "2")):
-        hardware = {**DEFAULTS, "devices": devices, "num_nodes": nodes, **answers}
+    """Whether some number of devices and some model go with these answers."""
+    for devices, nodes, model in itertools.product(DEVICES, ("1", "2"), CHOICES["model"]):
+        hardware = {**DEFAULTS, "devices": devices, "num_nodes": nodes, "model": model, **answers}
         if not rules.conflicts(rules.parse_hardware(hardware)):
             return True
     return False

@@ -273,6 +273,7 @@ class Hardware(NamedTuple):
     precision: str
     model: str
     optimizers: int
+    batch_norm: bool
 
     @property
     def family(self) -> str:
@@ -300,6 +301,7 @@ def parse_hardware(answers: dict[str, str]) -> Hardware:
         answers["precision"],
         model["name"],
         row("_systems", model["system"])["optimizers"],
+        model["batch_norm"],
     )
 
 
@@ -427,6 +429,13 @@ def conflicts(hw: Hardware) -> dict[str, tuple[tuple[str, ...], str]]:
     if hw.strategy == "fsdp":
         if hw.precision == "64-true":
             refuse("fsdp-64", "strategy precision", "Lightning's fsdp has no 64-true")
+        if hw.batch_norm and hw.precision in ("16-true", "bf16-true"):
+            refuse(
+                "fsdp-batch-norm",
+                "strategy precision model",
+                f"torch's fsdp gives batch norm, which the {hw.model} has, float32 inputs and in"
+                f" {hw.precision} leaves its weights as they are: it fails in the first step",
+            )
         if hw.optimizers > 1:
             refuse(
                 "fsdp-gan",
