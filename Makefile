@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: demo test test-fast test-slurm test-all benchmarks clean
+.PHONY: demo test test-fast test-slurm test-all test-gpu wheels clean
 
 demo: .venv/base
 	$(BIN)/python benchmarks/demo.py
@@ -19,6 +19,14 @@ test-slurm: .venv/test
 
 test-all: .venv/test
 	$(PYTEST)
+
+# With the Python that has torch for CUDA and Lightning (PYTHON=...), not with .venv; no network.
+test-gpu:
+	$(PYTHON) benchmarks/gpu
+
+# What such a machine may lack, for a copy of this folder that goes there.
+wheels: .venv/test
+	$(BIN)/python benchmarks/gpu/wheels.py
 
 .venv/pip:
 	$(PYTHON) -m venv .venv

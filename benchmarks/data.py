@@ -21,15 +21,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "{{cookiecutter.project_slug}}"), str(ROOT / "tests")]
 
 import torch
-from data.cifar10 import CIFAR10
-from data.image_folder import ImageFolder
-from data.images import ImageData
 from fixtures import write_cifar10, write_images
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
+
+from data.cifar10 import CIFAR10
+from data.image_folder import ImageFolder
+from data.images import ImageData
 
 Batches = Callable[[], Iterable]
 BATCH_SIZE = 128

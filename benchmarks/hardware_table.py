@@ -3,13 +3,15 @@ With `--write` it puts it into README.md, between the lines `<!-- hardware-table
 
 The table comes from the rules in `hooks/pre_gen_project.py`. Each entry says how it is known:
 
-run    trained for real on the bundled digits, each strategy by two processes on a CPU
+run    trained for real on the bundled digits: each strategy by two processes on a CPU, or by one on
+       the cards of docs/gpu_runs.json
 built  a real Trainer on simulated hardware (tests/test_hardware_rules.py); nothing was trained
 read   from the source; the Trainer was built too, but with a stand-in for the package
 """
 
 import argparse
 import itertools
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -28,12 +30,17 @@ RUN = {
     ("cpu", "ddp_spawn"): ("32-true",),
     ("cpu", "fsdp2"): ("32-true", "bf16-mixed"),
 }
+for run in json.loads((ROOT / "docs" / "gpu_runs.json").read_text(encoding="utf-8")):
+    for strategy, precisions in run["trained"].items():
+        column = "deepspeed_*" if strategy.startswith("deepspeed") else strategy
+        RUN["gpu", column] = (*RUN.get(("gpu", column), ()), *precisions)
 READ = {("tpu", "auto"), ("gpu", "deepspeed_*")}
 
 
 NOTES = """\
-*run*: trained for real on the digits, the strategies by two processes on a CPU. *built*: a real
-`Trainer` on simulated hardware, nothing trained. *read*: from lightning 2.6.6's
+*run*: trained for real on the digits, the strategies by two processes on a CPU, or by one on an NVIDIA
+card ([docs/hardware.md](docs/hardware.md)). *built*: a real `Trainer` on simulated hardware, nothing
+trained. *read*: from lightning 2.6.6's
 `pytorch/strategies/deepspeed.py` and `xla.py`, deepspeed 0.19.8's `runtime/engine.py` and torch_xla
 2.9.0 (with which one device of XLA's CPU backend was trained, no TPU).
 
@@ -43,6 +50,7 @@ NOTES = """\
   trains alone. `tpu` takes one device or all of a host (2, 4 or 8); the hosts of a pod find each other.
 - A list of devices goes with `gpu` (`deepspeed_*`: counted from 0), `mps` (`[0]`) and `tpu` (one).
 - `ddp_spawn` is for one machine: on several, SLURM or torchrun start the processes.
+- `fsdp` in `16-true` and `bf16-true` takes networks without batch norm alone (`vit`).
 - The `gan` takes two optimizers and two backward passes per step: no `fsdp`, no `deepspeed_*`.
 - `hpu` is not offered: its Lightning plugin had its last release in June 2024 and does not import with
   lightning 2.6."""
@@ -50,9 +58,9 @@ MARKERS = ("<!-- hardware-table -->", "<!-- /hardware-table -->")
 
 
 def works(rules, **answers: str) -> bool:
-    """Whether some number of devices goes with these answers."""
-    for devices, nodes in itertools.product(DEVICES, ("1", "2")):
-        hardware = {**DEFAULTS, "devices": devices, "num_nodes": nodes, **answers}
+    """Whether some number of devices and some model go with these answers."""
+    for devices, nodes, model in itertools.product(DEVICES, ("1", "2"), CHOICES["model"]):
+        hardware = {**DEFAULTS, "devices": devices, "num_nodes": nodes, "model": model, **answers}
         if not rules.conflicts(rules.parse_hardware(hardware)):
             return True
     return False

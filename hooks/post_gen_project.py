@@ -2,7 +2,8 @@
 
 Keeps the files that the answers need, writes the hardware into `configs/trainer.yaml` and the
 dependencies into `pyproject.toml`, and prints what to do next. `pre_gen_project.py` has refused what
-cannot work, so this file holds recipes and no rules.
+cannot work, so this file holds recipes and no rules. What a data set, a model or a logger means stands
+in the tables of `cookiecutter.json`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
@@ -20,91 +22,129 @@ BACKUP = ".cookiecutter-backup"  # from pre_gen_project.py, if a project was the
 OWNED = ("callbacks", "configs", "data", "engine", "launch", "models", "tests", ".github")
 CACHES = ("__pycache__", ".mypy_cache", ".pytest_cache", ".ruff_cache")  # of a template in work
 
+# --- The tables of cookiecutter.json ----------------------------------------------------------------
+
+
+def row(table: str, name: str) -> dict[str, Any]:
+    for found in ANSWERS[table]:
+        if found["name"] == name:
+            return found
+    raise ValueError(f"cookiecutter.json has no row {name} in {table}")
+
+
+def meaning(answers: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The rows of the answers, by table; `templates/answers.jinja` has the same."""
+    data = row("_data", answers["data"])
+    model = row("_models", data["model"] if answers["model"] == "auto" else answers["model"])
+    return {
+        "_data": data,
+        "_modalities": row("_modalities", data["modality"]),
+        "_models": model,
+        "_systems": row("_systems", model["system"]),
+        "_loggers": row("_loggers", answers["logger"]),
+    }
+
+
+# The files of a row, beside those that its key `files` has.
+FILES_OF_ROWS = {
+    "_data": ("data/{}.py", "tests/small_data/{}.py"),
+    "_modalities": (),
+    "_models": ("models/networks/{}.py",),
+    "_systems": ("models/{}.py",),
+    "_loggers": (),
+}
+
+
+def files_of(table: str, found: dict[str, Any]) -> list[str]:
+    """The files that only projects with this row have."""
+    named = [name.format(found["name"]) for name in FILES_OF_ROWS[table]]
+    return [*named, *found.get("files", ())]
+
+
 # --- Files ------------------------------------------------------------------------------------------
 
-CLASSIFIERS = ("cnn", "mlp", "resnet", "vit")
-ONE_OPTIMIZER = (*CLASSIFIERS, "autoencoder")  # what Lightning steps by itself
-WHOLE = ("auto", "ddp", "ddp_spawn")  # strategies with all weights on each device
-# The answers that a file or folder needs; what is not here is in every project.
+ALL = {"extras": ("all",)}
+ONE_OPTIMIZER = {"optimizers": ("1",)}  # what Lightning steps by itself
+WHOLE = {"strategy": ("auto", "ddp", "ddp_spawn")}  # strategies with all weights on each device
+FSDP2 = {"strategy": ("fsdp2",)}
+# What else a file or folder needs; what stands neither here nor in a row is in every project.
 FILES = {
-    "models/classifier.py": {"model": CLASSIFIERS},
-    "models/autoencoder.py": {"model": ("autoencoder",)},
-    "models/gan.py": {"model": ("gan",)},
-    "models/frechet.py": {"model": ("gan",)},
-    "models/networks/cnn.py": {"model": ("cnn",)},
-    "models/networks/mlp.py": {"model": ("mlp",)},
-    "models/networks/resnet.py": {"model": ("resnet",)},
-    "models/networks/vit.py": {"model": ("vit",)},
-    "models/networks/autoencoder.py": {"model": ("autoencoder",)},
-    "models/networks/gan.py": {"model": ("gan",)},
-    "callbacks/confusion_matrix.py": {"model": CLASSIFIERS},
-    "callbacks/finetuning.py": {"model": CLASSIFIERS, "strategy": WHOLE},
-    "callbacks/pruning.py": {"strategy": WHOLE},
-    "callbacks/swa.py": {"model": ONE_OPTIMIZER, "strategy": WHOLE},
-    "configs/callbacks/confusion_matrix.yaml": {"model": CLASSIFIERS},
-    "configs/callbacks/backbone_finetuning.yaml": {"model": CLASSIFIERS, "strategy": WHOLE},
-    "configs/callbacks/ema.yaml": {"strategy": WHOLE},
-    "configs/callbacks/gradient_accumulation.yaml": {"model": ONE_OPTIMIZER},
-    "configs/callbacks/pruning.yaml": {"strategy": WHOLE},
-    "configs/callbacks/swa.yaml": {"model": ONE_OPTIMIZER, "strategy": WHOLE},
-    "configs/tune/lr.yaml": {"model": ONE_OPTIMIZER},
-    "data/digits.py": {"data": ("digits",)},
-    "data/mnist.py": {"data": ("mnist",)},
-    "data/fashion_mnist.py": {"data": ("fashion_mnist",)},
-    "data/cifar10.py": {"data": ("cifar10",)},
-    "data/image_folder.py": {"data": ("image_folder",)},
-    "tests/small_data/digits.py": {"data": ("digits",)},
-    "tests/small_data/mnist.py": {"data": ("mnist",)},
-    "tests/small_data/fashion_mnist.py": {"data": ("fashion_mnist",)},
-    "tests/small_data/idx.py": {"data": ("mnist", "fashion_mnist")},
-    "tests/small_data/cifar10.py": {"data": ("cifar10",)},
-    "tests/small_data/image_folder.py": {"data": ("image_folder",)},
-    "data/downloads.py": {"data": ("mnist", "fashion_mnist", "cifar10")},
-    "data/idx.py": {"data": ("mnist", "fashion_mnist")},
-    "data/image_cache.py": {"data": ("image_folder",)},
-    "engine/fsdp2.py": {"strategy": ("fsdp2",)},
-    "consolidate.py": {"strategy": ("fsdp2",)},
-    "engine/consolidate.py": {"strategy": ("fsdp2",)},
+    "callbacks/confusion_matrix.py": ALL,
+    "callbacks/finetuning.py": {**ALL, **WHOLE},
+    "callbacks/norms.py": ALL,
+    "callbacks/pruning.py": {**ALL, **WHOLE},
+    "callbacks/swa.py": {**ALL, **WHOLE, **ONE_OPTIMIZER},
+    "callbacks/tune.py": ALL,
+    "configs/callbacks": ALL,
+    "configs/callbacks/confusion_matrix.yaml": ALL,
+    "configs/callbacks/backbone_finetuning.yaml": {**ALL, **WHOLE},
+    "configs/callbacks/ema.yaml": {**ALL, **WHOLE},
+    "configs/callbacks/gradient_accumulation.yaml": {**ALL, **ONE_OPTIMIZER},
+    "configs/callbacks/pruning.yaml": {**ALL, **WHOLE},
+    "configs/callbacks/swa.yaml": {**ALL, **WHOLE, **ONE_OPTIMIZER},
+    "configs/sweep": ALL,
+    "configs/tune": ALL,
+    "configs/tune/lr.yaml": {**ALL, **ONE_OPTIMIZER},
+    "consolidate.py": FSDP2,
+    "crossval.py": ALL,
+    "export.py": ALL,
+    "sweep.py": ALL,
+    "engine/consolidate.py": FSDP2,
+    "engine/crossval.py": ALL,
+    "engine/export.py": ALL,
+    "engine/fsdp2.py": FSDP2,
+    "engine/program.py": ALL,
+    "engine/sweep.py": ALL,
+    "engine/trial_report.py": ALL,
     "launch": {"machines": ("several",)},
 }
 
+
+def needed(needs: dict[str, tuple[str, ...]], answers: dict[str, str]) -> bool:
+    """Whether the answers are among those that a file or a package needs."""
+    rows = meaning(answers)
+    facts = {
+        **answers,
+        "machines": "one" if answers["num_nodes"] == "1" else "several",
+        "model": rows["_models"]["name"],
+        "optimizers": str(rows["_systems"]["optimizers"]),
+        "system": rows["_systems"]["name"],
+    }
+    return all(facts[prompt] in values for prompt, values in needs.items())
+
+
+def unneeded_files(answers: dict[str, str]) -> set[str]:
+    """The files and folders of the template that do not belong to these answers."""
+    rows = meaning(answers)
+    chosen = {name for table in rows for name in files_of(table, rows[table])}
+    named = {name for table in rows for found in ANSWERS[table] for name in files_of(table, found)}
+    return (named - chosen) | {name for name in FILES if not needed(FILES[name], answers)}
+
+
 # --- Dependencies -----------------------------------------------------------------------------------
 
-# Each with the answers that need it; the floors are the oldest versions that the tests ran with.
-DEPENDENCIES = {
-    "jsonargparse[signatures]>=4.53,<5": {},
-    "lightning>=2.6.6,<2.7": {},
-    "matplotlib>=3.10": {"model": ONE_OPTIMIZER},  # Lightning and torchmetrics draw with it
-    "numpy>=2": {},
-    "torchdata>=0.11": {},
-    "torchmetrics>=1.8": {},
-    "torch>=2.9": {"accelerator": ("auto", "cpu", "gpu", "mps")},
-    "torch==2.9.*": {"accelerator": ("tpu",)},  # the newest that torch_xla has been built for
-    "torch_xla[tpu]==2.9.*": {"accelerator": ("tpu",)},
-    "torchvision>=0.24": {"vision": ("yes",), "accelerator": ("auto", "cpu", "gpu", "mps")},
-    "torchvision==0.24.*": {"vision": ("yes",), "accelerator": ("tpu",)},
-    "scikit-learn>=1.7": {"data": ("digits",)},
-    "pillow>=11": {},
-    "psutil>=7": {"accelerator": ("auto", "cpu", "mps")},  # configs/callbacks/device_stats.yaml
-    "pyyaml>=6.0.2": {},
-    "comet-ml>=3.49": {"logger": ("comet",)},
-    "mlflow>=3.9": {"logger": ("mlflow",)},
-    "tensorboard>=2.20": {"logger": ("tensorboard",)},
-    "wandb>=0.27.2": {"logger": ("wandb",)},
-    "deepspeed>=0.16": {
-        "strategy": ("deepspeed_stage_2", "deepspeed_stage_3", "deepspeed_stage_3_offload")
-    },
-}
+# torch_xla is built for one version of torch, and this is its newest.
+ON_TPU = {"torch": "torch==2.9.*", "torchvision": "torchvision==0.24.*"}
+
+
+def dependencies(answers: dict[str, str]) -> list[str]:
+    """The requirements of a project, sorted."""
+    found = {
+        package["requirement"]
+        for package in ANSWERS["_packages"]
+        if "group" not in package and needed(package.get("needs", {}), answers)
+    }
+    for chosen in meaning(answers).values():
+        found.update(chosen.get("packages", ()))
+    if answers["accelerator"] == "tpu":
+        found = {ON_TPU.get(requirement.split(">=")[0], requirement) for requirement in found}
+    return sorted(found)
+
 
 # --- Hardware ---------------------------------------------------------------------------------------
 
 # pre_gen_project.py says what `auto` means.
 BEST_PRECISION = {"gpu": "bf16-mixed"}  # 32-true elsewhere
-BATCH_NORM = ("cnn", "mlp", "resnet", "autoencoder", "gan")  # networks that have it
-FSDP_BLOCKS = {
-    "vit": ["models.networks.vit.Block"],
-    "resnet": ["torchvision.models.resnet.BasicBlock", "torchvision.models.resnet.Bottleneck"],
-}
 
 STRATEGIES = {
     "auto": """\
@@ -143,6 +183,7 @@ STRATEGIES = {
   # engine/fsdp2.py says how. Checkpoints are folders: consolidate.py makes plain files of them.
   strategy:
     class_path: engine.fsdp2.FSDP2
+  inference_mode: false  # but no_grad: FSDP2 gathers no weights in torch.inference_mode on a GPU
 """,
     "deepspeed_stage_2": """\
   # DeepSpeed ZeRO 2: optimizer states and gradients are sharded over the GPUs. Checkpoints are
@@ -209,7 +250,7 @@ def may_be_several(answers: dict[str, str]) -> bool:
 def trainer_yaml(answers: dict[str, str]) -> str:
     """`configs/trainer.yaml`: the arguments of Lightning's Trainer that the hardware needs."""
     accelerator, devices, strategy = (answers[k] for k in ("accelerator", "devices", "strategy"))
-    model, precision = answers["model"], answers["precision"]
+    model, precision = meaning(answers)["_models"], answers["precision"]
     several = may_be_several(answers)
 
     if precision == "auto":
@@ -218,7 +259,7 @@ def trainer_yaml(answers: dict[str, str]) -> str:
     since = f"; for GPUs since 2020 (before: {older})" if accelerator == "gpu" else ""
 
     recipe = "xla" if accelerator == "tpu" else strategy
-    blocks = FSDP_BLOCKS.get(model, ["torch.nn.Sequential"])
+    blocks = model.get("fsdp_blocks", ["torch.nn.Sequential"])
     strategy_lines = STRATEGIES[recipe].replace(
         "{blocks}", "".join(f"\n            - {block}" for block in blocks)
     )
@@ -233,7 +274,7 @@ trainer:
   precision: {precision}  # {PRECISIONS[precision].replace("{since}", since)}
 {strategy_lines}"""
     syncs = accelerator == "gpu" and strategy in ("auto", "ddp", "ddp_spawn", "fsdp") and several
-    if syncs and model in BATCH_NORM:
+    if syncs and model["batch_norm"]:
         lines += """\
   # Batch norm takes its statistics over the batches of all GPUs. Works on GPUs only.
   sync_batchnorm: true
@@ -260,23 +301,6 @@ model:
 # --- What the hook does -----------------------------------------------------------------------------
 
 
-def needed(needs: dict[str, tuple[str, ...]], answers: dict[str, str]) -> bool:
-    """Whether the answers are among those of a row of `FILES` or `DEPENDENCIES`."""
-    vision = (
-        answers["data"] in ("mnist", "fashion_mnist", "cifar10") or answers["model"] == "resnet"
-    )
-    facts = {
-        **answers,
-        "machines": "one" if answers["num_nodes"] == "1" else "several",
-        "vision": "yes" if vision else "no",
-    }
-    return all(facts[prompt] in values for prompt, values in needs.items())
-
-
-def dependencies(answers: dict[str, str]) -> list[str]:
-    return sorted(package for package, needs in DEPENDENCIES.items() if needed(needs, answers))
-
-
 def remove(project: Path, path: Path) -> None:
     """Remove a rendered file or folder; what the user had in its place comes back (`-f`)."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
@@ -293,12 +317,12 @@ def remove(project: Path, path: Path) -> None:
 
 
 def keep_chosen_files(project: Path, answers: dict[str, str]) -> None:
-    for name, needs in FILES.items():
-        path = project / name
-        if not needed(needs, answers):
-            remove(project, path)
-        elif not path.exists():
+    rows = meaning(answers)
+    for name in (name for table in rows for name in files_of(table, rows[table])):
+        if not (project / name).exists():
             raise FileNotFoundError(f"the template has no {name}, which the answers need")
+    for name in sorted(unneeded_files(answers)):
+        remove(project, project / name)
     for cache in CACHES:
         for path in [*project.glob(f"{cache}"), *(project / "tests").glob(cache)]:
             shutil.rmtree(path)

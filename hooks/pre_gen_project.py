@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 OLDEST_COOKIECUTTER = (2, 7, 1)
+TABLES = ("_modalities", "_data", "_systems", "_models", "_loggers")
 BACKUP = ".cookiecutter-backup"  # post_gen_project.py restores it or removes it
 OWNED = ("callbacks", "configs", "data", "engine", "launch", "models", "tests", ".github")
 
@@ -34,8 +35,8 @@ OWNED = ("callbacks", "configs", "data", "engine", "launch", "models", "tests", 
 TEXTS = ("project_name", "project_slug", "description", "author")
 CHOICES = {
     "license": ("MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"),
-    "data": ("digits", "mnist", "fashion_mnist", "cifar10", "image_folder"),
-    "model": ("cnn", "mlp", "resnet", "vit", "autoencoder", "gan"),
+    "data": tuple(row["name"] for row in ANSWERS["_data"]),
+    "model": ("auto", *(row["name"] for row in ANSWERS["_models"])),
     "accelerator": ("auto", "cpu", "gpu", "mps", "tpu"),
     "strategy": (
         "auto",
@@ -56,11 +57,12 @@ CHOICES = {
         "bf16-true",
         "64-true",
     ),
-    "logger": ("tensorboard", "csv", "wandb", "mlflow", "comet"),
+    "logger": tuple(row["name"] for row in ANSWERS["_loggers"]),
+    "extras": ("all", "core"),
 }
 PROMPTS = (
     *TEXTS, "license", "data", "model",
-    "accelerator", "devices", "num_nodes", "strategy", "precision", "logger",
+    "accelerator", "devices", "num_nodes", "strategy", "precision", "logger", "extras",
 )  # fmt: skip
 DEFAULTS = {
     "project_name": "My Lightning Project",
@@ -75,49 +77,24 @@ LONGEST_SLUG = 64
 WINDOWS_NAMES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{port}{number}" for port in ("com", "lpt") for number in range(10)
 }
-# fmt: off
-PROJECT_NAMES = (
-    "callbacks", "configs", "consolidate", "crossval", "data", "datasets", "engine", "export", "launch",
-    "logs", "models", "sweep", "tests", "train",
-)
-# Names under which the dependencies, and theirs, are installed or imported.
-DEPENDENCY_NAMES = (
-    "absl-py", "aiohappyeyeballs", "aiohttp", "aiosignal", "alembic", "annotated-doc",
-    "annotated-types", "anyio", "ast-serialize", "attrs", "blinker", "cachetools", "certifi",
-    "cffi", "charset-normalizer", "click", "cloudpickle", "colorama", "colorlog", "comet-ml",
-    "configobj", "contourpy", "cookiecutter", "cruft", "cryptography", "cuda-bindings",
-    "cuda-pathfinder", "cuda-toolkit", "cwevals", "cycler", "databricks-sdk", "deepspeed",
-    "distro", "docker", "docstring-parser", "dulwich", "everett", "exceptiongroup", "fastapi",
-    "filelock", "flask", "flask-cors", "flatbuffers", "fonttools", "frozenlist", "fsspec",
-    "gitdb", "gitpython", "google-auth", "googleapis-common-protos", "graphene", "graphql-core",
-    "graphql-relay", "grpcio", "gunicorn", "h11", "httpcore", "httpx", "huey", "idna",
-    "importlib-metadata", "iniconfig", "itsdangerous", "jinja2", "joblib", "jsonargparse",
-    "jsonschema", "jsonschema-specifications", "kiwisolver", "librt", "lightning",
-    "lightning-fabric", "lightning-utilities", "mako", "markdown", "markdown-it-py",
-    "markupsafe", "matplotlib", "mdurl", "ml-dtypes", "mlflow", "mlflow-skinny",
-    "mlflow-tracing", "mpmath", "multidict", "mypy", "mypy-extensions", "narwhals", "networkx",
-    "numpy", "nvidia-cublas", "nvidia-cuda-cupti", "nvidia-cuda-nvrtc", "nvidia-cuda-runtime",
-    "nvidia-cudnn-cu13", "nvidia-cufft", "nvidia-cufile", "nvidia-curand", "nvidia-cusolver",
-    "nvidia-cusparse", "nvidia-cusparselt-cu13", "nvidia-nccl-cu13", "nvidia-nvjitlink",
-    "nvidia-nvshmem-cu13", "nvidia-nvtx", "onnx", "onnx-ir", "onnxruntime", "onnxscript",
-    "opentelemetry-api", "opentelemetry-exporter-http-transport",
-    "opentelemetry-exporter-otlp-common", "opentelemetry-exporter-otlp-proto-common",
-    "opentelemetry-exporter-otlp-proto-http", "opentelemetry-proto", "opentelemetry-sdk",
-    "opentelemetry-semantic-conventions", "optuna", "packaging", "pandas", "pathspec", "pil",
-    "pillow", "pip", "platformdirs", "pluggy", "prettytable", "propcache", "protobuf", "psutil",
-    "pyarrow", "pyasn1", "pyasn1-modules", "pycparser", "pydantic", "pydantic-core", "pygments",
-    "pyparsing", "pytest", "python-box", "python-dateutil", "python-dotenv",
-    "pytorch-lightning", "pyyaml", "referencing", "requests", "requests-toolbelt", "rich",
-    "rpds-py", "ruff", "scikit-learn", "scipy", "semantic-version", "sentry-sdk", "setuptools",
-    "simplejson", "six", "sklearn", "skops", "smmap", "sniffio", "sqlalchemy", "sqlparse",
-    "starlette", "sympy", "tensorboard", "tensorboard-data-server", "tensorboardx",
-    "threadpoolctl", "tomli", "torch", "torch-xla", "torchdata", "torchmetrics", "torchvision",
-    "tqdm", "triton", "typeshed-client", "typing-extensions", "typing-inspection", "urllib3",
-    "uv", "uvicorn", "wandb", "wcwidth", "werkzeug", "wheel", "wrapt", "wurlitzer", "xxhash",
-    "yaml", "yarl", "zipp",
-)
-# fmt: on
+PROJECT_NAMES = {
+    *("callbacks", "configs", "consolidate", "crossval", "data", "datasets", "engine", "export"),
+    *("launch", "logs", "models", "sweep", "tests", "train"),
+}
 STANDARD_LIBRARY = {"test"} | {name.lower() for name in getattr(sys, "stdlib_module_names", ())}
+
+
+def index_name(requirement: str) -> str:
+    """The distribution of a requirement, or a slug, as package indexes compare names."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", requirement)[0]).lower()
+
+
+REQUIREMENTS = [
+    *(package["requirement"] for package in ANSWERS["_packages"]),
+    *(package for table in TABLES for row in ANSWERS[table] for package in row.get("packages", ())),
+    "setuptools",
+]
+DEPENDENCY_NAMES = {index_name(requirement) for requirement in REQUIREMENTS}
 
 
 class Problem(NamedTuple):
@@ -126,6 +103,7 @@ class Problem(NamedTuple):
     reason: str
     allowed: str
     fix: dict[str, str]
+    other_fix: dict[str, str] | None = None  # another way, with the accelerator `auto`
 
 
 # --- Single answers ---------------------------------------------------------------------------------
@@ -157,7 +135,7 @@ def text_problem(prompt: str, text: str) -> Problem | None:
 
 def slug_reason(slug: str) -> str | None:
     """Why a slug cannot be a folder and a distribution on Linux, macOS and Windows, if it cannot."""
-    name = re.sub(r"[-_.]+", "-", slug).lower()  # as package indexes compare names
+    name = index_name(slug)
     if not slug:
         return "it is empty"
     if len(slug) > LONGEST_SLUG:
@@ -294,20 +272,36 @@ class Hardware(NamedTuple):
     strategy: str
     precision: str
     model: str
+    optimizers: int
+    batch_norm: bool
 
     @property
     def family(self) -> str:
         return "deepspeed" if self.strategy.startswith("deepspeed") else self.strategy
 
 
+def row(table: str, name: str) -> dict[str, Any]:
+    """The row of an answer that is one of the choices."""
+    return next(found for found in ANSWERS[table] if found["name"] == name)
+
+
+def model_of(answers: dict[str, str]) -> dict[str, Any]:
+    """The row of the model; `auto` is the one that suits the data."""
+    name = answers["model"]
+    return row("_models", row("_data", answers["data"])["model"] if name == "auto" else name)
+
+
 def parse_hardware(answers: dict[str, str]) -> Hardware:
+    model = model_of(answers)
     return Hardware(
         answers["accelerator"],
         parse_devices(answers["devices"]),
         int(answers["num_nodes"]),
         answers["strategy"],
         answers["precision"],
-        answers["model"],
+        model["name"],
+        row("_systems", model["system"])["optimizers"],
+        model["batch_norm"],
     )
 
 
@@ -435,11 +429,19 @@ def conflicts(hw: Hardware) -> dict[str, tuple[tuple[str, ...], str]]:
     if hw.strategy == "fsdp":
         if hw.precision == "64-true":
             refuse("fsdp-64", "strategy precision", "Lightning's fsdp has no 64-true")
-        if hw.model == "gan":
+        if hw.batch_norm and hw.precision in ("16-true", "bf16-true"):
+            refuse(
+                "fsdp-batch-norm",
+                "strategy precision model",
+                f"torch's fsdp gives batch norm, which the {hw.model} has, float32 inputs and in"
+                f" {hw.precision} leaves its weights as they are: it fails in the first step",
+            )
+        if hw.optimizers > 1:
             refuse(
                 "fsdp-gan",
                 "strategy model",
-                "fsdp takes one backward pass per step, and the gan has two; fsdp2 takes them",
+                f"fsdp takes one backward pass per step, and the {hw.model} has {hw.optimizers};"
+                " fsdp2 takes them",
             )
     if hw.strategy == "fsdp2" and hw.precision in ("16-mixed", "64-true"):
         refuse("fsdp2-precision", "strategy precision", f"Lightning's fsdp2 has no {hw.precision}")
@@ -452,11 +454,11 @@ def conflicts(hw: Hardware) -> dict[str, tuple[tuple[str, ...], str]]:
                 "strategy devices",
                 "DeepSpeed counts devices from 0; give a count and choose with CUDA_VISIBLE_DEVICES",
             )
-        if hw.model == "gan":
+        if hw.optimizers > 1:
             refuse(
                 "deepspeed-gan",
                 "strategy model",
-                "DeepSpeed takes one optimizer, and the gan has two",
+                f"DeepSpeed takes one optimizer, and the {hw.model} has {hw.optimizers}",
             )
     if hw.strategy == "ddp_spawn" and hw.num_nodes > 1:
         refuse(
@@ -476,23 +478,38 @@ NEAREST = {
 }
 
 
-def nearest(answers: dict[str, str]) -> list[dict[str, str]]:
-    """The smallest changes of the hardware answers that make them work, the likeliest first."""
-    count = len(re.findall(r"\d+", answers["devices"])) if "[" in answers["devices"] else 1
+def nearest(answers: dict[str, str]) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """The smallest changes of the hardware answers that make them work, the likeliest first: those
+    that name an accelerator where none was (`auto`), and those that leave it as it is."""
+    if "[" in answers["devices"]:
+        count = len(re.findall(r"\d+", answers["devices"]))
+        devices = (str(count), str(list(range(count))), "auto", "1")
+    else:
+        devices = ("auto", "1", "[0]")
     candidates = {
         "precision": (NEAREST.get(answers["precision"], "32-true"), "32-true", "auto"),
-        "devices": (str(count), str(list(range(count))), "auto", "1"),
+        "devices": devices,
         "strategy": (NEAREST.get(answers["strategy"], "fsdp2"), "ddp", "fsdp", "auto"),
         "num_nodes": ("1",),
-        "accelerator": ("gpu", "cpu", "mps", "tpu", "auto"),
     }
-    # An accelerator that nobody named is the first thing to name; one that was is the last to change.
-    order = list(candidates)
-    if answers["accelerator"] == "auto":
-        order = ["accelerator", *order[:-1]]
-    for size in range(len(order) + 1):
+    named = [
+        {**change, "accelerator": accelerator}
+        for accelerator in ("gpu", "cpu", "mps", "tpu")
+        for change in smallest({**answers, "accelerator": accelerator}, candidates)
+        if answers["accelerator"] == "auto"
+    ]
+    size = min(map(len, named), default=0)
+    kept = smallest(answers, candidates)
+    return [change for change in named if len(change) == size], kept
+
+
+def smallest(
+    answers: dict[str, str], candidates: dict[str, tuple[str, ...]]
+) -> list[dict[str, str]]:
+    """The changes to candidates, of as few prompts as it takes, with which the answers work."""
+    for size in range(len(candidates) + 1):
         found = []
-        for prompts in itertools.combinations(order, size):
+        for prompts in itertools.combinations(candidates, size):
             for values in itertools.product(*(dict.fromkeys(candidates[p]) for p in prompts)):
                 change = dict(zip(prompts, values))
                 if any(answers[prompt] == value for prompt, value in change.items()):
@@ -504,21 +521,45 @@ def nearest(answers: dict[str, str]) -> list[dict[str, str]]:
     raise AssertionError(f"no hardware works for {answers}")
 
 
+def ways(changes: list[dict[str, str]]) -> str:
+    """Changes in words, two at most; the values of the last prompt stand together."""
+    found: dict[str, list[str]] = {}
+    for change in changes:
+        *others, last = [f"{prompt}={shlex.quote(value)}" for prompt, value in change.items()]
+        key, _, value = last.partition("=")
+        found.setdefault(" ".join([*others, f"{key}="]), []).append(value)
+    return " or ".join([key + "|".join(values) for key, values in found.items()][:2])
+
+
 def hardware_problems(answers: dict[str, str], wrong: set[str]) -> list[Problem]:
     """The rules that allowed answers break together; rules about `wrong` ones do not count yet."""
-    changes = nearest(answers)
-    ways: dict[str, list[str]] = {}
-    for change in changes:
-        words = [f"{prompt}={shlex.quote(value)}" for prompt, value in change.items()]
-        *others, last = words
-        key, _, value = last.partition("=")
-        ways.setdefault(" ".join([*others, f"{key}="]), []).append(value)
-    allowed = ", or ".join(key + "|".join(values) for key, values in list(ways.items())[:3])
+    named, kept = nearest(answers)
+    allowed = " or ".join(filter(None, (ways(named), ways(kept))))
+    fix = (named or kept)[0]
+    other_fix = kept[0] if named else None
     return [
-        Problem(" with ".join(prompts), [answers[p] for p in prompts], reason, allowed, changes[0])
+        Problem(
+            " with ".join(prompts), [answers[p] for p in prompts], reason, allowed, fix, other_fix
+        )
         for prompts, reason in conflicts(parse_hardware(answers)).values()
         if not wrong & set(prompts)
     ]
+
+
+def data_problem(answers: dict[str, str]) -> Problem | None:
+    """A model that takes no data of this modality."""
+    model, data = model_of(answers), row("_data", answers["data"])
+    if data["modality"] in model["modalities"]:
+        return None
+    fitting = [found for found in ANSWERS["_models"] if data["modality"] in found["modalities"]]
+    allowed = " | ".join(["auto", *(found["name"] for found in fitting)])
+    return Problem(
+        "data with model",
+        [answers["data"], answers["model"]],
+        f"{model['name']} takes {' or '.join(model['modalities'])}, and this is {data['modality']}",
+        f"model={allowed}",
+        {"model": "auto"},
+    )
 
 
 # --- All of it --------------------------------------------------------------------------------------
@@ -531,18 +572,22 @@ def problems(answers: dict[str, Any]) -> list[Problem]:
     mended = dict(answers)
     for problem in found:
         mended.update(problem.fix)
+    clash = data_problem(mended)
+    if clash:
+        found.append(clash)
+        mended.update(clash.fix)
     if conflicts(parse_hardware(mended)):
         found += hardware_problems(mended, {problem.prompt for problem in found})
     return found
 
 
-def fixed(answers: dict[str, Any]) -> dict[str, str]:
+def fixed(answers: dict[str, Any], keep_auto: bool = False) -> dict[str, str]:
     """The answers with every suggested fix applied: they pass the rules."""
     answers = {prompt: answers.get(prompt) for prompt in PROMPTS}
     found = problems(answers)
     while found:
         for problem in found:
-            answers.update(problem.fix)
+            answers.update(keep_auto and problem.other_fix or problem.fix)
         found = problems(answers)
     return answers
 
@@ -556,10 +601,11 @@ def quoted(words: list[str]) -> str:
     return " ".join(map(shlex.quote, words))
 
 
-def command(answers: dict[str, Any], overwrite: bool = False) -> str:
+def command(answers: dict[str, Any], overwrite: bool = False, keep_auto: bool = False) -> str:
     """The cookiecutter command that gives these answers, with the fixes, to this template."""
+    mended = fixed(answers, keep_auto)
     if "_commit" in answers:  # of cruft: only its own projects can follow the template
-        words = ["cruft", "create", "--no-input", "--extra-context", json.dumps(fixed(answers))]
+        words = ["cruft", "create", "--no-input", "--extra-context", json.dumps(mended)]
         return quoted([*words, str(answers["_template"])])
     words = ["cookiecutter", "--no-input"]
     output = answers.get("_output_dir")
@@ -570,7 +616,7 @@ def command(answers: dict[str, Any], overwrite: bool = False) -> str:
     if overwrite:
         words += ["--overwrite-if-exists"]
     words.append(str(answers.get("_template", "cookiecutter-lightning")))
-    for prompt, value in fixed(answers).items():
+    for prompt, value in mended.items():
         if re.search("[{][%#{]", value):  # cookiecutter would render it
             value = "{" + "% raw %" + "}" + value + "{" + "% endraw %" + "}"
         words.append(f"{prompt}={value}")
@@ -599,7 +645,20 @@ def report(answers: dict[str, Any], found: list[Problem], overwrite: bool = Fals
                 "",
             ]
     lines += ["This command works:", "", command(answers, overwrite), ""]
+    if fixed(answers, keep_auto=True) != fixed(answers):
+        lines += ["So does this one, on one device of any kind:", ""]
+        lines += [command(answers, overwrite, keep_auto=True), ""]
     return "\n".join(lines)
+
+
+def stale_tables(answers: dict[str, Any]) -> list[str]:
+    """The tables that a replay file has kept from another version of the template."""
+    # As seen from where cookiecutter was started. Not found (on Windows, say): nothing to compare.
+    template = Path(os.environ.get("PWD", "."), str(answers.get("_repo_dir")), "cookiecutter.json")
+    if not template.is_file():
+        return []
+    tables = json.loads(template.read_text(encoding="utf-8"))
+    return [name for name in (*TABLES, "_packages") if tables.get(name) != answers.get(name)]
 
 
 def cookiecutter_version() -> str | None:
@@ -632,45 +691,18 @@ def cookiecutter_problem(version: str | None) -> str | None:
 # --- Folders ----------------------------------------------------------------------------------------
 
 
-def birth(path: Path) -> float | None:
-    """When a folder was made, in seconds since the epoch; None if the system does not say."""
-    status = os.stat(path)
-    if hasattr(status, "st_birthtime"):  # macOS, and Windows since Python 3.12
-        return status.st_birthtime
-    if os.name == "nt":
-        return status.st_ctime
-    try:
-        import ctypes
-
-        buffer = ctypes.create_string_buffer(256)
-        at_fdcwd, statx_btime = -100, 0x800
-        if ctypes.CDLL(None).statx(at_fdcwd, os.fsencode(path), 0, statx_btime, buffer):
-            return None
-    except (AttributeError, ImportError, OSError):
-        return None
-    mask = int.from_bytes(buffer[0:4], sys.byteorder)
-    seconds = int.from_bytes(buffer[80:88], sys.byteorder, signed=True)
-    nanoseconds = int.from_bytes(buffer[88:92], sys.byteorder)
-    return seconds + nanoseconds / 1e9 if mask & statx_btime else None
-
-
 def remove_strays(project: Path, output: Path, slug: str) -> None:
-    """Remove the folders that cookiecutter made because a slug has path separators.
+    """Remove the empty folders that cookiecutter makes for a slug with path separators.
 
-    cookiecutter removes only the innermost one. What is not empty, or was there before, stays.
+    cookiecutter removes only the innermost one.
     """
     parts = [part for part in re.split(r"[/\\]" if os.name == "nt" else "/", slug) if part]
     if len(parts) < 2 or any(project.iterdir()):
         return
-    made = birth(project)
     os.chdir(output)  # Windows removes no folder that a process is in
-    paths = [Path(output, slug), *Path(output, slug).parents]
-    for path in dict.fromkeys(path.resolve() for path in paths[: len(parts)]):
-        born = birth(path) if path.is_dir() else None
-        # cookiecutter takes longer to start than this, so an older folder is the user's.
-        if made is None or born is None or abs(made - born) > 0.3 or any(path.iterdir()):
-            continue
-        path.rmdir()
+    for path in [Path(output, slug), *Path(output, slug).parents][: len(parts)]:
+        if path.is_dir() and not any(path.iterdir()):
+            path.resolve().rmdir()
 
 
 def back_up(project: Path) -> None:
@@ -699,6 +731,13 @@ def main() -> None:
     old = cookiecutter_problem(cookiecutter_version())
     if old:
         sys.exit(old)
+    stale = stale_tables(ANSWERS)
+    if stale:
+        sys.exit(
+            f"These answers come with {', '.join(stale)} of another version of the template, as a"
+            " replay file keeps them. Nothing was written. The same answers with this version:"
+            f"\n\n{command(ANSWERS, overwrite)}\n"
+        )
     found = problems(ANSWERS)
     if found:
         message = report(ANSWERS, found, overwrite)

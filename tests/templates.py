@@ -10,16 +10,36 @@ from cookiecutter.main import cookiecutter
 from cookiecutter.utils import create_env_with_context
 
 ROOT = Path(__file__).resolve().parents[1]
-PROMPTS = {
-    name: value
-    for name, value in json.loads((ROOT / "cookiecutter.json").read_text("utf-8")).items()
-    if not name.startswith("_")
-}
+SETTINGS = json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))
+PROMPTS = {name: value for name, value in SETTINGS.items() if not name.startswith("_")}
 CHOICES = {name: value for name, value in PROMPTS.items() if isinstance(value, list)}
 DEFAULTS = {
     **{name: value[0] if isinstance(value, list) else value for name, value in PROMPTS.items()},
     "project_slug": "my-lightning-project",
 }
+# The rows of the tables, by name. What the tests go through comes from here.
+DATA, MODELS, SYSTEMS, LOGGERS = (
+    {row["name"]: row for row in SETTINGS[table]}
+    for table in ("_data", "_models", "_systems", "_loggers")
+)
+# All pairs of data and model that go together.
+CELLS = [
+    (data, model)
+    for data in DATA
+    for model in MODELS
+    if DATA[data]["modality"] in MODELS[model]["modalities"]
+]
+
+
+def each_once() -> list[tuple[str, str]]:
+    """Some of the cells: each model on one data set, and each data set at least once."""
+    found = []
+    for number, model in enumerate(MODELS):
+        fitting = [cell for cell in CELLS if cell[1] == model]
+        found.append(fitting[number % len(fitting)])
+    missing = DATA.keys() - {data for data, _ in found}
+    return found + [(data, DATA[data]["model"]) for data in DATA if data in missing]
+
 
 _module_numbers = itertools.count()
 
@@ -45,7 +65,8 @@ def render_template(parent: Path, template: Path = ROOT, **answers: str) -> Path
 
 def import_hook(name: str, folder: Path, **answers: object) -> ModuleType:
     """Render `hooks/<name>.py` the way cookiecutter does, into `folder`, and import it."""
-    context = {"cookiecutter": {**DEFAULTS, "_template": str(ROOT), **answers}}
+    tables = {name: SETTINGS[name] for name in SETTINGS if name.startswith("_")}
+    context = {"cookiecutter": {**DEFAULTS, **tables, "_template": str(ROOT), **answers}}
     source = (ROOT / "hooks" / f"{name}.py").read_text("utf-8")
     text = create_env_with_context(context).from_string(source).render(**context)
     path = folder / f"{name}_{next(_module_numbers)}.py"

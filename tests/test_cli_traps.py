@@ -127,6 +127,54 @@ def test_an_error_in_a_class_is_shown_where_it_is(project, monkeypatch, capfd):
     assert raised.traceback[-1].path == project / "mine.py"
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("import not_installed", 1),
+        ("class Mine:\n    x = undefined", 2),
+        ("import torch\n\ntorch.nn.Linaer", 3),
+    ],
+)
+@pytest.mark.parametrize("option", ["--model", "--model.network", "--trainer.callbacks+"])
+def test_a_file_that_cannot_be_imported_is_named(project, monkeypatch, capfd, option, text, line):
+    Path("broken.py").write_text(text)
+    Path("imports.py").write_text("import broken")  # the file that is asked for is another
+    monkeypatch.syspath_prepend(project)
+    message = error(capfd, f"{option}=imports.Mine")
+    assert f" ({project / 'broken.py'}:{line})" in message
+    assert "Traceback" not in message
+
+
+REFUSES = """
+from engine.errors import UserError
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+class Mine(Callback):
+    def on_train_start(self, trainer, system):
+        {}
+"""
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "raise UserError('No.')",
+        "raise MisconfigurationException('No.')",
+        "raise UserError('No.') from KeyError(1)",
+        "system.log('x', 1.0, on_step=True)",  # not there, says Lightning
+    ],
+)
+def test_a_sentence_says_which_file_of_the_users_it_comes_from(project, monkeypatch, line):
+    Path("refuses.py").write_text(REFUSES.format(line))
+    monkeypatch.syspath_prepend(project)
+    monkeypatch.delitem(sys.modules, "refuses", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        command("train", *FIT, "--trainer.callbacks+=refuses.Mine")
+    assert str(stop.value).startswith("error: ")
+    assert str(stop.value).endswith(f" ({project / 'refuses.py'}:8)")
+
+
 def test_a_fit_starts_twice_and_from_its_own_config(project):
     command("train", *FIT)
     command("train", *FIT)
@@ -489,5 +537,8 @@ def test_an_error_in_a_data_worker_is_one_sentence(render, tmp_path):
         [image, *_] = sorted((tmp_path / "data").rglob("*.jpg"))
         image.write_bytes(image.read_bytes()[:40])
         options += ["--trainer.limit_train_batches=1.0", "--data.num_workers=1"]
-        with pytest.raises(SystemExit, match=rf"^error: {image} cannot be read as an image"):
+        with pytest.raises(
+            SystemExit,
+            match=rf"^error: {image} cannot be read as an image.* \(data/\w+.py:\d+\)$",
+        ):
             command("train", *FIT, *options)

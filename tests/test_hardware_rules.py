@@ -8,8 +8,10 @@ refuses it, one of its family where that shows only later.
 import copy
 import functools
 import importlib
+import inspect
 import itertools
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -31,13 +33,12 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.plugins.precision.xla import XLAPrecision
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.strategies.launchers import multiprocessing
-from templates import CHOICES, DEFAULTS, ROOT
+from templates import CHOICES, DEFAULTS, MODELS, ROOT, SYSTEMS
 from torch import nn
 
 PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 DEVICES = ("auto", "1", "2", "8", "[0]", "[0, 1]", "[1, 3]")
 NODES = ("1", "2")
-MODELS = CHOICES["model"]
 HARDWARE = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 # The machines on which an accelerator's answers have to work.
 MACHINES = {
@@ -227,12 +228,10 @@ def test_every_model_and_strategy_is_taken_somewhere(rules):
         if not broken_rules(rules, answers)
     }
     all_pairs = set(itertools.product(MODELS, CHOICES["strategy"]))
-    assert {pair for pair in all_pairs - taken} == {
-        ("gan", "fsdp"),
-        ("gan", "deepspeed_stage_2"),
-        ("gan", "deepspeed_stage_3"),
-        ("gan", "deepspeed_stage_3_offload"),
-    }
+    several = [model for model in MODELS if SYSTEMS[MODELS[model]["system"]]["optimizers"] > 1]
+    assert "gan" in several
+    one_only = [name for name in CHOICES["strategy"] if name.startswith(("fsdp", "deepspeed"))]
+    assert all_pairs - taken == set(itertools.product(several, {*one_only} - {"fsdp2"}))
 
 
 def answers_for(**changes):
@@ -252,7 +251,9 @@ def test_trainer_yaml_is_short_and_explained(recipes, rules):
         assert max(map(len, lines)) <= 100, answers
         assert not [line for line in lines if line != line.rstrip()]
         keys = yaml.safe_load("\n".join(lines))["trainer"].keys()
-        assert keys - {"sync_batchnorm"} == {*HARDWARE}
+        assert keys - {"sync_batchnorm", "inference_mode"} == {*HARDWARE}
+        # FSDP2 fails under torch.inference_mode, as GPUs have shown; gloo does not take it anyway.
+        assert ("inference_mode" in keys) == (answers["strategy"] == "fsdp2")
 
 
 def test_default_accelerator_says_nothing_of_gpus(recipes):
@@ -260,21 +261,23 @@ def test_default_accelerator_says_nothing_of_gpus(recipes):
     assert trainer_settings(recipes, accelerator="gpu")["float32_matmul_precision"] == "high"
 
 
+FACTS = {"image_shape": (1, 8, 8), "num_classes": 10}
+
+
+def network_of(model: str) -> nn.Module:
+    """The network of a model's row, with its own defaults."""
+    module = importlib.import_module(f"models.networks.{model}")
+    kind = getattr(module, MODELS[model]["class"])
+    known = inspect.signature(kind).parameters
+    return kind(**{fact: value for fact, value in FACTS.items() if fact in known})
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_batch_norm_is_synchronized_where_it_can_be(recipes, model):
-    network = {
-        "cnn": ("cnn", "CNN"),
-        "mlp": ("mlp", "MLP"),
-        "resnet": ("resnet", "ResNet"),
-        "vit": ("vit", "ViT"),
-        "autoencoder": ("autoencoder", "ConvAutoencoder"),
-        "gan": ("gan", "ConvGAN"),
-    }[model]
-    module = importlib.import_module(f"models.networks.{network[0]}")
-    classes = () if model in ("autoencoder", "gan") else (10,)
-    network = getattr(module, network[1])((1, 8, 8), *classes)
-    has = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-    assert has == (model in recipes.BATCH_NORM)
+    has = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network_of(model).modules())
+    assert has == MODELS[model]["batch_norm"], (
+        f"cookiecutter.json: batch_norm is wrong in the row {model} of _models"
+    )
     for strategy in ("auto", "ddp", "ddp_spawn"):
         gpus = trainer_settings(
             recipes, accelerator="gpu", devices="2", strategy=strategy, model=model
@@ -300,21 +303,23 @@ def test_synchronized_batch_norm_has_no_cpu(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("model", [model for model in MODELS if model != "gan"])
+@pytest.mark.parametrize(
+    "model",
+    [model for model in MODELS if SYSTEMS[MODELS[model]["system"]]["optimizers"] == 1],
+)
 def test_fsdp_wraps_blocks_of_the_network(recipes, model):
     settings = trainer_settings(recipes, accelerator="gpu", strategy="fsdp", model=model)["trainer"]
     strategy = parsed_strategy(yaml.safe_dump(settings["strategy"]))
     assert type(strategy) is FSDPStrategy
     assert strategy._state_dict_type == "full"
     classes = tuple(strategy.kwargs["auto_wrap_policy"]._module_classes)
-    name = {"cnn": "CNN", "mlp": "MLP", "resnet": "ResNet", "vit": "ViT"}.get(
-        model, "ConvAutoencoder"
-    )
-    module = importlib.import_module(f"models.networks.{model}")
-    network = getattr(module, name)((1, 8, 8), *(() if model == "autoencoder" else (10,)))
+    network = network_of(model)
     wrapped = {p for m in network.modules() if isinstance(m, classes) for p in m.parameters()}
     held = sum(p.numel() for p in wrapped) / sum(p.numel() for p in network.parameters())
-    assert held > 0.75
+    assert held > 0.75, (
+        f"cookiecutter.json: fsdp_blocks in the row {model} of _models must name the classes of its"
+        f" blocks; {', '.join(kind.__name__ for kind in classes)} hold {held:.0%} of the weights"
+    )
 
 
 def test_deepspeed_stages_and_offload(recipes, monkeypatch):
@@ -363,7 +368,7 @@ def test_dependencies(recipes, answers, wanted, unwanted):
         assert any(line.startswith(package) for line in packages)
     for package in unwanted:
         assert not any(line.startswith(package) for line in packages)
-    assert all("<" in line for line in packages if line.startswith(("lightning", "jsonargparse")))
+    assert all("<" in line for line in packages if line.startswith(("lightning>", "jsonargparse")))
 
 
 # --- What the rules refuse ------------------------------------------------------------------------
@@ -398,6 +403,7 @@ LATER = {
     "tpu-nodes",
     "tpu-16-true",
     "fsdp-gan",
+    "fsdp-batch-norm",
     "deepspeed-list",
     "deepspeed-gan",
     "ddp_spawn-nodes",
@@ -637,6 +643,38 @@ def test_later_fsdp_gan(tmp_path):
     assert "Expects `BACKWARD_PRE` or `BACKWARD_POST` state but got" in run.stderr
 
 
+BATCH_NORM_IN_FSDP = """
+import torch, torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecision
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+
+dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+half = MixedPrecision(torch.bfloat16, torch.bfloat16, torch.bfloat16)  # as Lightning has it
+for norm in (nn.GroupNorm(1, 4), nn.BatchNorm2d(4)):
+    network = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), norm)).to(torch.bfloat16)
+    network = FullyShardedDataParallel(
+        network,
+        auto_wrap_policy=ModuleWrapPolicy({nn.Sequential}),
+        mixed_precision=half,
+        use_orig_params=True,
+        device_id=torch.device("cpu"),
+    )
+    print(type(norm).__name__, "begins", flush=True)
+    network(torch.randn(2, 3, 8, 8, dtype=torch.bfloat16))
+"""
+
+
+def test_later_fsdp_batch_norm():
+    """Seen first on a GPU; torch's FSDP does the same on a CPU, where Lightning's does not run."""
+    run = subprocess.run(
+        [sys.executable, "-c", BATCH_NORM_IN_FSDP], capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 1
+    assert run.stdout.split() == ["GroupNorm", "begins", "BatchNorm2d", "begins"]
+    assert re.search(r"RuntimeError: .*(dtype|scalar type)", run.stderr), run.stderr[-500:]
+
+
 # --- The README ----------------------------------------------------------------------------------
 
 
@@ -657,8 +695,11 @@ def test_every_refusal_names_hardware_that_works(rules):
     for number, answers in enumerate(combinations()):
         if not broken_rules(rules, answers):
             continue
-        for change in rules.nearest(answers):
+        named, kept = rules.nearest(answers) if number % 5 == 0 else ([], [])
+        for change in [*named, *kept]:
             assert not broken_rules(rules, {**answers, **change}), (answers, change)
+        if answers["accelerator"] != "auto":
+            assert not named and all("accelerator" not in change for change in kept)
         if number % 50 == 0:
             found = rules.problems(answers)
             assert found
@@ -666,6 +707,10 @@ def test_every_refusal_names_hardware_that_works(rules):
             fixed = rules.fixed(answers)
             assert rules.problems(fixed) == []
             assert fixed["model"] == answers["model"]
+            if answers["accelerator"] != "auto":
+                assert fixed["accelerator"] == answers["accelerator"]
+            kept = rules.fixed(answers, keep_auto=True)
+            assert kept["accelerator"] == answers["accelerator"] and not rules.problems(kept)
 
 
 @pytest.mark.parametrize(
@@ -689,7 +734,42 @@ def test_every_refusal_names_hardware_that_works(rules):
         ),
         ({"accelerator": "cpu", "num_nodes": "2", "strategy": "ddp_spawn"}, {"strategy": "ddp"}),
         ({"accelerator": "tpu", "num_nodes": "2"}, {"num_nodes": "1"}),
+        (
+            {"accelerator": "mps", "strategy": "ddp", "precision": "64-true"},
+            {"strategy": "auto", "precision": "32-true"},
+        ),
+        (
+            {"accelerator": "mps", "devices": "2", "strategy": "ddp", "num_nodes": "2"},
+            {"devices": "auto", "strategy": "auto", "num_nodes": "1"},
+        ),
+        (
+            {"accelerator": "auto", "data": "mnist", "model": "auto", "devices": "2"},
+            {"accelerator": "gpu"},
+        ),
     ],
 )
 def test_the_nearest_change_comes_first(rules, answers, change):
-    assert rules.nearest(answers_for(**answers))[0] == change
+    named, kept = rules.nearest(answers_for(**answers))
+    assert (named or kept)[0] == change
+
+
+@pytest.mark.parametrize(
+    ("answers", "named", "kept"),
+    [
+        ({"devices": "2"}, {"accelerator": "gpu"}, {"devices": "auto"}),
+        ({"strategy": "ddp"}, {"accelerator": "gpu"}, {"strategy": "auto"}),
+        (
+            {"strategy": "fsdp", "devices": "[0, 1]", "num_nodes": "2"},
+            {"accelerator": "gpu"},
+            {"strategy": "auto", "devices": "auto", "num_nodes": "1"},
+        ),
+    ],
+)
+def test_where_no_accelerator_was_named_both_ways_are_offered(rules, answers, named, kept):
+    wrong = answers_for(**answers)
+    first, second = rules.nearest(wrong)
+    assert (first[0], second[0]) == (named, kept)
+    report = rules.report(wrong, rules.problems(wrong))
+    for change in (named, kept):
+        assert rules.quoted([f"{k}={v}" for k, v in {**wrong, **change}.items()]) in report
+        assert all(f"{prompt}=" in report for prompt in change)

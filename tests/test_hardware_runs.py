@@ -227,7 +227,13 @@ class Fault(Callback):
         ("ddp", "os.killpg(0, signal.SIGINT)", 130, "--ckpt_path {last}\n", "Stopping"),
         ("ddp_spawn", "os.killpg(0, signal.SIGINT)", 130, "--ckpt_path {last}\n", "Stopping"),
         ("ddp_spawn", "raise KeyError('bug')", 1, "--ckpt_path {last}\n", "KeyError: 'bug'\n"),
-        ("ddp_spawn", "raise UserError('No.')", 1, "--ckpt_path {last}\n", "\nerror: No.\n"),
+        (
+            "ddp_spawn",
+            "raise UserError('No.')",
+            1,
+            "--ckpt_path {last}\n",
+            "\nerror: No. (fault.py:9)\n",
+        ),
     ],
 )
 def test_two_processes_that_stop(render, strategy, what, code, stdout, stderr):

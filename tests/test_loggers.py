@@ -14,6 +14,7 @@ from textwrap import dedent
 import pytest
 import yaml
 from projects import ONE_CPU, QUIET, command, inside
+from templates import LOGGERS as TABLE
 
 STEPS = 4  # batches an epoch
 OPTIONS = [
@@ -209,7 +210,9 @@ def test_everything_is_logged_and_a_run_continues_in_its_logger(folder, logger):
     assert outside <= {"logs", "version_0", "mlflow.db", "mlflow"}
 
 
-ANSWERS = {
+# What a run of the logger leaves, seen from its folder.
+WRITTEN = {
+    "tensorboard": "events.*",
     "csv": "metrics.csv",
     "wandb": "wandb/offline-run-*",
     "mlflow": "../mlflow.db",
@@ -217,12 +220,17 @@ ANSWERS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize(
+    "answer",
+    [pytest.param(n, marks=[] if n not in WRITTEN else pytest.mark.slow) for n in TABLE],
+)
 def test_a_project_made_for_the_logger_logs_without_an_account(render, tmp_path, answer):
     with inside(render(logger=answer), tmp_path):
-        train("fit", *OPTIONS, "--trainer.max_epochs=1")
-        assert list(Path("logs/version_0").glob(ANSWERS[answer]))
+        trainer = train("fit", *OPTIONS, "--trainer.max_epochs=1").trainer
+        kind = type(trainer.logger)
+        assert TABLE[answer]["class_path"].split(".")[-1] == kind.__name__
+        if answer in WRITTEN:
+            assert list(Path("logs/version_0").glob(WRITTEN[answer]))
 
 
 def test_checkpoints_of_weights_are_evaluated(folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from projects import SMALL, command, inside
-from templates import CHOICES, ROOT
+from templates import CELLS, ROOT
 
 
 def blocks(readme: Path, language: str = "bash") -> list[str]:
@@ -50,8 +50,7 @@ def test_the_commands_of_a_project_run(render):
         assert ran > 10
 
 
-@pytest.mark.parametrize("model", CHOICES["model"])
-@pytest.mark.parametrize("data", CHOICES["data"])
+@pytest.mark.parametrize(("data", "model"), [pytest.param(*c, id="-".join(c)) for c in CELLS])
 def test_the_python_of_a_project_names_what_is_there(render, data, model):
     project = render(data=data, model=model)
     [block] = blocks(project / "README.md", "python")
@@ -70,11 +69,14 @@ def test_the_commands_of_the_template_exist():
         assert (ROOT / script).is_file(), script
 
 
-def test_the_answers_shown_are_those_of_the_template(render):
-    text = (ROOT / "README.md").read_text("utf-8")
-    for prompt, choices in CHOICES.items():
-        [row] = re.findall(rf"^\| `{prompt}`.*$", text, re.MULTILINE)
-        assert re.findall(r"`([^`]+)`", row) == [prompt, *choices]
+def test_the_answers_shown_are_those_of_the_template(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import questions_table
+
+    _, inside, _ = questions_table.split(questions_table.README.read_text("utf-8"))
+    assert inside == questions_table.table(), (
+        "README.md differs from cookiecutter.json: run python benchmarks/questions_table.py --write"
+    )
 
 
 def test_the_example_of_answers_renders(render):

@@ -256,6 +256,44 @@ def test_saves_after_steps_do_not_replace_those_of_epochs(render, tmp_path):
         assert last["global_step"] == 30
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "steps"),
+    [
+        ("mlp", ["--last_checkpoint.every_n_train_steps=8"], [30]),  # the newest save only
+        ("mlp", ["--last_checkpoint.every_n_epochs=2", "--last_checkpoint.save_top_k=-1"], [20]),
+        ("mlp", ["--last_checkpoint.save_top_k=0"], []),
+        # Two optimizers make two steps in a batch, and none ends with a multiple of seven.
+        (
+            "gan",
+            [
+                *("--last_checkpoint.every_n_train_steps=7", "--last_checkpoint.save_top_k=-1"),
+                *("--last_checkpoint.every_n_epochs=0", "--trainer.max_epochs=1"),
+            ],
+            [8, 14],
+        ),
+    ],
+)
+def test_saves_come_when_they_are_due(render, tmp_path, model, options, steps):
+    with inside(render(model=model), tmp_path):
+        command("train", "fit", *OPTIONS, "--last_checkpoint.filename={step}", *options)
+        saved = Path("logs", "version_0", "checkpoints").glob("step=*.ckpt")
+        assert {path.name for path in saved} == {f"step={step}.ckpt" for step in steps}
+
+
+def test_a_stop_that_has_to_wait_does_not_save_each_step(render, tmp_path, monkeypatch):
+    with inside(render(model="mlp"), tmp_path):
+        from engine.random_state import RandomState
+
+        def stop(self, trainer, *_):
+            trainer.should_stop = True
+
+        monkeypatch.setattr(RandomState, "on_train_batch_end", stop)
+        saves = ["--last_checkpoint.filename={step}", "--last_checkpoint.save_top_k=-1"]
+        command("train", "fit", *OPTIONS, *saves, "--trainer.min_epochs=2")
+        saved = Path("logs", "version_0", "checkpoints").glob("step=*.ckpt")
+        assert {path.name for path in saved} == {"step=10.ckpt", "step=20.ckpt"}
+
+
 def test_a_stop_at_a_validation_keeps_what_it_logged(render, tmp_path, monkeypatch):
     options = [*OPTIONS, "--trainer.max_epochs=1", "--trainer.val_check_interval=3"]
     options += ["--trainer.limit_train_batches=7", "--trainer.log_every_n_steps=1"]
@@ -285,7 +323,8 @@ def test_a_stop_at_a_validation_keeps_what_it_logged(render, tmp_path, monkeypat
 
 def test_a_save_is_atomic(render, tmp_path, monkeypatch):
     with inside(render(), tmp_path):
-        from engine.runs import AtomicCheckpointIO, save_whole
+        from engine.runs import AtomicCheckpointIO
+        from engine.trainer_settings import save_whole
 
         for strategy in (SingleDeviceStrategy(), DDPStrategy(), FSDPStrategy()):
             save_whole(strategy)

@@ -42,7 +42,7 @@ def test_the_learning_rate_is_applied_also_in_the_scheduler(folder, capfd):
     assert cli.trainer.global_step == steps
     assert cli.model.lr == cli.model.hparams.lr == lr
     scheduler = cli.trainer.lr_scheduler_configs[0].scheduler
-    assert scheduler.base_lrs == [lr]
+    assert set(scheduler.base_lrs) == {lr}
     assert scheduler.total_steps == steps
     checkpoint = torch.load("logs/version_0/checkpoints/best.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["lr"] == lr

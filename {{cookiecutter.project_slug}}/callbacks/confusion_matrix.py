@@ -38,7 +38,8 @@ class ConfusionMatrix(Callback):
         if self.stands_aside or dataloader_idx:
             return
         try:
-            probability = pl_module.predict_step(batch, batch_idx)["probability"]
+            # By the strategy: in its precision, and where weights are sharded with all of them.
+            probability = trainer.strategy.predict_step(batch, batch_idx)["probability"]
             if self.matrix is None:
                 self.matrix = MulticlassConfusionMatrix(probability.shape[1]).to(probability.device)
             self.matrix.update(probability, batch[1])

@@ -77,13 +77,14 @@ class Pictures(Callback):
         self.shown: int | None = None  # the epoch of the last ones
         self.stands_aside = every_n_epochs <= 0 or count <= 0
 
-    def draw(self, pl_module: Any, batch: Any) -> Image.Image | None:
+    def draw(self, trainer: Trainer, pl_module: Any, batch: Any) -> Image.Image | None:
         """The pictures of a batch; where there are none, says why, and does not try again."""
         if self.stands_aside or not hasattr(pl_module, "pictures"):
             return None
         batch = apply_to_collection(batch, Tensor, lambda tensor: tensor[: self.count])
         try:
-            images, captions = pl_module.pictures(batch)
+            with trainer.precision_plugin.val_step_context():  # as in the steps
+                images, captions = pl_module.pictures(batch)
             return draw_grid(images, captions, columns=4)  # few: loggers show pictures small
         except Exception as error:  # a decoration, which must not end a fit
             rank_zero_warn(f"No pictures of these batches: {error}")
@@ -109,7 +110,7 @@ class Pictures(Callback):
             return
         self.shown = epoch
         # On all processes: where the network is sharded, each of them has to take part.
-        picture = self.draw(pl_module, batch)
+        picture = self.draw(trainer, pl_module, batch)
         if picture and trainer.is_global_zero:
             log_picture(trainer, "val/pictures", picture)
 
@@ -124,6 +125,6 @@ class Pictures(Callback):
     ) -> None:
         if batch_idx or dataloader_idx or trainer.fast_dev_run:
             return
-        picture = self.draw(pl_module, batch)
+        picture = self.draw(trainer, pl_module, batch)
         if picture and trainer.is_global_zero:
             picture.save(Path(trainer.default_root_dir, "predictions.png"))

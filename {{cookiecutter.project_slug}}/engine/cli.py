@@ -1,43 +1,30 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import (
-    EarlyStopping,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    WeightAveraging,
-)
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from callbacks import ALWAYS
 from engine import runs
-from engine.compat import find_unused, forget_average, pop_class_path
+from engine.compat import forget_averages, pop_class_path
 from engine.errors import UserError, plain_errors
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
-from engine.parsing import (
-    SWAPS,
-    Parser,
-    allow_clipping,
-    asked_for,
-    drop_callbacks,
-    instantiate_with_facts,
-    tell_swaps,
-)
+from engine.parsing import Parser, asked_for, hand_on_settings, replace_model, tell_swaps
 from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
 from engine.random_state import RandomState
 from engine.run_record import RunRecord
+from engine.trainer_settings import allow_clipping, drop_callbacks, prepare
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+DEFAULTS = [str(CONFIGS / f"{name}.yaml") for name in ("model", "data", "default", "trainer")]
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
 CALLBACKS = {
     "best_checkpoint": ModelCheckpoint,
@@ -51,10 +38,13 @@ CALLBACKS = {
 
 
 class CLI(LightningCLI):
+    """What a command does stands here in its order: its options are declared and read, its checkpoint
+    is found, its folder chosen, the Trainer made; then Lightning fits, validates, tests or predicts.
+    """
+
     config: Namespace
 
     def __init__(self) -> None:
-        defaults = [str(CONFIGS / name) for name in ("default.yaml", "trainer.yaml")]
         self.made: Path | None = None
         self.parsers: list[LightningArgumentParser] = []  # of the subcommands
         try:
@@ -68,7 +58,7 @@ class CLI(LightningCLI):
                 seed_everything_default=42,
                 parser_kwargs={
                     "allow_abbrev": False,
-                    **{name: {"default_config_files": defaults} for name in self.subcommands()},
+                    **{name: {"default_config_files": DEFAULTS} for name in self.subcommands()},
                 },
                 auto_configure_optimizers=False,
             )
@@ -116,65 +106,43 @@ class CLI(LightningCLI):
         self.trained_on = saved.get("datamodule_hyper_parameters", {}).get("_class_path", "")
         hparams = saved.get("hyper_parameters", {})
         if class_path := pop_class_path(hparams):
-            given, config.model = config.model, None
-            swaps = dict(SWAPS)
+            given = config.model
             model = runs.model_of(class_path, hparams, given)
-            self.config = parser.parse_object(
-                {self.config.subcommand: {"model": model}}, self.config
-            )
-            SWAPS.clear()
-            SWAPS.update(swaps)  # those that the user made, not those of the checkpoint
+            self.config = replace_model(parser, self.config, model)
             runs.tell_overruled(given, self.config[self.config.subcommand].model)
 
     def before_instantiate_classes(self) -> None:
+        """Decides where the command writes, and what goes there."""
         config = self.config[self.subcommand]
-        trainer = config.trainer
-        # Without the run's own paths, so that config.yaml can start a new run.
+        fits, trainer = self.subcommand == "fit", config.trainer
+        parser = dict(zip(self.subcommands(), self.parsers, strict=True))[self.subcommand]
+        # Without the paths of this run, so that config.yaml can start a new one.
         settings = config.clone()
         settings.pop("ckpt_path")
-        parser = dict(zip(self.subcommands(), self.parsers, strict=True))[self.subcommand]
         self.settings = parser.dump(settings, skip_unset=False)
         tell_swaps(self.settings)
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
-        resumed = self.checkpoint if self.subcommand == "fit" else None
-        if resumed and not runs.is_in_run(resumed):
-            resumed = None  # a checkpoint from elsewhere: its fit goes on in a new run
-        self.is_new = self.subcommand == "fit" and not resumed
-        if self.checkpoint and not self.is_new:
-            run = runs.run_of(self.checkpoint)
-        elif rank_zero_only.rank or trainer.fast_dev_run:
-            run = self.root  # these write nothing; the first process sends the others its folder
-        else:
-            run = self.made = runs.new_run(self.root)
+        # A fit goes on in the run of its checkpoint, or in a new one if that lies elsewhere.
+        self.is_new = fits and not (self.checkpoint and runs.is_in_run(self.checkpoint))
+        writes = not (rank_zero_only.rank or trainer.fast_dev_run)
+        run = runs.run_folder(self.root, self.checkpoint, self.is_new, writes)
+        self.made = run if self.is_new and writes else None
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
+        goes_on = fits and not self.is_new
+        place_loggers(trainer, self.subcommand, run, self.checkpoint if goes_on else None)
         allow_clipping(config.model, trainer)
-        place_loggers(trainer, self.subcommand, run, resumed)
         drop_callbacks(parser.callback_keys, config)
         config.ckpt_path = str(self.checkpoint) if self.checkpoint else None
-        self.make_with_settings()
-
-    def make_with_settings(self) -> None:
-        """Has system and data module made with what their checkpoint is to say of them."""
-        dump = self.parser.dump(self.config, skip_link_targets=False, skip_unset=False)
-        self.config_dump = yaml.safe_load(dump)[self.subcommand]
-        instantiate_with_facts(self)
+        hand_on_settings(self)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         record = RunRecord(self.settings, self.is_new)
         self.trainer_defaults["callbacks"] = [record, RandomState()]
         trainer = super().instantiate_trainer(**kwargs)
-        if not torch.cuda.is_available():
-            # Lightning sets it: torch would look on disk for NVIDIA's library in each step of Adam.
-            os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-        # Of several ModelCheckpoints, Lightning takes the first as the one to ask.
-        last = trainer.checkpoint_callbacks
-        trainer.callbacks.sort(key=lambda callback: (callback in last, callback is not self.best))
-        runs.save_whole(trainer.strategy)
-        if len(getattr(self.model, "parts", ())) > 1:
-            find_unused(trainer.strategy)  # since each backward pass is of one of them
+        prepare(trainer, self.model, self.best)
         if self.subcommand == "fit":
             await_processes(trainer.strategy)
         return trainer
@@ -190,9 +158,7 @@ class CLI(LightningCLI):
             path = self.best.best_model_path or None
             if not (path or self.trainer.fast_dev_run):
                 raise UserError("test_after_fit: nothing was validated, so no checkpoint is best")
-            for callback in self.trainer.callbacks:
-                if isinstance(callback, WeightAveraging):
-                    forget_average(callback)
+            forget_averages(self.trainer)
             self.trainer.test(self.model, self.datamodule, ckpt_path=path)
 
 

@@ -87,10 +87,12 @@ def step_saved(loops: dict[str, Any]) -> int:
     return loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] + mid_epoch
 
 
-def forget_average(callback: WeightAveraging) -> None:
-    """After a fit, lets a test take the average, as in a process of its own: Lightning would load
-    the newest weights of the checkpoint, and would not swap them."""
-    callback._average_model = None
+def forget_averages(trainer: Trainer) -> None:
+    """After a fit, lets a test take the averaged weights, as in a process of its own: Lightning would
+    load the newest weights of the checkpoint, and would not swap them."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, WeightAveraging):
+            callback._average_model = None
 
 
 class AppendingWriter(ExperimentWriter):

@@ -1,6 +1,6 @@
 """Cross-validates: `python crossval.py --folds 5 [options of train.py]`.
 
-Each fold is an ordinary run that validates on another part of the training samples.
+Each fold is an ordinary run that validates on another part of the training data.
 """
 
 import argparse

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from torch.multiprocessing import ProcessExitedException
 
 from engine.warning_filters import silence
 
-PROJECT = Path(__file__).parents[1]
+ENGINE = Path(__file__).parent
+LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib")}
 # How messages of errors begin that are known to say all.
 CLEAR = (
     "Early stopping conditioned on metric",
@@ -35,34 +37,42 @@ def plain_errors() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ProcessExitedException) and error.exit_code > 128:
             sys.exit(error.exit_code)  # last_checkpoint.py has stopped the fit
-        chain: list[BaseException] = [error]
-        while cause := chain[-1].__cause__:
-            chain.append(cause)
+        chain = causes(error)
         for link in chain:
             if is_mistake(link):
-                sys.exit(f"error: {kind_and_message(link)[1].strip()}")
+                sys.exit(f"error: {kind_and_message(link)[1].strip()}{place(link)}")
         # The parser wraps what a class raises when it is made; show where that was.
-        while "jsonargparse" in last_frame(chain[0]).filename and len(chain) > 1:
+        while "jsonargparse" in last_file(chain[0]) and len(chain) > 1:
             chain.pop(0)
         raise chain[0] from chain[0].__cause__
 
 
+def causes(error: BaseException | None) -> list[BaseException]:
+    """An error, what it came from, what that came from, and so on."""
+    chain = []
+    while error:
+        chain.append(error)
+        error = error.__cause__
+    return chain
+
+
 def is_mistake(error: BaseException) -> bool:
     """Whether the message says all. So does that of a class which refuses its arguments: one of
-    ours or of torch.optim, or the Trainer."""
+    the user's or of torch.optim, or the Trainer."""
     kind, message = kind_and_message(error)
     if kind in ("UserError", "MisconfigurationException") or message.startswith(CLEAR):
         return True
-    frame = last_frame(error)
-    import lightning  # not above: it takes seconds, and data workers read this file
-
-    trainers = Path(lightning.__file__).parent
-    if isinstance(error, ValueError | TypeError) and Path(frame.filename).is_relative_to(trainers):
-        frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, ValueError | TypeError):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:  # it comes from another process
+        return False
+    *_, last = frames
+    own, parts = is_own(last.filename), Path(last.filename).parts
+    if "lightning" in parts and not own:
         return any(frame.name == "instantiate_trainer" for frame in frames)
-    refuses = frame.name == "__init__" and (frame.line or "").startswith("raise ValueError")
-    own = Path(frame.filename).is_relative_to(PROJECT) and "site-packages" not in frame.filename
-    return refuses and (own or "optim" in Path(frame.filename).parts)
+    refuses = last.name == "__init__" and (last.line or "").startswith("raise ValueError")
+    return refuses and (own or "optim" in parts)
 
 
 def kind_and_message(error: BaseException) -> tuple[str, str]:
@@ -76,6 +86,27 @@ def kind_and_message(error: BaseException) -> tuple[str, str]:
     return type(error).__name__, str(error)
 
 
-def last_frame(error: BaseException) -> traceback.FrameSummary:
+def place(error: BaseException | None) -> str:
+    """Where in the user's own code an error was raised, or passed last: its file and line."""
+    frames = []
+    for link in causes(error):
+        frames += [(f.filename, f.lineno) for f in traceback.extract_tb(link.__traceback__)]
+        frames += re.findall(r'File "(.+?)", line (\d+)', str(link))  # of another process
+    own = [(Path(file), line) for file, line in frames if is_own(file)]
+    if not own:
+        return ""
+    file, line = own[-1]
+    project = ENGINE.parent
+    return f" ({file.relative_to(project) if file.is_relative_to(project) else file}:{line})"
+
+
+def is_own(file: str) -> bool:
+    """Whether a file is the user's: of no library, and not of the engine."""
+    path = Path(file)
+    return path.is_absolute() and not any(map(path.is_relative_to, (ENGINE, *LIBRARIES)))
+
+
+def last_file(error: BaseException) -> str:
     """Where an error was raised; nowhere, if it comes from another process."""
-    return [traceback.FrameSummary("", 0, ""), *traceback.extract_tb(error.__traceback__)][-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    return frames[-1].filename if frames else ""

@@ -114,7 +114,9 @@ class LastCheckpoint(Checkpoint):
         epoch's rest as done."""
         step, every = trainer.global_step, self.every_n_train_steps
         is_due = every and step // every > self.saved_step // every
-        if is_due or trainer.should_stop or 0 <= trainer.max_steps <= step:
+        least_epochs, least_steps = trainer.min_epochs or 0, trainer.min_steps or 0
+        may_stop = trainer.current_epoch >= least_epochs and step >= least_steps
+        if is_due or (trainer.should_stop and may_stop) or 0 <= trainer.max_steps <= step:
             self.save(trainer)
 
     def told_to_stop(self, trainer: Trainer) -> bool:

@@ -118,29 +118,23 @@ def _drop_rows(path: Path, step: int) -> None:
 
 def log_settings(logger: Logger, config: str) -> None:
     """Logs all settings, given as YAML, as hyperparameters; to TensorBoard as a text as well."""
-    settings = _number_lists(yaml.safe_load(config))
+    settings = _flat(yaml.safe_load(config))
     logger.log_hyperparams(settings)
     if isinstance(logger, TensorBoardLogger):
         from torch.utils.tensorboard.summary import hparams
 
         logger.experiment.add_text("config", indent(config, "    "))  # a block of code in Markdown
-        _, start, end = hparams(_flat(settings), {})
+        _, start, end = hparams(settings, {})
         # Without the first, TensorBoard finds out itself what differs between runs.
         for summary in (start, end):
             logger.experiment.file_writer.add_summary(summary)
 
 
-def _number_lists(value: Any) -> Any:
-    """Makes a list of dictionaries a dictionary: loggers cut off long values, not many."""
+def _flat(value: Any, key: str = "") -> dict[str, str | float]:
+    """Settings by their keys, joined by slashes, with numbers for the members of a list of classes:
+    loggers cut off long values, not many."""
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         value = dict(enumerate(value))
-    if isinstance(value, dict):
-        return {str(key): _number_lists(item) for key, item in value.items()}
-    return value
-
-
-def _flat(value: Any, key: str = "") -> dict[str, str | float]:
-    """Settings by their keys, joined by slashes."""
     if not isinstance(value, dict):
         return {key: value if isinstance(value, str | int | float) else str(value)}
     parts = (_flat(item, f"{key}/{name}" if key else name) for name, item in value.items())

@@ -6,6 +6,7 @@ import sys
 from typing import Any, NoReturn
 
 import torch
+import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -14,7 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 
 from engine.compat import ModuleInstantiator, on_class_swap
-from engine.errors import UserError
+from engine.errors import place
 from engine.facts import Facts, may_lack
 
 UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
@@ -49,7 +50,7 @@ class Parser(LightningArgumentParser):
             message += f". Did you mean --{near}?" if near else ""
         if not self.exit_on_error:  # parses one class; the outer parser may try another type
             super().error(message, ex)
-        sys.stderr.write(f"error: {condense(message)}\n")
+        sys.stderr.write(f"error: {condense(message)}{place(ex)}\n")
         sys.exit(2)
 
 
@@ -80,10 +81,11 @@ def condense(message: str) -> str:
     text = ", or ".join(plain[:1] or reasons)
     text = re.sub(r"Type \S+\[.*?\] expects .*?: |typing\.|\.? Got value: Namespace.*", "", text)
     text = re.sub(r"<class '([^']+)'>", r"\1", text).replace("Expected a ", "expected ")
-    value = next(
-        (f". {line}" for line in lines if re.match(r"Given value: (?!\[?\w+\(|{)", line)), ""
-    )
-    return f"{key}: {text.replace('mean --', f'mean --{key}.')}{value * ('Got' not in text)}"
+    text = text.replace("mean --", f"mean --{key}.")
+    given = [line for line in lines if re.match(r"Given value: (?!\[?\w+\(|{)", line)]
+    if given and "Got" not in text:
+        text += f". {given[0]}"
+    return f"{key}: {text}"
 
 
 def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
@@ -94,6 +96,16 @@ def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
         dropped = ", ".join(f"{k}={v}" for k, v in arguments if v is not None)
         SWAPS.setdefault(new["class_path"], (old["class_path"], dropped))
         old["init_args"] = Namespace()
+
+
+def replace_model(parser: Parser, config: Namespace, model: dict[str, Any]) -> Namespace:
+    """The configuration with another model, which is no swap of the user's."""
+    swaps = dict(SWAPS)
+    config[config.subcommand].model = None
+    config = parser.parse_object({config.subcommand: {"model": model}}, config)
+    SWAPS.clear()
+    SWAPS.update(swaps)
+    return config
 
 
 def tell_swaps(config: str) -> None:
@@ -108,34 +120,14 @@ register_type(torch.device)  # Lightning's SWA has one
 on_class_swap(reset_on_swap)
 
 
-def allow_clipping(model: Namespace, trainer: Namespace) -> None:
-    """Lightning clips no gradients in mixed precision when the optimizer is fused."""
-    optimizer = (model.init_args or {}).get("optimizer")
-    if trainer.gradient_clip_val and "mixed" in str(trainer.precision):
-        if isinstance(optimizer, Namespace) and optimizer.get("init_args", {}).get("fused"):
-            optimizer.init_args.fused = False
-
-
-def drop_callbacks(keys: list[str], config: Namespace) -> None:
-    """Removes the callbacks that the Trainer has no use for, and refuses what overwrites itself."""
-    trainer = config.trainer
-    for name in ("best_checkpoint", "last_checkpoint"):
-        if config[name].save_top_k not in (0, 1) and "{" not in (config[name].filename or "{"):
-            raise UserError(
-                f"{name}.save_top_k is {config[name].save_top_k}, but all would have one name: give "
-                f"--{name}.filename as well, such as '{{epoch}}-{{step}}'"
-            )
-    if trainer.enable_progress_bar is False or "ProgressBar" in str(trainer.callbacks):
-        keys.remove("progress_bar")
-    if trainer.enable_checkpointing is False:
-        if config.test_after_fit:
-            raise UserError(
-                "test_after_fit: enable_checkpointing is false: there would be no best one"
-            )
-        keys.remove("best_checkpoint")
-        keys.remove("last_checkpoint")
-    if not trainer.logger:
-        keys.remove("lr_monitor")
+def hand_on_settings(cli: Any) -> None:
+    """Has systems, their parts and data modules made with what the data, or their checkpoint, is to
+    say of them."""
+    dump = cli.parser.dump(cli.config, skip_link_targets=False, skip_unset=False)
+    cli.config_dump = yaml.safe_load(dump)[cli.subcommand]
+    kinds = {"model": LightningModule, "data": LightningDataModule, "part": nn.Module}
+    for key, kind in kinds.items():
+        cli.parser.add_instantiator(Instantiator(cli, key), kind, subclasses=True)
 
 
 class Instantiator(ModuleInstantiator):
@@ -161,9 +153,3 @@ class Instantiator(ModuleInstantiator):
     def __reduce__(self) -> tuple:
         # ddp_spawn pickles the optimizer's factory, which holds this; nothing calls it there.
         return object, ()
-
-
-def instantiate_with_facts(cli: Any) -> None:
-    kinds = {"model": LightningModule, "data": LightningDataModule, "part": nn.Module}
-    for key, kind in kinds.items():
-        cli.parser.add_instantiator(Instantiator(cli, key), kind, subclasses=True)

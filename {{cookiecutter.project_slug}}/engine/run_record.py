@@ -97,7 +97,7 @@ def what_ran() -> dict[str, Any]:
 
 def hardware(trainer: Trainer) -> dict[str, Any]:
     device = trainer.strategy.root_device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
     return {
         "platform": platform.platform(),
         "cpu_cores": os.cpu_count(),
@@ -106,14 +106,6 @@ def hardware(trainer: Trainer) -> dict[str, Any]:
         "strategy": type(trainer.strategy).__name__,
         "precision": trainer.precision,
     }
-
-
-def cpu_name() -> str:
-    try:  # Linux tells Python the architecture at most
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 def logger_ids(trainer: Trainer) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch import Trainer, strategies
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -54,12 +54,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return super().load_checkpoint(path, map_location, weights_only)
 
 
-def save_whole(strategy: strategies.Strategy) -> None:
-    """Makes saves atomic where a checkpoint is one file of torch's; XLA has its own way."""
-    kinds = strategies.DDPStrategy, strategies.FSDPStrategy, strategies.SingleDeviceStrategy
-    if isinstance(strategy, kinds):
-        if type(strategy.checkpoint_io) is TorchCheckpointIO:
-            strategy.checkpoint_io = AtomicCheckpointIO()
+def run_folder(root: Path, checkpoint: Path | None, is_new: bool, writes: bool) -> Path:
+    """The folder that a command writes into: that of its checkpoint, or for a new fit a new one.
+
+    Only the first process of a fit that leaves anything makes one; it sends it to the others.
+    """
+    if checkpoint and not is_new:
+        return run_of(checkpoint)
+    return new_run(root) if writes else root
 
 
 def new_run(root: Path) -> Path:

@@ -17,6 +17,10 @@ FILTERS = (
     (r"SWA is currently only supported every epoch", "lightning.pytorch.callbacks"),
     # Convolutions give some gradients with the channels last; a bucket takes a copy of each anyway.
     (r"Grad strides do not match bucket view strides", "torch.autograd.graph"),
+    # Lightning makes the replicas in a stream of their own, as torch advises for ddp.
+    (r"The AccumulateGrad node's stream does not match", "torch.autograd.graph"),
+    # fsdp keeps batch norm in float32, as it should.
+    (r"Both mixed precision and an auto_wrap_policy were", "torch.distributed.fsdp._wrap_utils"),
     # Samples per second are what it is used for.
     (r"When using the `ThroughputMonitor`, you need to define", "lightning.pytorch.callbacks"),
     # The names of the `ThroughputMonitor` have a bar in them.
@@ -25,8 +29,6 @@ FILTERS = (
     (r"Precision .* is not supported by the model summary", "lightning.pytorch.utilities"),
     # A frozen backbone's batch norm is trained from the start.
     (r"The provided params to be frozen already exist", "lightning.pytorch.callbacks"),
-    # The state after a step is what a fit that continues needs.
-    (r"Using ModelCheckpoint with manual optimization and every_n", "lightning.pytorch.callbacks"),
     # A test takes the averaged weights, which are those of the checkpoint.
     (r"You're using the WeightAveraging callback, but load", "lightning.pytorch.callbacks"),
     # Continuing a run in its own folder is what was asked for.

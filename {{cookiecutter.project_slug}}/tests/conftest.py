@@ -13,7 +13,8 @@ from engine.cli import CLI, main
 from engine.facts import arguments_of
 
 PROJECT = Path(__file__).resolve().parents[1]
-DEFAULTS = yaml.safe_load((PROJECT / "configs" / "default.yaml").read_text(encoding="utf-8"))
+CONFIGS = [PROJECT / "configs" / f"{name}.yaml" for name in ("default", "data", "model")]
+DEFAULTS = yaml.safe_load("\n".join(path.read_text(encoding="utf-8") for path in CONFIGS))
 DATA = DEFAULTS["data"]["class_path"].split(".")[-2]
 # Whatever hardware the project is meant for, its tests run on one CPU process.
 SMALL = [

@@ -132,8 +132,8 @@ def test_the_schedule_ends_at_zero(train):
 
 def test_every_config_parses(train, capsys):
     files = sorted((PROJECT / "configs").rglob("*.yaml"))
-    files.remove(PROJECT / "configs" / "sweep" / "default.yaml")  # for sweep.py
-    options = [f"--config={path}" for path in files]
+    # Those of sweep.py are for sweep.py.
+    options = [f"--config={path}" for path in files if path.parent.name != "sweep"]
     with pytest.raises(SystemExit) as stop:
         train("fit", *options, "--print_config")
     assert stop.value.code in (0, None), capsys.readouterr().err

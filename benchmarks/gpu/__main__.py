@@ -1,0 +1,336 @@
+"""Trains on a card what the projects train, and says how fast: `make test-gpu`.
+
+    python benchmarks/gpu [--only checks|steps|race] [--no-record] [--rehearse]
+
+Needs CUDA, torch 2.9 or newer and Lightning 2.6; takes the rest from the folder `wheels/`. Prints a
+line for each check and a table, and writes both into docs/gpu_runs.json and docs/hardware.md, a
+column for each machine. `--rehearse` goes the same way on a CPU, in small: nothing is recorded.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PRECISIONS = {
+    "auto": ("32-true", "bf16-mixed", "16-mixed", "16-true", "bf16-true", "64-true"),
+    "ddp": ("32-true", "bf16-mixed", "16-mixed", "16-true", "bf16-true", "64-true"),
+    "ddp_spawn": ("32-true", "bf16-mixed"),  # each fit starts a process of its own
+    "fsdp": ("32-true", "bf16-mixed", "16-mixed"),
+    "fsdp2": ("32-true", "bf16-mixed", "16-true", "bf16-true"),
+    "deepspeed_stage_2": ("32-true", "bf16-mixed", "16-mixed"),
+}
+LAPS = 5
+
+
+def device(rehearse: bool) -> str:
+    """The name of the card.
+
+    Raises:
+        SystemExit: there is none, or torch is too old; a sentence.
+    """
+    try:
+        import torch
+    except ImportError:
+        sys.exit(
+            "error: benchmarks/gpu needs torch 2.9 or newer with CUDA, and finds no torch here"
+        )
+    if rehearse:
+        return "CPU"
+    if not torch.cuda.is_available():
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        why = f"CUDA_VISIBLE_DEVICES is {hidden!r}" if hidden is not None else "none is found"
+        sys.exit(
+            "error: benchmarks/gpu needs an NVIDIA card that torch can use, with torch 2.9 or newer "
+            f"built for CUDA; torch {torch.__version__} sees no card here ({why})"
+        )
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 9):
+        sys.exit(f"error: benchmarks/gpu needs torch 2.9 or newer, and this is {torch.__version__}")
+    return torch.cuda.get_device_name(0)
+
+
+class Bench:
+    """What all parts need: projects, data and a folder."""
+
+    def __init__(self, folder: Path, rehearse: bool) -> None:
+        from templates import render_template
+
+        self.folder, self.rehearse, self.render_template = folder, rehearse, render_template
+        self.results: dict[str, str] = {}
+        self.seconds = 150
+
+    def render(self, model: str, data: str = "digits", strategy: str = "auto") -> Path:
+        parent = self.folder / "projects" / f"{data}-{model}-{strategy}"
+        if not (parent / "cell").exists():
+            parent.mkdir(parents=True)
+            hardware = {"accelerator": "gpu", "devices": "1", "strategy": strategy}
+            if self.rehearse:
+                hardware["accelerator"] = "cpu"
+            answers = {"model": model, "data": data, "project_slug": "cell", "logger": "csv"}
+            with quiet():
+                self.render_template(parent, **answers, **hardware)
+        return parent / "cell"
+
+    def watch(self, name: str, function: Any, *arguments: Any) -> None:
+        """Runs checks in a process of their own and prints what they say."""
+        from children import Child
+
+        child = Child(self.folder / f"{name}.log", function, *arguments)
+        try:
+            while True:
+                what, error = child.receive(self.seconds)
+                self.tell(what, error)
+        except RuntimeError as error:
+            if "it ended" not in str(error) or child.process.exitcode:
+                self.tell(f"{name}: ended", str(error))
+        child.close()
+
+    @contextmanager
+    def tells(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except (AssertionError, OSError, RuntimeError) as error:
+            self.tell(name, str(error))
+        else:
+            self.tell(name)
+
+    def tell(self, name: str, error: str = "") -> None:
+        self.results[name] = error
+        print(f"{'FAILED' if error else 'passed'}  {name}", flush=True)
+        if error:
+            print("    " + error[-2500:].replace("\n", "\n    "), flush=True)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hides what the hooks print, each in a process of its own."""
+    output = os.dup(1)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
+
+
+def run_checks(bench: Bench) -> None:
+    from importlib.util import find_spec
+
+    import cells
+
+    precisions = list(PRECISIONS["auto"][: 1 if bench.rehearse else 3])
+    models = ["mlp"] if bench.rehearse else list(cells.GOALS)
+    work: list[tuple] = []
+    for strategy, kinds in PRECISIONS.items():
+        if bench.rehearse and strategy not in ("auto", "fsdp2"):
+            continue
+        if strategy.startswith("deepspeed") and not find_spec("deepspeed"):
+            print(f"left    {strategy}: deepspeed is not installed", flush=True)
+            continue
+        model = "mlp" if bench.rehearse else "cnn"
+        todo = [(model, kind) for kind in (kinds[:2] if bench.rehearse else kinds)]
+        if strategy.startswith(("fsdp", "deepspeed")) and not bench.rehearse:
+            todo += [(model, "bf16-mixed") for model in ("resnet", "vit")]
+        projects = {model: bench.render(model, strategy=strategy) for model, _ in todo}
+        work.append((f"strategy-{strategy}", cells.shards, projects, bench.folder / strategy, todo))
+    for model in models:
+        folder = bench.folder / f"train-{model}"
+        work.append((folder.name, cells.train, bench.render(model), folder, model, precisions))
+    for model in models[:1] if bench.rehearse else ("cnn", "resnet", "vit"):
+        folder = bench.folder / f"compile-{model}"
+        work.append((folder.name, cells.compiles, bench.render(model), folder, model))
+    with ThreadPoolExecutor(max(1, min(10, (os.cpu_count() or 2) * 2 // 3))) as pool:
+        list(pool.map(lambda job: bench.watch(*job), work))
+
+
+def look_into_steps(bench: Bench, data: Path) -> dict[str, Any]:
+    import cells
+    from children import Child, in_turn
+
+    models = ("mlp",) if bench.rehearse else ("mlp", "cnn", "resnet", "vit")
+    looks = [(model, True) for model in models] + [(models[-1], False)]
+    names = [f"steps-{m}" + "-from-memory" * (not on_device) for m, on_device in looks]
+
+    def start(name: str, model: str, on_device: bool) -> Child:
+        options = [f"--data.data_dir={data}", f"--data.on_device={str(on_device).lower()}"]
+        arguments = bench.render(model, "cifar10"), bench.folder / name, options
+        return Child(bench.folder / f"{name}.log", cells.steps, *arguments)
+
+    found = {}
+    starts = [partial(start, name, *look) for name, look in zip(names, looks, strict=True)]
+    for name, (model, on_device), child in zip(names, looks, in_turn(starts), strict=True):
+        where = "stay there" if on_device else "cross once, as bytes"
+        with bench.tells(f"{model}: no step waits for the card, images {where}"):
+            child.begin()
+            step = child.receive(bench.seconds)
+            least = 0 if on_device else step["batch"] * 3 * 32 * 32
+            most = least + 8 * step["batch"] + 4096  # labels or rows, and single numbers
+            # A batch is fetched before the step of the one before it has ended.
+            least *= 1 - 1 / step["steps"]
+            assert bench.rehearse or least <= step["bytes to the card"] <= most, (
+                f"{step['bytes to the card']:.0f} bytes are copied to the card in a step, and "
+                f"{least:.0f} to {most} are expected"
+            )
+            bench.folder.joinpath(f"{name}-profile.log").write_text(
+                f"{step['table']}\n{step['host']}\n", encoding="utf-8"
+            )
+            found[name] = step
+        child.close()
+    return found
+
+
+def jobs(rehearse: bool) -> list[Any]:
+    from race import Job
+
+    if rehearse:
+        return [
+            Job("mlp, 128 images a batch", "mlp", 128, 10, 0.6, precision="32-true"),
+            Job("mlp, JPEG", "mlp", 8, 3, precision="32-true", jpeg=True, workers=1),
+        ]
+    return [
+        Job("mlp, 128 images a batch", "mlp", 128, 300, 0.6),
+        Job("cnn, 128 images a batch", "cnn", 128, 300),
+        Job("cnn, 1,024 images a batch", "cnn", 1024, 38),
+        Job("resnet18, 1,024 images a batch", "resnet", 1024, 30, 0.95),
+        Job("resnet18, compiled", "resnet", 1024, 30, 0.95, compile=True),
+        Job("resnet18, images in main memory", "resnet", 1024, 30, on_device=False),
+        Job("vit, 1,024 images a batch", "vit", 1024, 38, 0.95),
+        Job("vit, compiled", "vit", 1024, 38, 0.95, compile=True),
+        Job("resnet18, JPEG of 256 x 256, 8 workers", "resnet", 128, 40, jpeg=True, workers=8),
+    ]
+
+
+def compete(bench: Bench, cifar: Path, photos: Path) -> list[dict[str, Any]]:
+    import race
+    from children import Child, in_turn
+
+    def start(number: int, job: race.Job) -> list[Child]:
+        project = bench.render(job.model, "image_folder" if job.jpeg else "cifar10")
+        arguments = project, bench.folder / f"race-{number}", photos if job.jpeg else cifar, job
+        return [
+            Child(bench.folder / f"race-{number}-{name}.log", function, *arguments)
+            for name, function in (("ours", race.ours), ("by-hand", race.by_hand))
+        ]
+
+    rows = []
+    todo = jobs(bench.rehearse)
+    starts = [partial(start, number, job) for number, job in enumerate(todo)]
+    for job, pair in zip(todo, in_turn(starts), strict=True):
+        with bench.tells(job.name):
+            row = run_laps(bench, pair)
+            rows.append({"job": job.name, "goal": job.goal, **row})
+            bench.folder.joinpath("race.log").write_text(repr(rows), encoding="utf-8")
+            print(
+                f"        {job.name}: {row['share']:.2f} of the loop by hand; "
+                f"{row['ours']:,.0f} and {row['by hand']:,.0f} images a second",
+                flush=True,
+            )
+            assert bench.rehearse or row["share"] >= (job.goal or 0), "below the goal"
+        for child in pair:
+            child.close()
+    return rows
+
+
+def run_laps(bench: Bench, pair: list[Any]) -> dict[str, Any]:
+    """The figures of two processes that take turns."""
+    rates: list[list[float]] = [[], []]
+    memory, first = [0.0, 0.0], [0.0, 0.0]
+    for i, child in enumerate(pair):  # the first lap warms up
+        child.begin()
+        child.receive(bench.seconds)
+        child.connection.send("go on")
+        _, first[i] = child.receive(bench.seconds)
+    for _ in range(2 if bench.rehearse else LAPS):
+        for i, child in enumerate(pair):
+            child.connection.send("go")
+            rate, size = child.receive(bench.seconds)
+            rates[i].append(rate)
+            memory[i] = size / 2**20
+            child.connection.send("go on")
+            child.receive(bench.seconds)
+    return {
+        "ours": median(rates[0]),
+        "by hand": median(rates[1]),
+        "share": median(a / b for a, b in zip(*rates, strict=True)),
+        "memory": memory,
+        "first step": first,
+    }
+
+
+def write_photos(folder: Path, count: int) -> Path:
+    """So many names of a few JPEG files: each is read and decoded for itself."""
+    from fixtures import write_images
+
+    write_images(folder, count=min(count, 64), size=256)
+    for path in sorted(folder.glob("*/*.jpg")):
+        for copy in range(1, count // 64):
+            os.link(path, path.with_name(f"{path.stem}_{copy}.jpg"))
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", choices=("checks", "steps", "race"))
+    parser.add_argument("--record", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--rehearse", action="store_true")
+    arguments = parser.parse_args()
+    started = time.perf_counter()
+    card = device(arguments.rehearse)
+    parts = (arguments.only,) if arguments.only else ("checks", "steps", "race")
+
+    folder = Path(tempfile.mkdtemp(prefix="gpu-"))
+    sys.path[:0] = [str(HERE), str(ROOT / "tests")]
+    from wheels import unpack_missing
+
+    site = folder / "site"
+    if unpacked := unpack_missing(site):
+        print(f"From wheels/: {', '.join(unpacked)}")
+        sys.path.insert(0, str(site))
+    try:
+        from fixtures import write_cifar10
+
+        bench = Bench(folder, arguments.rehearse)
+        tables: dict[str, Any] = {"steps": {}, "race": []}
+        cifar, photos = folder / "cifar", folder / "photos"
+        if {"steps", "race"} & {*parts}:
+            write_cifar10(cifar, *((10_000, 1_000) if arguments.rehearse else (50_000, 10_000)))
+        if "steps" in parts:
+            tables["steps"] = look_into_steps(bench, cifar)
+        if "race" in parts:
+            write_photos(photos, 128 if arguments.rehearse else 7_168)
+            tables["race"] = compete(bench, cifar, photos)
+        if "checks" in parts:
+            run_checks(bench)
+        seconds = time.perf_counter() - started
+        failed = [name for name, error in bench.results.items() if error]
+        print(f"{len(bench.results) - len(failed)} passed, {len(failed)} failed in {seconds:.0f} s")
+        import record
+
+        found = record.gather(card, seconds, bench.results, tables, PRECISIONS)
+        print(record.table([found]))
+        if arguments.record and not arguments.rehearse and not arguments.only:
+            record.keep(found)
+    finally:
+        if logs := os.environ.get("GPU_LOGS"):  # a folder for what the processes have printed
+            for path in folder.glob("*.log"):
+                shutil.copy(path, logs)
+        shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""What an addition to the template has forgotten, in sentences that name the place.
+
+Each data set, model, system, modality and logger is a row of a table in `cookiecutter.json`.
+CONTRIBUTING.md says how to add one.
+"""
+
+import ast
+import json
+from pathlib import Path
+
+PROJECT = "{{cookiecutter.project_slug}}"
+# The keys of the rows of each table: those that each row has, those that some have.
+KEYS: dict[str, tuple[set[str], set[str]]] = {
+    "_modalities": ({"name"}, {"files", "packages"}),
+    "_data": (
+        {"name", "class", "modality", "model", "arguments", "augments", "log_every_n_steps"}
+        | {"patience"},
+        {"files", "packages", "readme"},
+    ),
+    "_systems": (
+        {"name", "class", "monitor", "mode", "optimizers", "optimizer"},
+        {"files", "packages"},
+    ),
+    "_models": (
+        {"name", "class", "system", "modalities", "lr", "augment", "max_epochs", "batch_norm"},
+        {"arguments", "system_arguments", "scheduler_arguments", "optimizer", "patience", "on"}
+        | {"fsdp_blocks", "files", "packages"},
+    ),
+    "_loggers": ({"name", "class_path"}, {"arguments", "files", "packages", "readme"}),
+}
+CHOICES = {"_data": "data", "_models": "model", "_loggers": "logger"}
+# Which file of a project holds the class of a row, and folders that hold files of rows alone.
+CLASSES = {"_data": "data/{}.py", "_systems": "models/{}.py", "_models": "models/networks/{}.py"}
+FOLDERS = ("models/networks", "tests/small_data")
+# Keys that name a row of another table.
+REFERENCES = {
+    ("_data", "modality"): "_modalities",
+    ("_data", "model"): "_models",
+    ("_models", "system"): "_systems",
+    ("_models", "modalities"): "_modalities",
+}
+
+
+def gaps(template: Path) -> list[str]:
+    """What is missing or too much in the tables and files of a template; empty if nothing is."""
+    settings = json.loads((template / "cookiecutter.json").read_text("utf-8"))
+    project = template / PROJECT
+    return [
+        *gaps_in_choices(settings),
+        *gaps_in_rows(settings),
+        *gaps_in_files(settings, project),
+    ]
+
+
+def gaps_in_choices(settings: dict) -> list[str]:
+    found = []
+    for table, prompt in CHOICES.items():
+        choices = [choice for choice in settings[prompt] if choice != "auto"]
+        names = [row["name"] for row in settings[table]]
+        for name in names:
+            if name not in choices:
+                found.append(f"cookiecutter.json: {prompt} does not offer {name}, a row of {table}")
+        for choice in choices:
+            if choice not in names:
+                found.append(f"cookiecutter.json: {table} has no row for {prompt}={choice}")
+        for choice in settings[prompt]:
+            if choice not in settings["__prompts__"][prompt]:
+                found.append(f"cookiecutter.json: __prompts__ has no label for {prompt}={choice}")
+        if not found and names != choices:
+            found.append(f"cookiecutter.json: {table} is in another order than the choices")
+    return found
+
+
+def gaps_in_rows(settings: dict) -> list[str]:
+    found = []
+    for table, (required, optional) in KEYS.items():
+        for row in settings[table]:
+            place = f"cookiecutter.json: the row {row.get('name')} of {table}"
+            found += [f"{place} lacks the key {key}" for key in sorted(required - row.keys())]
+            unknown = sorted(row.keys() - required - optional)
+            found += [f"{place} has a key that nothing reads: {key}" for key in unknown]
+            for other in row.get("on", ()):
+                unknown = sorted(other.keys() - KEYS[table][0] - KEYS[table][1] - {"data"})
+                found += [f"{place} has a key under `on` that nothing reads: {k}" for k in unknown]
+                names = {data["name"] for data in settings["_data"]}
+                unknown = sorted({*other.get("data", ())} - names)
+                found += [f"{place} speaks of data that is no row of _data: {n}" for n in unknown]
+    for (table, key), other in REFERENCES.items():
+        names = {row["name"] for row in settings[other]}
+        for row in settings[table]:
+            value = row.get(key, [])
+            for name in [value] if isinstance(value, str) else value:
+                if name not in names:
+                    place = f"cookiecutter.json: {key} in the row {row['name']} of {table}"
+                    found.append(f"{place} is {name}, which is no row of {other}")
+    return found
+
+
+def gaps_in_files(settings: dict, project: Path) -> list[str]:
+    found, named = [], set()
+    for table in KEYS:
+        for row in settings[table]:
+            place = f"the row {row['name']} of {table} in cookiecutter.json"
+            files = list(row.get("files", ()))
+            if table in CLASSES:
+                source = CLASSES[table].format(row["name"])
+                files.append(source)
+                path = project / source
+                if path.is_file() and row.get("class") not in classes_of(path):
+                    found.append(f"{source} has no class {row.get('class')}, which {place} names")
+            if table == "_data":
+                files.append(f"tests/small_data/{row['name']}.py")
+            found += [
+                f"there is no {file}, which {place} needs"
+                for file in files
+                if not (project / file).is_file()
+            ]
+            named |= {*files}
+    for folder in FOLDERS:
+        for path in sorted((project / folder).glob("*.py")):
+            name = f"{folder}/{path.name}"
+            if path.stem != "__init__" and name not in named:
+                found.append(f"{name} belongs to no row of the tables in cookiecutter.json")
+    return found
+
+
+def classes_of(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text("utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.ClassDef)}

@@ -1,0 +1,225 @@
+"""A network, a data set and a logger are added as CONTRIBUTING.md says, and nothing else is edited."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from guide import gaps
+from projects import SMALL, command, inside, small_data
+from templates import ROOT, render_template
+
+PROJECT = "{{cookiecutter.project_slug}}"
+NETWORK = '''\
+"""The smallest classifier."""
+
+from math import prod
+
+from torch import Tensor, nn
+
+
+class Tiny(nn.Module):
+    """Flattened image -> class logits, after one hidden layer of `width` units."""
+
+    def __init__(self, image_shape: tuple[int, ...], num_classes: int, width: int = 8) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(prod(image_shape), width), nn.ReLU())
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) floats -> (B, num_classes) logits."""
+        return self.head(self.backbone(images))
+'''
+SMALL_DATA = '''\
+"""scikit-learn brings the numerals along: nothing to make."""
+
+from pathlib import Path
+
+
+def write(folder: Path) -> list[str]:
+    return []
+'''
+NETWORK_ROW = {
+    "name": "tiny",
+    "class": "Tiny",
+    "system": "classifier",
+    "modalities": ["images"],
+    "arguments": ["width: 16"],
+    "lr": 0.01,
+    "augment": False,
+    "max_epochs": 5,
+    "batch_norm": False,
+}
+DATA_ROW = {
+    "name": "numerals",
+    "class": "Numerals",
+    "modality": "images",
+    "model": "tiny",
+    "arguments": ["batch_size: 32"],
+    "augments": True,
+    "log_every_n_steps": 10,
+    "patience": 5,
+    "packages": ["scikit-learn>=1.7"],
+}
+LOGGER_ROW = {
+    "name": "table",
+    "class_path": "lightning.pytorch.loggers.CSVLogger",
+    "arguments": ["save_dir: logs", "name: PROJECT_SLUG"],
+}
+
+
+def add(settings: dict, table: str, prompt: str, row: dict) -> None:
+    """A row, a choice and its label."""
+    settings[table].append(row)
+    settings[prompt].append(row["name"])
+    settings["__prompts__"][prompt][row["name"]] = f"{row['name']}: made up"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A copy of the template with a network, a data set and a logger more; do not change it."""
+    folder = tmp_path_factory.mktemp("template")
+    ignore = shutil.ignore_patterns("__pycache__", ".*_cache", ".venv", "build", ".git")
+    shutil.copytree(ROOT, folder, ignore=ignore, dirs_exist_ok=True)
+    project = folder / PROJECT
+    (project / "models" / "networks" / "tiny.py").write_text(NETWORK, "utf-8")
+    digits = (project / "data" / "digits.py").read_text("utf-8")
+    (project / "data" / "numerals.py").write_text(digits.replace("Digits", "Numerals"), "utf-8")
+    (project / "tests" / "small_data" / "numerals.py").write_text(SMALL_DATA, "utf-8")
+    settings = json.loads((folder / "cookiecutter.json").read_text("utf-8"))
+    add(settings, "_models", "model", NETWORK_ROW)
+    add(settings, "_data", "data", DATA_ROW)
+    add(settings, "_loggers", "logger", LOGGER_ROW)
+    (folder / "cookiecutter.json").write_text(json.dumps(settings, indent=2), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def project(template, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("project")
+    return render_template(folder, template=template, data="numerals", logger="table")
+
+
+def test_nothing_is_forgotten(template):
+    assert gaps(template) == []
+
+
+def test_the_new_cell_trains_resumes_tests_and_predicts(project, tmp_path):
+    with inside(project, tmp_path):
+        options = [*SMALL, *small_data("numerals", tmp_path / "data")]
+        cli = command("train", "fit", *options, "--trainer.max_epochs=1")
+        assert type(cli.datamodule).__name__ == "Numerals"
+        assert type(cli.model.network).__name__ == "Tiny"  # what suits the data: auto
+        assert cli.model.network.head.in_features == 16
+        assert type(cli.trainer.logger).__name__.endswith("CSVLogger")
+        assert cli.trainer.early_stopping_callback.patience == 5
+        cli = command("train", "fit", *options, "--trainer.max_epochs=2", "--ckpt_path=last")
+        assert cli.trainer.current_epoch == 2
+        metrics = command("train", "test", *options, "--ckpt_path=best").trainer.callback_metrics
+        assert 0 <= metrics["test/acc"] <= 1
+        command("train", "predict", *options, "--ckpt_path=best")
+        assert Path("logs", "version_0", "predictions.csv").is_file()
+
+
+def test_the_project_holds_the_new_files_and_none_of_the_others(project):
+    assert [path.name for path in sorted((project / "models" / "networks").glob("*.py"))] == [
+        *("__init__.py", "tiny.py")
+    ]
+    assert not (project / "data" / "digits.py").exists()
+    assert "scikit-learn>=1.7" in (project / "pyproject.toml").read_text("utf-8")
+    default = yaml.safe_load((project / "configs" / "default.yaml").read_text("utf-8"))
+    assert default["trainer"]["logger"]["init_args"]["name"] == "my-lightning-project"
+    assert "from data.numerals import Numerals" in (project / "README.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_template_go_through_the_new_rows(template):
+    tests = ["tests/test_answers.py", "tests/test_cells.py", "tests/test_hardware_rules.py"]
+    tests += ["tests/test_data.py", "tests/test_readme.py"]
+    chosen = "tiny and digits or tiny and numerals or norm and tiny or numerals or every_choice"
+    words = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", f"{chosen} or slug or core"]
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", *words, *tests],
+        cwd=template,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-5000:]
+
+
+def without(rows: list[dict], name: str) -> list[dict]:
+    return [row for row in rows if row["name"] != name]
+
+
+FORGOTTEN = {
+    "row": (
+        lambda settings: settings.update(_models=without(settings["_models"], "vit")),
+        [
+            "_models has no row for model=vit",
+            "models/networks/vit.py belongs to no row",
+        ],
+    ),
+    "choice": (
+        lambda settings: settings["data"].remove("mnist"),
+        ["data does not offer mnist, a row of _data"],
+    ),
+    "label": (
+        lambda settings: settings["__prompts__"]["logger"].pop("csv"),
+        ["__prompts__ has no label for logger=csv"],
+    ),
+    "logger": (
+        lambda settings: settings.update(_loggers=without(settings["_loggers"], "comet")),
+        ["_loggers has no row for logger=comet"],
+    ),
+    "file": (
+        lambda settings: add(settings, "_models", "model", NETWORK_ROW),
+        ["there is no models/networks/tiny.py, which the row tiny of _models"],
+    ),
+    "small data": (
+        lambda settings: add(settings, "_data", "data", {**DATA_ROW, "model": "mlp"}),
+        [
+            "there is no data/numerals.py, which the row numerals of _data",
+            "there is no tests/small_data/numerals.py, which the row numerals of _data",
+        ],
+    ),
+    "key": (
+        lambda settings: settings["_models"][0].pop("lr"),
+        ["the row cnn of _models lacks the key lr"],
+    ),
+    "misspelt key": (
+        lambda settings: settings["_data"][0].update(package=[]),
+        ["the row digits of _data has a key that nothing reads: package"],
+    ),
+    "class": (
+        lambda settings: settings["_models"][1].update({"class": "Mlp"}),
+        ["models/networks/mlp.py has no class Mlp, which the row mlp of _models"],
+    ),
+    "modality": (
+        lambda settings: settings["_data"][0].update(modality="sounds"),
+        ["modality in the row digits of _data is sounds, which is no row of _modalities"],
+    ),
+}
+
+
+@pytest.mark.parametrize("piece", FORGOTTEN)
+def test_what_is_forgotten_is_named(tmp_path, piece):
+    forget, sentences = FORGOTTEN[piece]
+    settings = json.loads((ROOT / "cookiecutter.json").read_text("utf-8"))
+    forget(settings)
+    (tmp_path / "cookiecutter.json").write_text(json.dumps(settings), "utf-8")
+    shutil.copytree(ROOT / PROJECT, tmp_path / PROJECT)
+    found = gaps(tmp_path)
+    for sentence in sentences:
+        assert any(sentence in gap for gap in found), found
+    assert len(found) == len(sentences), found
+
+
+def test_a_file_without_a_row_is_named(tmp_path):
+    shutil.copy(ROOT / "cookiecutter.json", tmp_path)
+    shutil.copytree(ROOT / PROJECT, tmp_path / PROJECT)
+    (tmp_path / PROJECT / "models" / "networks" / "tiny.py").write_text(NETWORK, "utf-8")
+    [gap] = gaps(tmp_path)
+    assert gap.startswith("models/networks/tiny.py belongs to no row")

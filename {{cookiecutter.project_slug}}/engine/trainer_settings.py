@@ -1,0 +1,64 @@
+"""What is changed of the Trainer's settings before it is made, and of the Trainer after."""
+
+import os
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer, strategies
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from engine.compat import find_unused
+from engine.errors import UserError
+from engine.runs import AtomicCheckpointIO
+
+
+def allow_clipping(model: Namespace, trainer: Namespace) -> None:
+    """Lightning clips no gradients in mixed precision when the optimizer is fused."""
+    optimizer = (model.init_args or {}).get("optimizer")
+    if trainer.gradient_clip_val and "mixed" in str(trainer.precision):
+        if isinstance(optimizer, Namespace) and optimizer.get("init_args", {}).get("fused"):
+            optimizer.init_args.fused = False
+
+
+def drop_callbacks(keys: list[str], config: Namespace) -> None:
+    """Removes the callbacks that the Trainer has no use for, and refuses what overwrites itself."""
+    trainer = config.trainer
+    for name in ("best_checkpoint", "last_checkpoint"):
+        if config[name].save_top_k not in (0, 1) and "{" not in (config[name].filename or "{"):
+            raise UserError(
+                f"{name}.save_top_k is {config[name].save_top_k}, but all would have one name: give "
+                f"--{name}.filename as well, such as '{{epoch}}-{{step}}'"
+            )
+    if trainer.enable_progress_bar is False or "ProgressBar" in str(trainer.callbacks):
+        keys.remove("progress_bar")
+    if trainer.enable_checkpointing is False:
+        if config.test_after_fit:
+            raise UserError(
+                "test_after_fit: enable_checkpointing is false: there would be no best one"
+            )
+        keys.remove("best_checkpoint")
+        keys.remove("last_checkpoint")
+    if not trainer.logger:
+        keys.remove("lr_monitor")
+
+
+def prepare(trainer: Trainer, system: LightningModule, best: ModelCheckpoint) -> None:
+    """What the Trainer's arguments cannot say. Of several callbacks that save checkpoints, Lightning
+    asks the first for the best one."""
+    saving = trainer.checkpoint_callbacks  # Lightning has put them at the end
+    trainer.callbacks.sort(key=lambda callback: (callback in saving, callback is not best))
+    save_whole(trainer.strategy)
+    if len(getattr(system, "parts", ())) > 1:  # each backward pass is of one of them
+        find_unused(trainer.strategy)
+    if not torch.cuda.is_available():
+        # Lightning sets it: torch would look on disk for NVIDIA's library in each step of Adam.
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+
+
+def save_whole(strategy: strategies.Strategy) -> None:
+    """Makes saves atomic where a checkpoint is one file of torch's; XLA has its own way."""
+    kinds = strategies.DDPStrategy, strategies.FSDPStrategy, strategies.SingleDeviceStrategy
+    if isinstance(strategy, kinds):
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:
+            strategy.checkpoint_io = AtomicCheckpointIO()
