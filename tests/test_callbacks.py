@@ -96,7 +96,7 @@ def pruning(cli, checkpoint):
 
 
 def backbone_finetuning(cli, checkpoint):
-    head, backbone = cli.trainer.optimizers[0].param_groups
+    head, _, backbone = cli.trainer.optimizers[0].param_groups  # the second: norms and biases
     assert 0 < backbone["lr"] < head["lr"]
     assert sum(p.numel() for p in backbone["params"]) > sum(p.numel() for p in head["params"])
 
@@ -244,7 +244,7 @@ def test_pictures_come_at_the_first_validation_of_so_many_epochs(render, tmp_pat
     with inside(render(), tmp_path):
         from callbacks import pictures
 
-        shown = []
+        shown, image = [], torch.zeros(1, 1, 8, 8)
         module = SimpleNamespace()
         trainer = SimpleNamespace(
             loggers=[1],
@@ -256,7 +256,7 @@ def test_pictures_come_at_the_first_validation_of_so_many_epochs(render, tmp_pat
         for epochs, expected in ((range(12), [0, 5, 10]), (range(4, 30, 5), [*range(4, 30, 5)])):
             shown.clear()
             callback = pictures.Pictures(every_n_epochs=5)
-            module.pictures = lambda batch: (shown.append(trainer.current_epoch), None)
+            module.pictures = lambda batch: (shown.append(trainer.current_epoch) or image, [""])
             for trainer.current_epoch in epochs:
                 callback.on_validation_batch_end(trainer, module, None, [torch.ones(1)], 0)
             assert shown == expected

@@ -254,6 +254,52 @@ class Module(LightningDataModule):
 '''
 )
 
+TABLE = '''
+import csv
+import math
+
+import torch
+
+from data.base import Data
+from data.samples import TensorSamples
+from data.preparation import Standardize
+
+
+class Table(Data):
+    """A CSV file: the last column is the class, the others are numbers."""
+
+    def __init__(self, path: str = "table.csv", **kwargs):
+        super().__init__(**kwargs)
+        with open(path, newline="") as file:
+            self.columns, *self.rows = csv.reader(file)
+        self.class_names = sorted({row[-1] for row in self.rows})
+
+    @property
+    def facts(self):
+        names = self.class_names
+        return {"class_names": names, "num_classes": len(names), "input_shape": [len(self.columns) - 1]}
+
+    def load(self):
+        return self.samples(self.rows), {}
+
+    def samples(self, rows, names=None):
+        numbers = torch.tensor([[float(cell) for cell in row[:-1]] for row in rows])
+        labels = torch.tensor([self.class_names.index(row[-1]) for row in rows])
+        return TensorSamples((numbers, labels), labels, names)
+
+    def preparation(self):
+        split = self.splits["train"]
+        numbers = split.dataset.samples[0][split.indices]
+        return Standardize(numbers.mean(dim=0), numbers.std(dim=0))
+
+
+def by_hand(network, batch):
+    split = DATA.splits["train"]
+    numbers = split.dataset.samples[0][split.indices]
+    probability = network((batch[0] - numbers.mean(dim=0)) / numbers.std(dim=0)).softmax(dim=1)
+    return {"probability": probability}
+'''
+
 PLAIN = "--data=data.plain.PlainData"
 FACTS = '--data.known_facts={"num_features": 4}'
 PROJECTS = {
@@ -287,6 +333,13 @@ PROJECTS = {
             *("--data.test=own.Rows", "--data.test.count=20"),
         ],
     ),
+    "table": (
+        TABLE,
+        [
+            *("--model.network=models.networks.mlp.MLP", "--data=own.Table"),
+            "--trainer.callbacks+=callbacks.confusion_matrix.ConfusionMatrix",
+        ],
+    ),
     "plain module": (
         PLAIN_MODULE,
         ["--model=own.Of", "--model.network=own.Net", "--data=own.Module"],
@@ -300,6 +353,7 @@ def test_goes_through_every_command_with_the_numbers_of_plain_torch(
 ):
     source, options = PROJECTS[name]
     (tmp_path / "own.py").write_text(source)
+    write_table(tmp_path / "table.csv")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, "own", raising=False)
     with inside(render(model="mlp"), tmp_path):
@@ -310,9 +364,14 @@ def test_goes_through_every_command_with_the_numbers_of_plain_torch(
         assert resumed.trainer.global_step == 4
         metrics = command("train", "test", *every, "--ckpt_path=best").trainer.callback_metrics
         assert metrics["test/loss"].isfinite()
+        if name == "plain module":  # it has two loaders
+            assert {"val/loss", "val_1/loss"} <= resumed.trainer.callback_metrics.keys()
         if name == "multi-label":
             assert 0 <= metrics["test/f1"] <= 1
         cli = command("train", "predict", *every, "--ckpt_path=best")
+        if name == "table":
+            counts = rows(Path("logs/version_0/confusion_matrix.csv"))
+            assert counts["true class"] == ["high", "low"]
         command("export", "best", "--format=onnx")
         assert "difference" in capfd.readouterr().out
 
@@ -334,6 +393,14 @@ def test_goes_through_every_command_with_the_numbers_of_plain_torch(
         served = serve(Path("logs/version_0/model.onnx"), batch)
         for key, values in right.items():
             torch.testing.assert_close(served[key], values, atol=1e-4, rtol=1e-4)
+
+
+def write_table(path):
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randn(150, 3, generator=generator) * torch.tensor([1, 100, 0.01])
+    lines = [[*row.tolist(), "high" if row[1] > 0 else "low"] for row in numbers]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["a", "b", "c", "level"], *lines])
 
 
 def rows(path):

@@ -27,7 +27,7 @@ LOGGERS = "lightning.pytorch.loggers."
 # metric: the steps that it is logged at in three epochs (the third in a continued run) and a test
 LOGGED = {
     "train/loss": [1, 3, 5, 7, 9, 11],
-    "lr-AdamW": [1, 3, 5, 7, 9, 11],
+    "lr-AdamW/pg1": [1, 3, 5, 7, 9, 11],
     "val/loss": [3, 7, 11],
     "val/acc": [3, 7, 11],
     "test/loss": [12],

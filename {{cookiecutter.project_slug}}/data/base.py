@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from lightning.fabric.utilities.data import suggested_max_num_workers
 from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
-from torch.utils.data import Dataset, IterableDataset, Subset
+from torch.utils.data import IterableDataset, Subset
 
-from data.loaders import evaluation_loader, samples_of, train_loader
+from data import loaders
 from data.preparation import is_plain
 from data.samples import TensorSamples
 from data.splits import Rows, check_splits, complete_splits
@@ -69,9 +68,8 @@ class Data(LightningDataModule):
                 del self.hparams[name]
         self.batch_size = batch_size
         self.splits: dict[str, Any] = {}  # Subsets of what `load` and `read` give, or data sets
+        self.unprepared = False
         self.own_preparation: nn.Module = nn.Identity()  # where the system has no place for it
-
-    # --- What a data set says of itself
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -100,8 +98,6 @@ class Data(LightningDataModule):
         """Varies a raw batch of the training at random, on the device."""
         return batch
 
-    # --- What is made of it
-
     def build(self, kind: type[Made], *args: Any, **kwargs: Any) -> Made:
         """Makes a network or system, with the facts that it has arguments for."""
         known = arguments_of(kind)
@@ -112,7 +108,7 @@ class Data(LightningDataModule):
     def class_counts(self) -> Tensor:
         """How many training samples each class has, for class weights that balance them."""
         split = self.splits["train"]
-        labels = getattr(samples_of(split), "labels", None)
+        labels = getattr(loaders.samples_of(split), "labels", None)
         if labels is None:
             raise UserError(f"{type(self).__name__} has no labels of classes to balance")
         least = self.facts.get("num_classes", 0)
@@ -134,7 +130,7 @@ class Data(LightningDataModule):
     def predict_names(self) -> list[str]:
         """What `predict_dataloader` gives, in order: paths of files, or places in the split."""
         split = self.splits["predict"]
-        if names := getattr(samples_of(split), "names", None):
+        if names := getattr(loaders.samples_of(split), "names", None):
             return [names[i] for i in split.indices]
         return [] if isinstance(split, IterableDataset) else [str(i) for i in range(len(split))]
 
@@ -146,7 +142,7 @@ class Data(LightningDataModule):
             samples, rows = self.load()
             labels = getattr(samples, "labels", None)
             rows = complete_splits(rows, len(samples), labels, self.test_fraction, self.hparams)
-            if isinstance(samples, TensorSamples) and self.wants_on_device():
+            if isinstance(samples, TensorSamples) and loaders.wants_on_device(self):
                 samples.move_to(self.device)
             self.splits = {name: Subset(samples, rows[name].tolist()) for name in rows}
             self.splits["predict"] = self.splits["test"]
@@ -154,43 +150,36 @@ class Data(LightningDataModule):
         if not hasattr(system, "preparation"):  # of another make, or none at all
             self.own_preparation = self.preparation().to(self.device)
         elif stage == "fit" or isinstance(system.preparation, nn.Identity):
-            system.preparation = self.preparation()  # else it is that of the checkpoint
+            try:
+                system.preparation = self.preparation()  # else it is that of the checkpoint
+            except KeyError:
+                self.unprepared = True  # fitted on training samples, which are not here
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         trainer = self.trainer
         if trainer and trainer.training:
             batch = self.augment(batch)
         system = trainer and trainer.lightning_module
+        if self.unprepared and isinstance(system.preparation, nn.Identity):
+            raise UserError("How the data is prepared is known to a checkpoint alone: give one.")
         batch = getattr(system, "preparation", self.own_preparation)(batch)
         return trainer.precision_plugin.convert_input(batch) if trainer else batch
 
-    def wants_on_device(self) -> bool:
-        if self.hparams.on_device == "auto":
-            return self.device.type in ("cuda", "mps") and self.hparams.num_workers in ("auto", 0)
-        return self.hparams.on_device
-
     def train_dataloader(self) -> Any:
-        return train_loader(self, self.splits["train"])
+        return loaders.train_loader(self, self.splits["train"])
 
     def val_dataloader(self) -> Any:
-        return evaluation_loader(self, self.splits["val"])
+        return loaders.evaluation_loader(self, self.splits["val"])
 
     def test_dataloader(self) -> Any:
-        return evaluation_loader(self, self.splits["test"])
+        return loaders.evaluation_loader(self, self.splits["test"])
 
     def predict_dataloader(self) -> Any:
-        return evaluation_loader(self, self.splits["predict"])
-
-    def workers(self, samples: Dataset) -> int:
-        """How many processes load these samples."""
-        if self.hparams.num_workers != "auto":
-            return self.hparams.num_workers
-        most = min(8, 1 + suggested_max_num_workers(getattr(self.trainer, "num_devices", 1)))
-        return 0 if isinstance(samples, TensorSamples) else most
+        return loaders.evaluation_loader(self, self.splits["predict"])
 
     def state_dict(self) -> dict[str, Any]:
-        workers = self.workers(samples_of(self.splits["train"]))
-        return {"facts": self.facts, "num_workers": workers}
+        num_workers = loaders.workers(self, loaders.samples_of(self.splits["train"]))
+        return {"facts": self.facts, "num_workers": num_workers}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.predicts_other:  # what comes from elsewhere is read as that of the fit was
@@ -206,6 +195,6 @@ class Data(LightningDataModule):
         if self.trainer and self.trainer.state.fn == "fit":
             # The loader's place in the epoch is stored by worker; a worker reads no GPU's memory.
             self.hparams.num_workers = state_dict["num_workers"]
-            samples = samples_of(self.splits["train"])
+            samples = loaders.samples_of(self.splits["train"])
             if self.hparams.num_workers and isinstance(samples, TensorSamples):
                 samples.move_to(torch.device("cpu"))

@@ -11,6 +11,7 @@ from torch.utils.data import Subset
 from data.image_cache import read_all, read_once
 from data.image_files import ImageFiles, find_images
 from data.images import ImageData, in_memory
+from data.loaders import workers
 from data.samples import TensorSamples
 from data.splits import Rows
 from engine.errors import UserError
@@ -69,7 +70,7 @@ class ImageFolder(ImageData):
         cache, skip = self.hparams.cache, self.hparams.skip_unreadable
         if not (cache or skip):
             return files, rows
-        images, errors = read_once(files, self.root, self.workers(files), keep_images=cache)
+        images, errors = read_once(files, self.root, workers(self, files), keep_images=cache)
         if errors and not skip:
             raise UserError(
                 f"{len(errors)} of {len(files)} images cannot be read. {next(iter(errors.values()))}. "
@@ -88,7 +89,7 @@ class ImageFolder(ImageData):
         super().setup(stage)
         files = self.splits["predict"].dataset
         if self.hparams.predict_dir and stage == "predict" and self.hparams.skip_unreadable:
-            readable = report(files, read_all(files, self.workers(files)))
+            readable = report(files, read_all(files, workers(self, files)))
             self.splits["predict"] = Subset(files, readable.nonzero().flatten().tolist())
 
 

@@ -38,9 +38,9 @@ class ImageData(Data):
 
     @property
     def facts(self) -> dict[str, Any]:
-        names = list(self.class_names)
-        shape = list(self.image_shape)
-        return {"class_names": names, "num_classes": len(names), "image_shape": shape}
+        names, shape = list(self.class_names), list(self.image_shape)
+        facts = {"class_names": names, "num_classes": len(names)}
+        return {**facts, "image_shape": shape, "input_shape": shape}
 
     def adopt(self, facts: dict[str, Any]) -> None:
         self.class_names = facts["class_names"]

@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.data import suggested_max_num_workers
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate, default_convert
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -48,17 +49,32 @@ def evaluation_loader(data: Any, split: Any) -> DataLoader:
     return DataLoader(split, **options)
 
 
+def workers(data: Any, samples: Any) -> int:
+    """How many processes load these samples."""
+    if data.hparams.num_workers != "auto":
+        return data.hparams.num_workers
+    most = min(8, 1 + suggested_max_num_workers(getattr(data.trainer, "num_devices", 1)))
+    return 0 if isinstance(samples, TensorSamples) else most
+
+
+def wants_on_device(data: Any) -> bool:
+    """Whether samples in memory are to be kept on the device."""
+    if data.hparams.on_device == "auto":
+        return data.device.type in ("cuda", "mps") and data.hparams.num_workers in ("auto", 0)
+    return data.hparams.on_device
+
+
 def loader_options(data: Any, split: Any) -> dict[str, Any]:
     samples = samples_of(split)
-    workers = data.workers(samples)
+    num_workers = workers(data, samples)
     on_device = isinstance(samples, TensorSamples) and not samples.tensors[0].is_cpu
     collate = default_convert if getattr(samples, "gives_batches", False) else default_collate
     return {
         "batch_size": data.batch_size,
-        "num_workers": workers,
-        "persistent_workers": workers > 0,
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
         "pin_memory": data.device.type == "cuda" and not on_device,
-        "worker_init_fn": leave_signals if workers else None,
+        "worker_init_fn": leave_signals if num_workers else None,
         "collate_fn": collate,
         "generator": torch.Generator(),  # else each loader would draw from the global one
     }

@@ -4,16 +4,18 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import yaml
 
 from engine.cli import CLI, main
+from engine.facts import arguments_of
 
 PROJECT = Path(__file__).resolve().parents[1]
 CONFIGS = [PROJECT / "configs" / f"{name}.yaml" for name in ("default", "data", "model")]
 DEFAULTS = yaml.safe_load("\n".join(path.read_text(encoding="utf-8") for path in CONFIGS))
-DATA = DEFAULTS["data"]["class_path"].split(".")[1]
+DATA = DEFAULTS["data"]["class_path"].split(".")[-2]
 # Whatever hardware the project is meant for, its tests run on one CPU process.
 SMALL = [
     *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1"),
@@ -21,8 +23,11 @@ SMALL = [
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
     # Nor do they need the project's logger, which may want an account or a service.
     *("--trainer.logger=lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir=logs"),
-    *("--data.batch_size=4", "--data.num_workers=0"),
 ]
+# Where the data has these settings.
+KIND = resolve_name(DEFAULTS["data"]["class_path"])
+SETTINGS = {"batch_size": 4, "num_workers": 0}
+SMALL += [f"--data.{k}={v}" for k, v in SETTINGS.items() if k in arguments_of(KIND)]
 if DEFAULTS["model"]["class_path"] == "models.gan.GAN":
     SMALL.append("--model.num_samples=16")
 TWO_BATCHES = [
@@ -33,7 +38,9 @@ TWO_BATCHES = [
 
 @pytest.fixture(scope="session")
 def data_arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Makes the small data set and gives the options that point to it."""
+    """Makes the small data set, if there is one, and gives the options that point to it."""
+    if not (PROJECT / "tests" / "small_data" / f"{DATA}.py").exists():
+        return []
     small_data = importlib.import_module(f"tests.small_data.{DATA}")
     return small_data.write(tmp_path_factory.mktemp("data"))
 

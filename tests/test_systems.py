@@ -1,0 +1,79 @@
+"""What all systems share: parameter groups, schedules, losses, weights of classes, several loaders."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from projects import SMALL, command, inside
+
+FIT = ["fit", *SMALL, "--trainer.max_epochs=2"]
+SCHEDULES = "--model.scheduler=torch.optim.lr_scheduler."
+
+
+def test_weight_decay_spares_norms_and_biases_unless_told_otherwise(render, tmp_path):
+    with inside(render(model="mlp"), tmp_path):
+        fit = command("train", "fit", *SMALL, "--trainer.max_steps=1")
+        decayed, others = fit.trainer.optimizers[0].param_groups
+        assert decayed["weight_decay"] > 0 == others["weight_decay"]
+        assert {p.ndim for p in decayed["params"]} == {2}
+        assert {p.ndim for p in others["params"]} == {1}
+        counted = len(decayed["params"]) + len(others["params"])
+        assert counted == len(list(fit.model.parameters()))
+        fit = command("train", "fit", *SMALL, "--trainer.max_steps=1", "--model.decay_all=true")
+        assert len(fit.trainer.optimizers[0].param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "length"),
+    [
+        (["OneCycleLR", "--model.scheduler.max_lr=0.01"], {"total_steps": 4}),
+        (["CosineAnnealingLR"], {"T_max": 4}),
+        (["CosineAnnealingLR", "--model.scheduler_interval=epoch"], {"T_max": 2}),
+    ],
+    ids=["one cycle", "cosine", "cosine by epoch"],
+)
+def test_a_schedule_gets_the_length_of_the_fit_and_goes_on(render, tmp_path, options, length):
+    name, *rest = options
+    given = [f"{SCHEDULES}{name}", *rest, "--last_checkpoint.save_top_k=-1"]
+    given.append("--last_checkpoint.filename={epoch}")
+    with inside(render(model="mlp"), tmp_path):
+        whole = command("train", *FIT, *given)
+        scheduler = whole.trainer.lr_scheduler_configs[0].scheduler
+        assert {key: getattr(scheduler, key) for key in length} == length
+        assert scheduler.last_epoch == max(length.values())
+        first = Path("logs/version_0/checkpoints/epoch=0.ckpt")
+        continued = command("train", *FIT, *given, f"--ckpt_path={first}")
+        weights = continued.model.state_dict()
+        assert all(torch.equal(w, weights[n]) for n, w in whole.model.state_dict().items())
+
+
+def test_balanced_class_weights_follow_from_the_training_samples_and_stay(render, tmp_path):
+    with inside(render(model="mlp"), tmp_path):
+        fit = command("train", *FIT, "--model.class_weights=balanced")
+        split = fit.datamodule.splits["train"]
+        counts = split.dataset.labels[split.indices].bincount()
+        right = counts.sum() / 10 / counts
+        torch.testing.assert_close(fit.model.criterion.weight, right)
+        tested = command("train", "test", *SMALL, "--ckpt_path=best")
+        torch.testing.assert_close(tested.model.criterion.weight, right)
+
+
+def test_a_loss_of_torchs_is_named_by_its_class(render, tmp_path):
+    with inside(render(model="autoencoder"), tmp_path):
+        command("train", *FIT, "--model.loss=torch.nn.L1Loss")
+        cli = command("train", "test", *SMALL, "--ckpt_path=best")
+        assert type(cli.model.criterion) is torch.nn.L1Loss
+        loader = cli.datamodule.test_dataloader()
+        batches = [batch for batch, _ in zip(loader, range(2), strict=False)]
+        images = torch.cat([images for images, _ in batches]).float() / 127.5 - 1
+        with torch.no_grad():
+            right = (cli.model.eval()(images) - images).abs().mean()
+        found = cli.trainer.callback_metrics["test/loss"]
+        torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-4)
+
+
+def test_a_loss_that_takes_no_weights_refuses_them(render, tmp_path):
+    with inside(render(model="mlp"), tmp_path):
+        options = ["--model.loss=torch.nn.MultiLabelMarginLoss", "--model.class_weights=[1, 2]"]
+        with pytest.raises(SystemExit, match="class_weights: MultiLabelMarginLoss has no"):
+            command("train", *FIT, *options)
