@@ -598,7 +598,8 @@ def test_projects_have_the_files_and_packages_that_they_use(render, post_gen, da
     ]
     used = set().union(*map(imports, sources))
     text = "".join(path.read_text("utf-8") for path in sources)
-    used |= {f"models.{name}" for name in re.findall(r"from models import (\w+)", text)}
+    modules = re.findall(r"from (models|data) import (\w+)", text)
+    used |= {f"{folder}.{name}" for folder, name in modules}
     ours = {path.stem for path in project.iterdir() if path.suffix == ".py" or path.is_dir()}
 
     for name in used:
@@ -606,6 +607,7 @@ def test_projects_have_the_files_and_packages_that_they_use(render, post_gen, da
             file = project / name.replace(".", "/")
             assert file.is_dir() or file.with_suffix(".py").is_file(), f"there is no {name}"
     configured = "".join(path.read_text("utf-8") for path in project.rglob("*.yaml"))
+    configured += (project / "README.md").read_text("utf-8")
     for path in [*project.glob("data/*.py"), *project.glob("models/**/*.py")]:
         name = ".".join(path.relative_to(project).with_suffix("").parts)
         assert path.stem == "__init__" or name in used or name in configured, (

@@ -81,7 +81,8 @@ class Parts(Digits):
 
     @property
     def facts(self):
-        return {"image_shape": [1, 8, 8], "num_classes": 3, "class_names": ["even", "round", "large"]}
+        names = ["even", "round", "large"]
+        return {**super().facts, "num_classes": 3, "class_names": names}
 
 
 class Several(Classifier):

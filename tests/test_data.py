@@ -315,7 +315,7 @@ def test_images_that_do_not_fit_the_device_stay_in_main_memory(monkeypatch, capl
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 1000)
     # Each process has a device of its own, which may be short.
     monkeypatch.setattr(rank_zero_only, "rank", 1)
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
         samples.move_to(torch.device(kind, 0))
     assert all(part.is_cpu for part in samples.samples) and "stays in main memory" in caplog.text
     samples.move_to(torch.device("meta"))

@@ -261,7 +261,7 @@ def test_default_accelerator_says_nothing_of_gpus(recipes):
     assert trainer_settings(recipes, accelerator="gpu")["float32_matmul_precision"] == "high"
 
 
-FACTS = {"image_shape": (1, 8, 8), "num_classes": 10}
+FACTS = {"image_shape": (1, 8, 8), "input_shape": (1, 8, 8), "num_classes": 10}
 
 
 def network_of(model: str) -> nn.Module:
