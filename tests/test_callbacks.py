@@ -1,5 +1,6 @@
 """Callbacks and configs that are off unless asked for: each runs, acts, warns of nothing, resumes."""
 
+import contextlib
 import csv
 import itertools
 import subprocess
@@ -231,8 +232,9 @@ def test_a_confusion_matrix_of_many_classes_can_be_opened(render, tmp_path):
         from callbacks.confusion_matrix import ConfusionMatrix
 
         matrix = ConfusionMatrix()
-        module = SimpleNamespace(predict_step=lambda *_: {"probability": torch.eye(450)})
+        module = SimpleNamespace()
         trainer = Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+        trainer.strategy.predict_step = lambda *_: {"probability": torch.eye(450)}
         matrix.on_test_start(trainer, module)
         matrix.on_test_batch_end(trainer, module, None, (None, torch.arange(450)), 0)
         matrix.on_test_epoch_end(trainer, module)
@@ -252,6 +254,7 @@ def test_pictures_come_at_the_first_validation_of_so_many_epochs(render, tmp_pat
             fast_dev_run=False,
             is_global_zero=False,
             state=SimpleNamespace(fn="fit"),
+            precision_plugin=SimpleNamespace(val_step_context=contextlib.nullcontext),
         )
         for epochs, expected in ((range(12), [0, 5, 10]), (range(4, 30, 5), [*range(4, 30, 5)])):
             shown.clear()

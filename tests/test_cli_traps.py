@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import shlex
 import sys
 import warnings
@@ -294,6 +295,7 @@ class System(Classifier):
 
 def test_a_network_and_a_system_of_ones_own_are_fitted_and_tested(project, monkeypatch):
     Path("own.py").write_text(OWN)
+    monkeypatch.delitem(sys.modules, "own", raising=False)  # of another test
     monkeypatch.syspath_prepend(project)
     command("train", *FIT, "--model.network=own.Network")
     cli = command("train", "test", *SMALL)
@@ -513,8 +515,14 @@ def test_a_fit_without_checkpoints_is_not_tested(project, capfd):
 
 
 def test_a_gan_fits_with_ddp_as_it_comes(render, tmp_path):
-    with inside(render(model="gan"), tmp_path):
-        command("train", *FIT, "--trainer.strategy=ddp", "--trainer.max_steps=2")
+    before = dict(os.environ)
+    try:
+        with inside(render(model="gan"), tmp_path):
+            command("train", *FIT, "--trainer.strategy=ddp", "--trainer.max_steps=2")
+    finally:  # else later tests would find this group, and its port
+        torch.distributed.destroy_process_group()
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
 
 
 def test_a_gan_wants_the_metric_of_its_schedulers(render, tmp_path):

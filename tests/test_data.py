@@ -964,3 +964,15 @@ def test_predict_dir_without_images_is_refused(name, files, tmp_path):
         make(name, files, predict_dir=str(tmp_path)).setup("predict")
     with pytest.raises(ValueError, match="There is no folder"):
         make(name, files, predict_dir=str(tmp_path / "none")).setup("predict")
+
+
+class Countdown(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(torch.arange(20).float())
+
+
+def test_an_iterable_data_set_comes_once_whatever_the_cores():
+    data = module("plain").PlainData(Countdown(), Countdown(), Countdown(), batch_size=8)
+    data.setup("fit")
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert torch.cat(list(loader)).tolist() == list(range(20))

@@ -1,9 +1,11 @@
 """What all systems share: parameter groups, schedules, losses, weights of classes, several loaders."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from projects import SMALL, command, inside
 
 FIT = ["fit", *SMALL, "--trainer.max_epochs=2"]
@@ -77,3 +79,65 @@ def test_a_loss_that_takes_no_weights_refuses_them(render, tmp_path):
         options = ["--model.loss=torch.nn.MultiLabelMarginLoss", "--model.class_weights=[1, 2]"]
         with pytest.raises(SystemExit, match="class_weights: MultiLabelMarginLoss has no"):
             command("train", *FIT, *options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["torch.nn.MultiMarginLoss", "--model.label_smoothing=0.1"],
+            "label_smoothing: MultiMargin",
+        ),
+        (["torch.nn.CrossEntropyLoss", "--model.loss.reduction=sum"], "reduction must be mean"),
+    ],
+)
+def test_what_a_loss_cannot_do_is_refused(render, tmp_path, options, message):
+    with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit, match=message):
+        command("train", *FIT, f"--model.loss={options[0]}", *options[1:])
+
+
+def test_logits_that_are_not_as_many_as_the_classes_are_refused(render, tmp_path):
+    (tmp_path / "wrong.py").write_text(
+        "from models.networks.mlp import MLP\n"
+        "class Wrong(MLP):\n"
+        "    def __init__(self, input_shape):\n"
+        "        super().__init__(input_shape, 12)\n"
+    )
+    with inside(render(model="mlp"), tmp_path):
+        sys.path.insert(0, str(tmp_path))
+        try:
+            with pytest.raises(SystemExit, match="gives 12 logits for 10 classes"):
+                command("train", *FIT, "--model.network=wrong.Wrong")
+        finally:
+            sys.path.remove(str(tmp_path))
+
+
+@pytest.mark.parametrize("scheduler", ["CosineAnnealingLR", "OneCycleLR"])
+def test_a_fit_that_goes_on_has_the_schedule_of_its_whole_length(render, tmp_path, scheduler):
+    """As if it had never stopped, and not at the zero that the first part came to."""
+    options = [*SMALL, f"--model.scheduler=torch.optim.lr_scheduler.{scheduler}"]
+    options += ["--model.scheduler.max_lr=0.01"] * (scheduler == "OneCycleLR")
+    options += ["--trainer.limit_train_batches=4", "--trainer.max_epochs=4", "--model.lr=0.01"]
+    seen = []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer, *_):
+            seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    with inside(render(model="mlp"), tmp_path):
+        from engine import cli
+
+        made = cli.CLI.instantiate_trainer
+
+        def instantiate_trainer(self, **kwargs):
+            trainer = made(self, **kwargs)
+            trainer.callbacks.append(Rates())
+            return trainer
+
+        cli.CLI.instantiate_trainer = instantiate_trainer
+        command("train", "fit", *options)
+        whole = seen.copy()
+        command("train", "fit", *options, "--trainer.max_epochs=2")
+        seen.clear()
+        command("train", "fit", *options, "--ckpt_path=last")
+    assert len(whole) == 16 and seen == pytest.approx(whole[8:], rel=1e-6)

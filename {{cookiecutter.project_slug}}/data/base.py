@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset, Subset
 
 from data import loaders
-from data.preparation import is_plain
+from data.preparation import describe, is_plain
 from data.samples import TensorSamples
 from data.splits import Rows, check_splits, complete_splits
 from engine.errors import UserError
@@ -152,6 +152,7 @@ class Data(LightningDataModule):
         elif stage == "fit" or isinstance(system.preparation, nn.Identity):
             try:
                 system.preparation = self.preparation()  # else it is that of the checkpoint
+                describe(system.preparation)  # can a checkpoint hold it? Better now than at a save
             except KeyError:
                 self.unprepared = True  # fitted on training samples, which are not here
 

@@ -54,7 +54,8 @@ def workers(data: Any, samples: Any) -> int:
     if data.hparams.num_workers != "auto":
         return data.hparams.num_workers
     most = min(8, 1 + suggested_max_num_workers(getattr(data.trainer, "num_devices", 1)))
-    return 0 if isinstance(samples, TensorSamples) else most
+    # Each worker would give all of an iterable data set, unless that shares itself out.
+    return 0 if isinstance(samples, TensorSamples | IterableDataset) else most
 
 
 def wants_on_device(data: Any) -> bool:

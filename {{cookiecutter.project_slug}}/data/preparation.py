@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.errors import UserError
+
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
 
 
@@ -52,13 +54,13 @@ def describe(module: nn.Module) -> dict[str, Any]:
     """A module as a checkpoint may hold it: its class, its plain attributes, its tensors and parts.
 
     Raises:
-        TypeError: an attribute is neither plain nor a tensor or module.
+        UserError: an attribute is neither plain nor a tensor or module.
     """
     own = {k: v for k, v in vars(module).items() if k not in vars(nn.Module())}
     for name, value in own.items():
         if not is_plain(value):
             kind = type(module).__name__
-            raise TypeError(f"{kind}.{name} is a {type(value).__name__}: no checkpoint can hold it")
+            raise UserError(f"{kind}.{name} is a {type(value).__name__}: no checkpoint can hold it")
     tensors = [*module.named_buffers(recurse=False), *module.named_parameters(recurse=False)]
     return {
         "class_path": f"{type(module).__module__}.{type(module).__qualname__}",

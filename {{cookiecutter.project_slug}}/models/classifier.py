@@ -32,18 +32,26 @@ class Classifier(System):
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        self.criterion: Any = loss or nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+        self.criterion: Any = loss or nn.CrossEntropyLoss()
+        if label_smoothing:
+            self.set_up("label_smoothing", "label_smoothing", label_smoothing)
+        if getattr(self.criterion, "reduction", "mean") != "mean":
+            raise MisconfigurationException("loss: its reduction must be mean, the batch's")
         self.class_names = class_names or []
         self.names = {"prediction": self.class_names, "probability": self.class_names}
         self.class_weights = class_weights
         self.weigh(class_weights)
 
+    def set_up(self, option: str, name: str, value: Any) -> None:
+        """Sets an attribute of the loss, which has to have it."""
+        if not hasattr(self.criterion, name):
+            kind = type(self.criterion).__name__
+            raise MisconfigurationException(f"{option}: {kind} has no argument {name}")
+        setattr(self.criterion, name, value)
+
     def weigh(self, weights: list[float] | Literal["balanced"] | None) -> None:
         if isinstance(weights, list):
-            if not hasattr(self.criterion, "weight"):
-                kind = type(self.criterion).__name__
-                raise MisconfigurationException(f"class_weights: {kind} has no argument weight")
-            self.criterion.weight = torch.tensor(weights, device=self.device)
+            self.set_up("class_weights", "weight", torch.tensor(weights, device=self.device))
             self.hparams["class_weights"] = weights  # what balanced means, for the checkpoint
 
     def setup(self, stage: str) -> None:
@@ -55,6 +63,10 @@ class Classifier(System):
     def loss(self, batch: Batch) -> Tensor:
         inputs, labels = batch
         logits = self(inputs).float()
+        if self.class_names and logits.shape[1] != len(self.class_names):
+            raise MisconfigurationException(
+                f"The network gives {logits.shape[1]} logits for {len(self.class_names)} classes"
+            )
         if not self.training:
             self.add("acc", (logits.argmax(dim=1) == labels).sum(), len(labels))
             self.measure(logits, labels)

@@ -1,5 +1,6 @@
 """What a system does with its schedulers: their length, and those that wait for a plateau."""
 
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -43,7 +44,8 @@ def fit_length(trainer: Trainer, interval: str, num_optimizers: int) -> float:
 
 
 def resize(scheduler: Any, make: Any, name: str, length: float) -> LRScheduler:
-    """The same schedule at the same place, with this length.
+    """The same schedule with this length, after as many steps: walked there from the initial rate, as
+    some schedules know their rate by the one before it alone.
 
     Raises:
         MisconfigurationException: it needs a length, and that is not known.
@@ -52,14 +54,13 @@ def resize(scheduler: Any, make: Any, name: str, length: float) -> LRScheduler:
         if name == "T_max" or getattr(scheduler, name):
             raise MisconfigurationException(f"The length of this fit is not known: give {name}")
         return scheduler
-    groups = scheduler.optimizer.param_groups
-    before = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+    for group in scheduler.optimizer.param_groups:
+        group["lr"] = group["initial_lr"]
     resized = make(scheduler.optimizer, **{name: length})
-    of_length = (*LENGTHS, "_schedule_phases")
-    place = {k: v for k, v in scheduler.state_dict().items() if k not in of_length}
-    resized.load_state_dict(place)
-    for group, values in zip(groups, before, strict=True):
-        group.update(values)
+    with warnings.catch_warnings():  # the steps of the optimizer were those of the fit before
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        for _ in range(scheduler.last_epoch):
+            resized.step()
     return resized
 
 
