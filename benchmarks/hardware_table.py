@@ -9,16 +9,17 @@ built  a real Trainer on simulated hardware (tests/test_hardware_rules.py); noth
 read   from the source; the Trainer was built too, but with a stand-in for the package
 """
 
-import argparse
 import itertools
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
 sys.path.insert(0, str(ROOT / "tests"))
+import readme_tables
+from readme_tables import README  # noqa: F401  For the tests, beside `split`.
 from templates import CHOICES, DEFAULTS, import_hook
 
 STRATEGIES = ("auto", "ddp", "ddp_spawn", "fsdp", "fsdp2", "deepspeed_*")
@@ -54,7 +55,6 @@ trained. *read*: from lightning 2.6.6's
 - The `gan` takes two optimizers and two backward passes per step: no `fsdp`, no `deepspeed_*`.
 - `hpu` is not offered: its Lightning plugin had its last release in June 2024 and does not import with
   lightning 2.6."""
-MARKERS = ("<!-- hardware-table -->", "<!-- /hardware-table -->")
 
 
 def works(rules, **answers: str) -> bool:
@@ -96,24 +96,8 @@ def table() -> str:
     return "\n".join(lines) + f"\n\n{NOTES}\n"
 
 
-def split(readme: str) -> tuple[str, str, str]:
-    """The README before, in and after the table."""
-    if [readme.count(marker) for marker in MARKERS] != [1, 1]:
-        raise ValueError(f"README.md must have the lines {' and '.join(MARKERS)} once each")
-    before, rest = readme.split(f"{MARKERS[0]}\n")
-    inside, after = rest.split(MARKERS[1])
-    return f"{before}{MARKERS[0]}\n", inside, f"{MARKERS[1]}{after}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put it into README.md")
-    if not parser.parse_args().write:
-        print(table(), end="")
-        return
-    before, _, after = split(README.read_text(encoding="utf-8"))
-    README.write_text(before + table() + after, encoding="utf-8", newline="\n")
+split = partial(readme_tables.split, "hardware-table")
 
 
 if __name__ == "__main__":
-    main()
+    readme_tables.print_or_write("hardware-table", table, __doc__)

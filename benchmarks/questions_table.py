@@ -4,16 +4,15 @@ With `--write` it puts it into README.md, between the lines `<!-- questions-tabl
 The table comes from `cookiecutter.json`: the prompts, their labels and the choices.
 """
 
-import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
 sys.path.insert(0, str(ROOT / "tests"))
+import readme_tables
+from readme_tables import README  # noqa: F401  For the tests, beside `split`.
 from templates import PROMPTS, SETTINGS
-
-MARKERS = ("<!-- questions-table -->\n", "<!-- /questions-table -->")
 
 
 def table() -> str:
@@ -27,22 +26,8 @@ def table() -> str:
     return "\n".join(lines).replace("\\[", "[") + "\n"
 
 
-def split(readme: str) -> tuple[str, str, str]:
-    """The README before, in and after the table."""
-    before, rest = readme.split(MARKERS[0])
-    inside, after = rest.split(MARKERS[1])
-    return before + MARKERS[0], inside, MARKERS[1] + after
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="put it into README.md")
-    if not parser.parse_args().write:
-        print(table(), end="")
-        return
-    before, _, after = split(README.read_text(encoding="utf-8"))
-    README.write_text(before + table() + after, encoding="utf-8", newline="\n")
+split = partial(readme_tables.split, "questions-table")
 
 
 if __name__ == "__main__":
-    main()
+    readme_tables.print_or_write("questions-table", table, __doc__)

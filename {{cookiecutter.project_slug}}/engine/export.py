@@ -12,9 +12,9 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from importlib import import_module
 from io import BytesIO
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 import torch
@@ -30,11 +30,6 @@ from engine.runs import AtomicCheckpointIO, find_checkpoint, read_checkpoint, ru
 TOLERANCE = 1e-4  # of the largest number that an output has, or of 1
 
 
-def import_class(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(import_module(module), name)
-
-
 def load(path: Path, settings: dict[str, Any]) -> tuple[Any, LightningDataModule]:
     """The system of a checkpoint, plain or sharded, and the data module that it was fitted on."""
     checkpoint = read_checkpoint(path)
@@ -46,10 +41,10 @@ def load(path: Path, settings: dict[str, Any]) -> tuple[Any, LightningDataModule
     if path.is_dir():
         torch.save(AtomicCheckpointIO().load_checkpoint(path), source := BytesIO())
         source.seek(0)
-    made = import_class(system).load_from_checkpoint(source, map_location="cpu")
+    made = resolve_name(system).load_from_checkpoint(source, map_location="cpu")
     if path.is_dir():
         source.seek(0)
-    return made.eval(), import_class(data).load_from_checkpoint(source, **settings)
+    return made.eval(), resolve_name(data).load_from_checkpoint(source, **settings)
 
 
 class Loader:
