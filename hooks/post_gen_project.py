@@ -74,7 +74,7 @@ FILES = {
     "callbacks/norms.py": ALL,
     "callbacks/pruning.py": {**ALL, **WHOLE},
     "callbacks/swa.py": {**ALL, **WHOLE, **ONE_OPTIMIZER},
-    "callbacks/tune.py": ALL,
+    "engine/tune.py": ALL,
     "configs/callbacks": ALL,
     "configs/callbacks/confusion_matrix.yaml": ALL,
     "configs/callbacks/backbone_finetuning.yaml": {**ALL, **WHOLE},

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from data.digits import Digits
-from data.samples import TensorSamples
+from engine.samples import TensorSamples
 from models.system import System
 
 
@@ -66,7 +66,7 @@ MULTI_LABEL = '''
 import torch
 
 from data.digits import Digits
-from data.samples import TensorSamples
+from engine.samples import TensorSamples
 from models.classifier import Classifier
 
 
@@ -106,7 +106,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from data.base import Data
-from data.samples import TensorSamples
+from engine.samples import TensorSamples
 from models.system import System
 
 
@@ -262,7 +262,7 @@ import math
 import torch
 
 from data.base import Data
-from data.samples import TensorSamples
+from engine.samples import TensorSamples
 from data.preparation import Standardize
 
 

@@ -45,8 +45,8 @@ def files(tmp_path_factory):
     return root
 
 
-def module(name):
-    return importlib.import_module(f"data.{name}")
+def module(name, room="data"):
+    return importlib.import_module(f"{room}.{name}")
 
 
 def digits(**options):
@@ -308,7 +308,7 @@ def test_augmentation_waits_for_no_device():
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
 def test_images_that_do_not_fit_the_device_stay_in_main_memory(monkeypatch, caplog, kind):
-    tensors = module("samples").TensorSamples
+    tensors = module("samples", "engine").TensorSamples
     samples = tensors((torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(10)))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 2000))
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 2000)
@@ -334,7 +334,7 @@ def test_a_fit_that_goes_on_keeps_its_order_whatever_the_seed(monkeypatch):
 
     def sampler(seed):
         monkeypatch.setenv("PL_GLOBAL_SEED", seed)
-        return module("samplers").TrainSampler(data.splits["train"], trainer())
+        return module("samplers", "engine").TrainSampler(data.splits["train"], trainer())
 
     first = [*sampler("1")]
     assert first != [*sampler("2")]
@@ -369,9 +369,9 @@ def test_a_try_evaluates_no_larger_batch_than_it_trains():
 def test_a_fit_that_goes_on_with_workers_takes_the_images_from_the_device(monkeypatch):
     """Workers cannot read the memory of a GPU."""
     places = []
-    move_to = module("samples").TensorSamples.move_to
+    move_to = module("samples", "engine").TensorSamples.move_to
     monkeypatch.setattr(
-        module("samples").TensorSamples,
+        module("samples", "engine").TensorSamples,
         "move_to",
         lambda self, device: (places.append(device.type), move_to(self, device)),
     )
@@ -478,7 +478,7 @@ def test_evaluation_sees_each_image_once_and_keeps_processes_in_step(images, pro
         data.trainer = SimpleNamespace(
             distributed_sampler_kwargs=world, strategy=trainer().strategy, num_devices=processes
         )
-        batches = module("loaders").evaluation_loader(data, split).batch_sampler
+        batches = module("loaders", "engine").evaluation_loader(data, split).batch_sampler
         batches = list(batches)
         lengths.add(len(batches))
         seen += [index for batch in batches for index in batch]
@@ -547,7 +547,7 @@ def test_data_causes_no_warning(monkeypatch):
     connector = "lightning.pytorch.trainer.connectors.data_connector"
     monkeypatch.setattr(f"{connector}.suggested_max_num_workers", lambda devices: 8)
     with warnings.catch_warnings(record=True) as caught:
-        importlib.reload(module("loaders"))  # sets its filters inside of this block
+        importlib.reload(module("loaders", "engine"))  # sets its filters inside of this block
         model, data = Recorder(), digits(batch_size=64)
         fit = trainer(max_epochs=1)
         fit.fit(model, data)

@@ -238,7 +238,7 @@ def test_the_imports_are_not_searched_for_garbage(render):
 
 def test_a_spawned_data_worker_needs_no_lightning(render):
     """On macOS and Windows each of them reads train.py, and imports what it is handed."""
-    script = "import sys, train, data.samples, data.image_files; print('lightning' in sys.modules, 'engine.cli' in sys.modules)"
+    script = "import sys, train, engine.samples, data.image_files; print('lightning' in sys.modules, 'engine.cli' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", script], cwd=render(), capture_output=True, text=True, check=True
     )

@@ -8,12 +8,12 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, Subset
 
-from data import loaders
-from data.preparation import describe, is_plain
-from data.samples import TensorSamples
-from data.splits import Rows, check_splits, complete_splits
+from engine import loaders
 from engine.errors import UserError
 from engine.facts import arguments_of
+from engine.modules import describe, is_plain
+from engine.samples import TensorSamples
+from engine.splits import Rows, check_splits, complete_splits
 
 Made = TypeVar("Made")
 

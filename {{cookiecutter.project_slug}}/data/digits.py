@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from data.images import ImageData, in_memory
-from data.samples import TensorSamples
-from data.splits import Rows
+from engine.samples import TensorSamples
+from engine.splits import Rows
 
 CLASS_NAMES = list("0123456789")
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from torchvision.datasets import VisionDataset
 
 from data.images import ImageData, in_memory
-from data.samples import TensorSamples
-from data.splits import Rows
 from engine.errors import UserError
+from engine.samples import TensorSamples
+from engine.splits import Rows
 
 
 class DownloadedImages(ImageData):

@@ -11,10 +11,10 @@ from torch.utils.data import Subset
 from data.image_cache import read_all, read_once
 from data.image_files import ImageFiles, find_images
 from data.images import ImageData, in_memory
-from data.loaders import workers
-from data.samples import TensorSamples
-from data.splits import Rows
 from engine.errors import UserError
+from engine.loaders import workers
+from engine.samples import TensorSamples
+from engine.splits import Rows
 
 SPLITS = ("train", "val", "test")
 SPLIT_WORDS = {*SPLITS, "training", "valid", "validation", "eval", "testing"}

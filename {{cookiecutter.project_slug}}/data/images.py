@@ -9,8 +9,8 @@ from data.augment import random_crop
 from data.base import Data
 from data.image_files import ImageFiles, find_images
 from data.preparation import ScaleBytes
-from data.samples import TensorSamples
 from engine.errors import UserError
+from engine.samples import TensorSamples
 
 
 class ImageData(Data):

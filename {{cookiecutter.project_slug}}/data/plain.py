@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 
 from data.base import Data
-from data.splits import Rows
 from engine.errors import UserError
+from engine.splits import Rows
 
 
 class PlainData(Data):

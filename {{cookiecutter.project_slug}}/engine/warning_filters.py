@@ -44,7 +44,7 @@ LOG_FILTERS = (
     ("lightning.pytorch.utilities.rank_zero", "Couldn't infer the batch indices"),
     # Lightning advertises other products of its makers at each start.
     ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless cloud"),
-    # What was found is said by callbacks/tune.py, which has a limit of its own.
+    # What was found is said by engine/tune.py, which has a limit of its own.
     ("lightning.pytorch.tuner.batch_size_scaling", "Reached the maximum batch size"),
     ("lightning.pytorch.tuner.batch_size_scaling", "Finished batch size finder"),
     ("lightning.pytorch.trainer.connectors.checkpoint_connector", "`weights_only` was not set"),

@@ -187,12 +187,12 @@ class System(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if not isinstance(self.preparation, nn.Identity):
-            from data.preparation import describe
+            from engine.modules import describe
 
             checkpoint["preparation"] = describe(self.preparation)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "preparation" in checkpoint:
-            from data.preparation import rebuild
+            from engine.modules import rebuild
 
             self.preparation = rebuild(checkpoint["preparation"]).to(self.device)

@@ -8,8 +8,8 @@ from lightning.fabric.utilities.data import suggested_max_num_workers
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate, default_convert
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from data.samplers import TrainSampler, each_once
-from data.samples import TensorSamples, leave_signals
+from engine.samplers import TrainSampler, each_once
+from engine.samples import TensorSamples, leave_signals
 
 # torchdata 0.11 calls a function that torch deprecates.
 warnings.filterwarnings("ignore", message="'set_vital' is deprecated")

@@ -1,0 +1,53 @@
+"""Modules as a checkpoint may hold them: their class, plain values and tensors."""
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import nn
+
+from engine.errors import UserError
+
+PLAIN = (bool, int, float, str, type(None), torch.dtype)
+
+
+def describe(module: nn.Module) -> dict[str, Any]:
+    """A module as a checkpoint may hold it: its class, its plain attributes, its tensors and parts.
+
+    Raises:
+        UserError: an attribute is neither plain nor a tensor or module.
+    """
+    own = {k: v for k, v in vars(module).items() if k not in vars(nn.Module())}
+    for name, value in own.items():
+        if not is_plain(value):
+            kind = type(module).__name__
+            raise UserError(f"{kind}.{name} is a {type(value).__name__}: no checkpoint can hold it")
+    tensors = [*module.named_buffers(recurse=False), *module.named_parameters(recurse=False)]
+    return {
+        "class_path": f"{type(module).__module__}.{type(module).__qualname__}",
+        "attributes": own,
+        "tensors": {name: tensor.detach() for name, tensor in tensors},
+        "parts": {name: describe(part) for name, part in module.named_children()},
+    }
+
+
+def rebuild(description: dict[str, Any]) -> nn.Module:
+    """The module of a description; its tensors are buffers."""
+    path, _, name = description["class_path"].rpartition(".")
+    kind = getattr(import_module(path), name)
+    module = kind.__new__(kind)
+    nn.Module.__init__(module)
+    vars(module).update(description["attributes"])
+    for name, tensor in description["tensors"].items():
+        module.register_buffer(name, tensor)
+    for name, part in description["parts"].items():
+        module.add_module(name, rebuild(part))
+    return module
+
+
+def is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    if isinstance(value, dict):
+        return all(map(is_plain, [*value, *value.values()]))
+    return isinstance(value, PLAIN)
