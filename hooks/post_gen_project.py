@@ -36,6 +36,9 @@ def meaning(answers: dict[str, str]) -> dict[str, dict[str, Any]]:
     """The rows of the answers, by table; `templates/answers.jinja` has the same."""
     data = row("_data", answers["data"])
     model = row("_models", data["model"] if answers["model"] == "auto" else answers["model"])
+    for other in model.get("on", ()):
+        if data["name"] in other.get("data", ()) or data["modality"] in other.get("modalities", ()):
+            model = {**model, **other}
     return {
         "_data": data,
         "_modalities": row("_modalities", data["modality"]),
@@ -117,7 +120,13 @@ def unneeded_files(answers: dict[str, str]) -> set[str]:
     """The files and folders of the template that do not belong to these answers."""
     rows = meaning(answers)
     chosen = {name for table in rows for name in files_of(table, rows[table])}
-    named = {name for table in rows for found in ANSWERS[table] for name in files_of(table, found)}
+    named = {
+        name
+        for table in rows
+        for found in ANSWERS[table]
+        for variant in [found, *({**found, **other} for other in found.get("on", ()))]
+        for name in files_of(table, variant)
+    }
     return (named - chosen) | {name for name in FILES if not needed(FILES[name], answers)}
 
 

@@ -286,9 +286,14 @@ def row(table: str, name: str) -> dict[str, Any]:
 
 
 def model_of(answers: dict[str, str]) -> dict[str, Any]:
-    """The row of the model; `auto` is the one that suits the data."""
-    name = answers["model"]
-    return row("_models", row("_data", answers["data"])["model"] if name == "auto" else name)
+    """The row of the model, as it is on this data; `auto` is the one that suits the data."""
+    data, name = row("_data", answers["data"]), answers["model"]
+    model = row("_models", data["model"] if name == "auto" else name)
+    found = dict(model)
+    for other in model.get("on", ()):
+        if data["name"] in other.get("data", ()) or data["modality"] in other.get("modalities", ()):
+            found.update(other)
+    return {**found, "name": model["name"], "modalities": model["modalities"]}
 
 
 def parse_hardware(answers: dict[str, str]) -> Hardware:

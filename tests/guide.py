@@ -82,9 +82,16 @@ def gaps_in_rows(settings: dict) -> list[str]:
             for other in row.get("on", ()):
                 unknown = sorted(other.keys() - KEYS[table][0] - KEYS[table][1] - {"data"})
                 found += [f"{place} has a key under `on` that nothing reads: {k}" for k in unknown]
-                names = {data["name"] for data in settings["_data"]}
-                unknown = sorted({*other.get("data", ())} - names)
-                found += [f"{place} speaks of data that is no row of _data: {n}" for n in unknown]
+                for key, named in (("data", "_data"), ("modalities", "_modalities")):
+                    unknown = {*other.get(key, ())} - {one["name"] for one in settings[named]}
+                    found += [
+                        f"{place} has under `on` {key} {name}, which is no row of {named}"
+                        for name in sorted(unknown)
+                    ]
+                if other.get("system", row.get("system")) not in {
+                    s["name"] for s in settings["_systems"]
+                }:
+                    found.append(f"{place} has a system under `on` that is no row of _systems")
     for (table, key), other in REFERENCES.items():
         names = {row["name"] for row in settings[other]}
         for row in settings[table]:
@@ -96,10 +103,17 @@ def gaps_in_rows(settings: dict) -> list[str]:
     return found
 
 
+def variants(rows: list[dict]) -> list[dict]:
+    """The rows, and what they are on other data, without repetition."""
+    found = [{**row, **other} for row in rows for other in ({}, *row.get("on", ()))]
+    keys = ("name", "class", "files")
+    return list({str([row.get(key) for key in keys]): row for row in found}.values())
+
+
 def gaps_in_files(settings: dict, project: Path) -> list[str]:
     found, named = [], set()
     for table in KEYS:
-        for row in settings[table]:
+        for row in variants(settings[table]):
             place = f"the row {row['name']} of {table} in cookiecutter.json"
             files = list(row.get("files", ()))
             if table in CLASSES:

@@ -22,6 +22,18 @@ DATA, MODELS, SYSTEMS, LOGGERS = (
     {row["name"]: row for row in SETTINGS[table]}
     for table in ("_data", "_models", "_systems", "_loggers")
 )
+
+
+def row_of(data: str, model: str) -> dict:
+    """The row of a model, as it is on this data."""
+    found = MODELS[model]
+    for other in found.get("on", ()):
+        known = [*other.get("data", ()), *other.get("modalities", ())]
+        if {data, DATA[data]["modality"]} & {*known}:
+            found = {**found, **other}
+    return found
+
+
 # All pairs of data and model that go together.
 CELLS = [
     (data, model)
@@ -31,12 +43,15 @@ CELLS = [
 ]
 
 
+# The cells of each network.
+NETWORKS: dict[str, list[tuple[str, str]]] = {}
+for _cell in CELLS:
+    NETWORKS.setdefault(row_of(*_cell)["name"], []).append(_cell)
+
+
 def each_once() -> list[tuple[str, str]]:
-    """Some of the cells: each model on one data set, and each data set at least once."""
-    found = []
-    for number, model in enumerate(MODELS):
-        fitting = [cell for cell in CELLS if cell[1] == model]
-        found.append(fitting[number % len(fitting)])
+    """Some of the cells: each network on one data set, and each data set at least once."""
+    found = [cells[number % len(cells)] for number, cells in enumerate(NETWORKS.values())]
     missing = DATA.keys() - {data for data, _ in found}
     return found + [(data, DATA[data]["model"]) for data in DATA if data in missing]
 

@@ -3,6 +3,7 @@ command: what `predict` and exported files say is what plain torch says."""
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -402,6 +403,19 @@ def write_table(path):
     lines = [[*row.tolist(), "high" if row[1] > 0 else "low"] for row in numbers]
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["a", "b", "c", "level"], *lines])
+
+
+def test_the_data_adds_columns_to_the_predictions_and_loses_none(render):
+    with inside(render(model="mlp")):
+        from engine.predictions import PLACE
+        from engine.predictions import rows as table_of
+
+        data = SimpleNamespace(predict_columns={"id": [*"abc"], "prediction": [7, 8, 9]})
+        columns = dict.fromkeys(PLACE, torch.tensor([0, 0]))
+        columns |= {"_index": torch.tensor([2, 0]), "prediction": torch.tensor([0.5, 1.5])}
+        table = table_of(columns, data, SimpleNamespace())
+    right = {"input": ["2", "0"], "id": ["c", "a"], "data_prediction": [9, 7]}
+    assert table == {**right, "prediction": [0.5, 1.5]}
 
 
 def rows(path):

@@ -33,7 +33,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.plugins.precision.xla import XLAPrecision
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.strategies.launchers import multiprocessing
-from templates import CHOICES, DEFAULTS, MODELS, ROOT, SYSTEMS
+from templates import CHOICES, DATA, DEFAULTS, NETWORKS, ROOT, SYSTEMS, row_of
 from torch import nn
 
 PROJECT = ROOT / "{{cookiecutter.project_slug}}"
@@ -76,11 +76,26 @@ def project_sources():
         del sys.modules[name]
 
 
-def combinations(models=("cnn", "gan")):
-    for values in itertools.product(
+CELLS = [cells[0] for cells in NETWORKS.values()]  # of each network
+# One of those for each way in which they differ for the hardware.
+KINDS = list(
+    {
+        (row["batch_norm"], SYSTEMS[row["system"]]["optimizers"], *row.get("fsdp_blocks", ())): cell
+        for cell, row in ((cell, row_of(*cell)) for cell in reversed(CELLS))
+    }.values()
+)
+
+
+def cells(chosen: list[tuple[str, str]]) -> list:
+    return [pytest.param(*cell, id="-".join(cell)) for cell in chosen]
+
+
+def combinations(models=(("digits", "cnn"), ("digits", "gan"))):
+    for *values, (data, model) in itertools.product(
         CHOICES["accelerator"], DEVICES, NODES, CHOICES["strategy"], CHOICES["precision"], models
     ):
-        yield {**DEFAULTS, **dict(zip((*HARDWARE, "model"), values, strict=True))}
+        hardware = dict(zip(HARDWARE, values, strict=True))
+        yield {**DEFAULTS, **hardware, "data": data, "model": model}
 
 
 def broken_rules(rules, answers):
@@ -205,7 +220,7 @@ def test_what_is_taken_builds_the_right_trainer(rules, recipes, accelerator, mon
         with monkeypatch.context() as patch:
             simulate(patch, machine)
             seen = set()
-            for answers in combinations(MODELS):
+            for answers in combinations(KINDS):
                 if answers["accelerator"] != accelerator or broken_rules(rules, answers):
                     continue
                 text = recipes.trainer_yaml(answers)
@@ -223,13 +238,13 @@ def test_what_is_taken_builds_the_right_trainer(rules, recipes, accelerator, mon
 
 def test_every_model_and_strategy_is_taken_somewhere(rules):
     taken = {
-        (answers["model"], answers["strategy"])
-        for answers in combinations(MODELS)
+        ((answers["data"], answers["model"]), answers["strategy"])
+        for answers in combinations(KINDS)
         if not broken_rules(rules, answers)
     }
-    all_pairs = set(itertools.product(MODELS, CHOICES["strategy"]))
-    several = [model for model in MODELS if SYSTEMS[MODELS[model]["system"]]["optimizers"] > 1]
-    assert "gan" in several
+    all_pairs = set(itertools.product(KINDS, CHOICES["strategy"]))
+    several = [cell for cell in KINDS if SYSTEMS[row_of(*cell)["system"]]["optimizers"] > 1]
+    assert ("digits", "gan") in several
     one_only = [name for name in CHOICES["strategy"] if name.startswith(("fsdp", "deepspeed"))]
     assert all_pairs - taken == set(itertools.product(several, {*one_only} - {"fsdp2"}))
 
@@ -243,7 +258,7 @@ def trainer_settings(recipes, **changes):
 
 
 def test_trainer_yaml_is_short_and_explained(recipes, rules):
-    for answers in combinations(MODELS):
+    for answers in combinations(KINDS):
         if broken_rules(rules, answers):
             continue
         lines = recipes.trainer_yaml(answers).splitlines()
@@ -261,33 +276,33 @@ def test_default_accelerator_says_nothing_of_gpus(recipes):
     assert trainer_settings(recipes, accelerator="gpu")["float32_matmul_precision"] == "high"
 
 
-FACTS = {"image_shape": (1, 8, 8), "input_shape": (1, 8, 8), "num_classes": 10}
+# By modality, what data of it says.
+FACTS = {"images": {"image_shape": (1, 8, 8), "input_shape": (1, 8, 8), "num_classes": 10}}
 
 
-def network_of(model: str) -> nn.Module:
-    """The network of a model's row, with its own defaults."""
-    module = importlib.import_module(f"models.networks.{model}")
-    kind = getattr(module, MODELS[model]["class"])
-    known = inspect.signature(kind).parameters
-    return kind(**{fact: value for fact, value in FACTS.items() if fact in known})
+def network_of(data: str, model: str) -> nn.Module:
+    """The network of a cell, with its own defaults."""
+    row = row_of(data, model)
+    module = importlib.import_module(f"models.networks.{row['name']}")
+    kind = getattr(module, row["class"])
+    known, facts = inspect.signature(kind).parameters, FACTS[DATA[data]["modality"]]
+    return kind(**{fact: value for fact, value in facts.items() if fact in known})
 
 
-@pytest.mark.parametrize("model", MODELS)
-def test_batch_norm_is_synchronized_where_it_can_be(recipes, model):
-    has = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network_of(model).modules())
-    assert has == MODELS[model]["batch_norm"], (
+@pytest.mark.parametrize(("data", "model"), cells(CELLS))
+def test_batch_norm_is_synchronized_where_it_can_be(recipes, data, model):
+    parts = network_of(data, model).modules()
+    has = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in parts)
+    assert has == row_of(data, model)["batch_norm"], (
         f"cookiecutter.json: batch_norm is wrong in the row {model} of _models"
     )
     for strategy in ("auto", "ddp", "ddp_spawn"):
-        gpus = trainer_settings(
-            recipes, accelerator="gpu", devices="2", strategy=strategy, model=model
-        )
+        cell = {"data": data, "model": model, "strategy": strategy}
+        gpus = trainer_settings(recipes, accelerator="gpu", devices="2", **cell)
         assert gpus["trainer"].get("sync_batchnorm", False) == has
-        cpus = trainer_settings(
-            recipes, accelerator="cpu", devices="2", strategy=strategy, model=model
-        )
+        cpus = trainer_settings(recipes, accelerator="cpu", devices="2", **cell)
         assert "sync_batchnorm" not in cpus["trainer"]
-    single = trainer_settings(recipes, accelerator="gpu", devices="1", model=model)
+    single = trainer_settings(recipes, accelerator="gpu", devices="1", data=data, model=model)
     assert "sync_batchnorm" not in single["trainer"]
 
 
@@ -304,16 +319,17 @@ def test_synchronized_batch_norm_has_no_cpu(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "model",
-    [model for model in MODELS if SYSTEMS[MODELS[model]["system"]]["optimizers"] == 1],
+    ("data", "model"),
+    cells([cell for cell in CELLS if SYSTEMS[row_of(*cell)["system"]]["optimizers"] == 1]),
 )
-def test_fsdp_wraps_blocks_of_the_network(recipes, model):
-    settings = trainer_settings(recipes, accelerator="gpu", strategy="fsdp", model=model)["trainer"]
+def test_fsdp_wraps_blocks_of_the_network(recipes, data, model):
+    cell = {"data": data, "model": model}
+    settings = trainer_settings(recipes, accelerator="gpu", strategy="fsdp", **cell)["trainer"]
     strategy = parsed_strategy(yaml.safe_dump(settings["strategy"]))
     assert type(strategy) is FSDPStrategy
     assert strategy._state_dict_type == "full"
     classes = tuple(strategy.kwargs["auto_wrap_policy"]._module_classes)
-    network = network_of(model)
+    network = network_of(data, model)
     wrapped = {p for m in network.modules() if isinstance(m, classes) for p in m.parameters()}
     held = sum(p.numel() for p in wrapped) / sum(p.numel() for p in network.parameters())
     assert held > 0.75, (
@@ -448,7 +464,7 @@ def test_what_is_refused_at_construction(rules, machine, monkeypatch):
     simulate(monkeypatch, machine)
     here = {rule for rule, where in AT_CONSTRUCTION.items() if where == machine}
     refused = Counter()
-    for answers in combinations(models=("cnn",)):
+    for answers in combinations(models=[("digits", "cnn")]):
         if answers["accelerator"] == "gpu" and machine != "cuda":
             continue
         for rule in broken_rules(rules, answers) & here:

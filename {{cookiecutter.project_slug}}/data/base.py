@@ -134,6 +134,11 @@ class Data(LightningDataModule):
             return [names[i] for i in split.indices]
         return [] if isinstance(split, IterableDataset) else [str(i) for i in range(len(split))]
 
+    @property
+    def predict_columns(self) -> dict[str, list]:
+        """Further columns of the predictions, by name: a value for each input, in the same order."""
+        return {}
+
     def setup(self, stage: str) -> None:
         if self.reads_other(stage):
             samples = self.read(self.hparams.predict_dir)

@@ -19,8 +19,9 @@ PLACE = ("_loader", "_index", "_process")  # of a row, in the data
 
 
 class Predictions(BasePredictionWriter):
-    """One row per input, in the order of the data: its name (path or index), then what the system's
-    ``predict_step`` gave for it, a dict of tensors with a row for each.
+    """One row per input, in the order of the data: its name (path or index), what else the data module
+    says of it in ``predict_columns``, then what the system's ``predict_step`` gave for it, a dict of
+    tensors with a row for each.
 
     A vector becomes one column per entry. Where the system has ``names`` for the entries of an
     output, or for the values of one, they are used. What has more dimensions is left out, and said
@@ -89,7 +90,7 @@ class Predictions(BasePredictionWriter):
             return
         output = Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
         output.parent.mkdir(parents=True, exist_ok=True)
-        table = rows(columns, getattr(trainer.datamodule, "predict_names", None), pl_module)
+        table = rows(columns, trainer.datamodule, pl_module)
         write_table(output, table)
         self.written = f"{len(table['input'])} predictions: {output}"
 
@@ -99,18 +100,17 @@ class Predictions(BasePredictionWriter):
         self.written = ""
 
 
-def rows(
-    columns: dict[str, Tensor], inputs: list[str] | None, system: LightningModule
-) -> dict[str, list]:
-    """The table by column. `inputs` are the names of what is predicted."""
+def rows(columns: dict[str, Tensor], data: Any, system: LightningModule) -> dict[str, list]:
+    """The table by column. The data module knows the names of what is predicted."""
     loader, index, _ = (columns.pop(name).tolist() for name in PLACE)
     several = len(set(loader)) > 1
+    inputs: list[str] = getattr(data, "predict_names", None) or []
     if several or not inputs:
         inputs = [str(i) for i in range(max(index, default=-1) + 1)]
     # A file's name need not be text.
     given = [os.fsencode(inputs[i]).decode(errors="replace") for i in index]
-    table: dict[str, list] = {"loader": loader} if several else {}
-    table["input"] = given
+    place: dict[str, list] = {"loader": loader, "input": given} if several else {"input": given}
+    table: dict[str, list] = {}
     for key, values in columns.items():
         names: list[str] = getattr(system, "names", {}).get(key, [])
         if values.ndim == 1:
@@ -120,7 +120,10 @@ def rows(
             continue
         for i, column in enumerate(values.float().T.tolist()):
             table[f"{key}_{names[i] if names else i}"] = column
-    return table
+    for name, known in {} if several else getattr(data, "predict_columns", {}).items():
+        free = f"data_{name}" if name in table.keys() | place.keys() else name
+        place[free] = [known[i] for i in index]
+    return place | table
 
 
 def gather(columns: dict[str, Tensor]) -> dict[str, Tensor]:
