@@ -18,7 +18,7 @@ KEYS: dict[str, tuple[set[str], set[str]]] = {
         {"files", "packages", "readme"},
     ),
     "_systems": (
-        {"name", "class", "monitor", "mode", "optimizers", "optimizer"},
+        {"name", "class", "optimizers", "optimizer"},
         {"files", "packages"},
     ),
     "_models": (

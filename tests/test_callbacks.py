@@ -1,17 +1,19 @@
 """Callbacks and configs that are off unless asked for: each runs, acts, warns of nothing, resumes."""
 
 import contextlib
+import copy
 import csv
 import itertools
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from fixtures import write_images
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from PIL import Image
 from projects import ONE_CPU, QUIET, command, inside
 from templates import ROOT
@@ -263,6 +265,15 @@ def test_pictures_come_at_the_first_validation_of_so_many_epochs(render, tmp_pat
             for trainer.current_epoch in epochs:
                 callback.on_validation_batch_end(trainer, module, None, [torch.ones(1)], 0)
             assert shown == expected
+
+
+def test_a_copy_of_the_system_copies_no_trainer_and_no_data(train):
+    # Averages of weights are copies of it; in several processes a Trainer cannot be copied.
+    system = fit(train, epochs=1).model
+    copied: dict[int, Any] = {}
+    copy.deepcopy([system.optimizer, system.scheduler], copied)
+    kinds = (Trainer, LightningDataModule)
+    assert not [each for each in copied.values() if isinstance(each, kinds)]
 
 
 def test_a_test_after_the_fit_takes_the_averaged_weights(train):

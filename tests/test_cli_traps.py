@@ -398,6 +398,35 @@ def test_the_best_checkpoint_is_ours_beside_another(project, capfd):
     assert len(trainer.checkpoint_callbacks) == 3
 
 
+OWN = """
+from models.classifier import Classifier
+
+class Own(Classifier):
+    monitor = "val/loss"
+    mode = "min"
+"""
+
+
+def test_a_system_says_what_is_best(render, tmp_path):
+    project = render(copy=True)
+    (project / "own.py").write_text(OWN)
+    fit = ["fit", *SMALL, "--trainer.fast_dev_run=false", "--trainer.max_epochs=1"]
+
+    def monitored(*options: str) -> list[tuple[str, str]]:
+        trainer = command("train", *fit, *options).trainer
+        callbacks = trainer.checkpoint_callback, *trainer.early_stopping_callbacks
+        return [(callback.monitor, callback.mode) for callback in callbacks]
+
+    with inside(project, tmp_path):
+        assert monitored() == [("val/acc", "max")] * 2
+        assert monitored("--model=own.Own") == [("val/loss", "min")] * 2
+        best = "--best_checkpoint.monitor=val/loss"
+        assert monitored(best) == [("val/loss", "min"), ("val/acc", "max")]
+        sought = "--early_stopping.monitor val/f1: say whether .*: --early_stopping.mode max"
+        with pytest.raises(SystemExit, match=sought):
+            monitored("--early_stopping.monitor=val/f1")
+
+
 @pytest.mark.parametrize(("model", "metric"), [("cnn", "val/acc"), ("gan", "val/frechet")])
 def test_a_plateau_is_looked_for_after_validations(render, tmp_path, model, metric):
     plateau = "--model.scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau"

@@ -191,19 +191,38 @@ def test_a_killed_save_leaves_the_sharded_folder_whole(render, tmp_path, monkeyp
         assert list(tmp_path.iterdir()) == [path]
 
 
+# Fits with one config after another: in the processes of one launch, since a launch costs seconds.
+EVERY = """
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path.cwd()), {tests!r}]
+import train  # as its own commands do: it filters the noise
+from projects import command
+if __name__ == "__main__":
+    for config in sys.argv[1:]:
+        print(config, flush=True)
+        command("train", "fit", f"--config={{config}}", "--trainer.max_epochs=2", *{options!r})
+"""
+
+
 @pytest.mark.parametrize(
-    "strategy", [pytest.param("ddp", marks=pytest.mark.nightly), "ddp_spawn", "fsdp2"]
+    "strategy", ["ddp", pytest.param("ddp_spawn", marks=pytest.mark.nightly), "fsdp2"]
 )
 def test_every_config_and_search_in_two_processes(render, strategy):
     project = render(
         copy=True, model="mlp", strategy=strategy, accelerator="cpu", devices="2", logger="csv"
     )
     configs = [path.relative_to(project) for path in project.glob("configs/*/*.yaml")]
-    configs = [path for path in configs if path.parent.name in ("callbacks", "debug", "tune")]
+    kinds = ("callbacks", "debug", "tune")
+    configs = sorted(str(path) for path in configs if path.parent.name in kinds)
     assert len(configs) > 12
-    for config in configs:
-        output = run(project, "train.py", "fit", f"--config={config}", "--trainer.max_epochs=2")
-        assert ("Found: --" in output) == (config.parent.name == "tune")
+    script = EVERY.format(tests=str(Path(__file__).parent), options=QUIET)
+    (project / "every.py").write_text(script)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    output = run(project, *launcher * (strategy != "ddp_spawn"), "every.py", *configs)
+    found = [line for line in output.splitlines() if line.startswith("Found: --")]
+    assert len(found) == sum("tune" in config for config in configs)
     one_epoch = "trainer.max_epochs=1"
     assert "mean" in run(project, "crossval.py", "--folds=2", f"--{one_epoch}")
     assert "Best: " in run(project, "sweep.py", "--trials=1", f"--settings.{one_epoch}")

@@ -21,7 +21,7 @@ from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
 from engine.random_state import RandomState
 from engine.run_record import RunRecord
-from engine.trainer_settings import allow_clipping, drop_callbacks, prepare
+from engine.trainer_settings import allow_clipping, choose_monitors, drop_callbacks, prepare
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DEFAULTS = [str(CONFIGS / f"{name}.yaml") for name in ("model", "data", "default", "trainer")]
@@ -84,8 +84,10 @@ class CLI(LightningCLI):
         )
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
-        # Has the data module made before the system, which is told its facts.
-        parser.link_arguments("data", "model.init_args.data", apply_on="instantiate")
+        # Has the data module made before the system, which is told its facts. The link hands on no
+        # more than a name: what it does is kept, and callbacks that copy the system would copy it.
+        target = "model.init_args.data"
+        parser.link_arguments("data", target, compute_fn=class_name, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Finds the checkpoint; the system and network become those that it was trained with."""
@@ -115,6 +117,7 @@ class CLI(LightningCLI):
         """Decides where the command writes, and what goes there."""
         config = self.config[self.subcommand]
         fits, trainer = self.subcommand == "fit", config.trainer
+        choose_monitors(config)
         parser = dict(zip(self.subcommands(), self.parsers, strict=True))[self.subcommand]
         # Without the paths of this run, so that config.yaml can start a new one.
         settings = config.clone()
@@ -160,6 +163,10 @@ class CLI(LightningCLI):
                 raise UserError("test_after_fit: nothing was validated, so no checkpoint is best")
             forget_averages(self.trainer)
             self.trainer.test(self.model, self.datamodule, ckpt_path=path)
+
+
+def class_name(data: LightningDataModule) -> str:
+    return type(data).__name__
 
 
 def main() -> CLI:

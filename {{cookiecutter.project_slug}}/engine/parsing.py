@@ -3,6 +3,8 @@
 import difflib
 import re
 import sys
+from inspect import isclass
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
 import torch
@@ -89,13 +91,20 @@ def condense(message: str) -> str:
 
 
 def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
-    """Forgets the arguments of a class that is swapped for another. jsonargparse keeps those whose
-    names the new class knows too: SGD would inherit AdamW's weight decay."""
-    if old and old.get("init_args") and old["class_path"] != new["class_path"]:
+    """Forgets the arguments of a class that is swapped for another, but not for a child of it.
+    jsonargparse keeps those whose names the new class knows too: SGD would inherit AdamW's weight
+    decay."""
+    if old and old.get("init_args") and not is_kind_of(new["class_path"], old["class_path"]):
         arguments = old["init_args"].items(branches=False)
         dropped = ", ".join(f"{k}={v}" for k, v in arguments if v is not None)
         SWAPS.setdefault(new["class_path"], (old["class_path"], dropped))
         old["init_args"] = Namespace()
+
+
+def is_kind_of(new: str, old: str) -> bool:
+    """Whether the class of a path is another, or inherits from it."""
+    first, second = resolve_name(new), resolve_name(old)
+    return first is second or isclass(first) and isclass(second) and issubclass(first, second)
 
 
 def replace_model(parser: Parser, config: Namespace, model: dict[str, Any]) -> Namespace:

@@ -22,6 +22,7 @@ from engine.cli import CLI, CONFIGS
 from engine.errors import UserError, plain_errors
 from engine.last_checkpoint import command_line
 from engine.processes import make_worker
+from engine.trainer_settings import monitored
 
 try:
     import optuna
@@ -136,8 +137,11 @@ def sweep(
         raise UserError("only the last --settings.KEY would count; write all into a --config file")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     suggest(optuna.create_study().ask(), space)  # is it well formed?
-    best = yaml.safe_load((CONFIGS / "default.yaml").read_text("utf-8"))["best_checkpoint"]
-    best = {k: settings.get(f"best_checkpoint.{k}", best[k]) for k in ("monitor", "mode")}
+    system = yaml.safe_load((CONFIGS / "model.yaml").read_text("utf-8"))["model"]["class_path"]
+    monitor, mode = (settings.get(f"best_checkpoint.{key}", "auto") for key in ("monitor", "mode"))
+    given = f"--settings.best_checkpoint.monitor {monitor}"
+    monitor, mode = monitored(settings.get("model.class_path", system), monitor, mode, given)
+    best = {"monitor": monitor, "mode": mode}
     folder = Path("logs", study)
     folder.mkdir(parents=True, exist_ok=True)
     database = connect(storage)

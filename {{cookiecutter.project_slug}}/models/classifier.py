@@ -22,6 +22,9 @@ class Classifier(System):
         class_names: for predictions and pictures; the data module knows them.
     """
 
+    monitor = "val/acc"
+    mode = "max"
+
     def __init__(
         self,
         network: nn.Module,

@@ -24,6 +24,7 @@ class GAN(System):
         num_samples: images generated for the Fréchet distance.
     """
 
+    monitor = "val/frechet"
     parts = ("network.generator", "network.discriminator")
 
     def __init__(

@@ -34,6 +34,8 @@ class System(LightningModule):
     network: Any  # nn.Module does not know the types of its parts
     preparation: nn.Module  # raw batch -> prepared batch; the data module puts its own here
     names: dict[str, list[str]]  # of the values or entries of an output of `predict_step`
+    monitor = "val/loss"  # says which epoch is best
+    mode: Literal["min", "max"] = "min"
     parts: tuple[str, ...] = ("network",)  # each is compiled as a whole and has its optimizer
 
     def __init__(

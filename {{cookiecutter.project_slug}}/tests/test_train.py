@@ -4,6 +4,7 @@ import csv
 import subprocess
 import sys
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from models import warmup_cosine
 from tests.conftest import DEFAULTS, PROJECT
 
-MONITOR = DEFAULTS["best_checkpoint"]["monitor"]
+MONITOR = resolve_name(DEFAULTS["model"]["class_path"]).monitor
 RUN = Path("logs", "version_0")
 
 
