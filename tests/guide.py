@@ -19,7 +19,7 @@ KEYS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "_systems": (
         {"name", "class", "optimizers", "optimizer"},
-        {"files", "packages"},
+        {"files", "packages", "readme"},
     ),
     "_models": (
         {"name", "class", "system", "modalities", "lr", "augment", "max_epochs", "batch_norm"},

@@ -221,7 +221,7 @@ def test_every_config_and_search_in_two_processes(render, strategy):
     (project / "every.py").write_text(script)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     output = run(project, *launcher * (strategy != "ddp_spawn"), "every.py", *configs)
-    found = [line for line in output.splitlines() if line.startswith("Found: --")]
+    found = {line.split()[1] for line in output.splitlines() if line.startswith("Found: --")}
     assert len(found) == sum("tune" in config for config in configs)
     one_epoch = "trainer.max_epochs=1"
     assert "mean" in run(project, "crossval.py", "--folds=2", f"--{one_epoch}")

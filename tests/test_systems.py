@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from projects import SMALL, command, inside
 
 FIT = ["fit", *SMALL, "--trainer.max_epochs=2"]
@@ -84,16 +85,38 @@ def test_a_loss_that_takes_no_weights_refuses_them(render, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            ["torch.nn.MultiMarginLoss", "--model.label_smoothing=0.1"],
-            "label_smoothing: MultiMargin",
-        ),
         (["torch.nn.CrossEntropyLoss", "--model.loss.reduction=sum"], "reduction must be mean"),
+        (["torch.nn.MSELoss"], "MSELoss does not take logits of 10 classes and indices"),
+        (["torch.nn.NLLLoss"], "NLLLoss takes no logits; CrossEntropyLoss does"),
     ],
 )
 def test_what_a_loss_cannot_do_is_refused(render, tmp_path, options, message):
     with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit, match=message):
         command("train", *FIT, f"--model.loss={options[0]}", *options[1:])
+
+
+def test_the_loss_may_be_another(render, tmp_path):
+    smoothed = ["torch.nn.CrossEntropyLoss", "--model.loss.label_smoothing=0.4"]
+    with inside(render(model="mlp"), tmp_path):
+        cli = command("train", *FIT, f"--model.loss={smoothed[0]}", smoothed[1])
+        logits, labels = torch.randn(5, 10), torch.arange(5)
+        expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.4)
+        assert cli.model.criterion(logits, labels) == expected
+
+
+def test_labels_that_are_floats_are_refused(render):
+    with inside(render(model="mlp")):
+        from models.classifier import Classifier
+
+        system = Classifier(torch.nn.Flatten()).train()
+        with pytest.raises(MisconfigurationException, match="labels are floats"):
+            system.loss((torch.randn(4, 3), torch.rand(4)))
+
+
+def test_a_metric_takes_no_name_of_the_system(render, tmp_path):
+    metric = "--model.metrics.acc=torchmetrics.classification.MulticlassF1Score"
+    with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit, match="system has .*acc"):
+        command("train", *FIT, metric, "--model.metrics.acc.num_classes=10")
 
 
 def test_logits_that_are_not_as_many_as_the_classes_are_refused(render, tmp_path):

@@ -81,7 +81,8 @@ def make(project: Path, data: Path, job: Any) -> None:
     groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     made["optimizer"] = kind(groups, lr=model["lr"], **options)
     made["schedule"] = torch.optim.lr_scheduler.CosineAnnealingLR(made["optimizer"], 10_000)
-    made["network"], made["smoothing"] = network, model.get("label_smoothing", 0.0)
+    loss = model.get("loss", {}).get("init_args", {})
+    made["network"], made["smoothing"] = network, loss.get("label_smoothing", 0.0)
     made["autocast"] = job.precision == "bf16-mixed"
     made["loss"] = torch.zeros((), device=DEVICE)
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from engine.compat import ModuleInstantiator, on_class_swap
 from engine.errors import place
-from engine.facts import Facts, may_lack
+from engine.facts import Facts, arguments_of, may_lack
 
 UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
 # What jsonargparse says about every value that it refuses, whatever the reason.
@@ -91,20 +91,19 @@ def condense(message: str) -> str:
 
 
 def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
-    """Forgets the arguments of a class that is swapped for another, but not for a child of it.
-    jsonargparse keeps those whose names the new class knows too: SGD would inherit AdamW's weight
+    """Forgets the arguments of a class that is swapped for another; a child of it keeps those that it
+    takes. jsonargparse keeps all whose names the new class knows: SGD would inherit AdamW's weight
     decay."""
-    if old and old.get("init_args") and not is_kind_of(new["class_path"], old["class_path"]):
-        arguments = old["init_args"].items(branches=False)
-        dropped = ", ".join(f"{k}={v}" for k, v in arguments if v is not None)
+    if not (old and old.get("init_args")) or old["class_path"] == new["class_path"]:
+        return
+    kinds = resolve_name(new["class_path"]), resolve_name(old["class_path"])
+    kept = arguments_of(kinds[0]) if all(map(isclass, kinds)) and issubclass(*kinds) else {}
+    parts = {key: part for key, part in vars(old["init_args"]).items() if key not in kept}
+    arguments = Namespace(**parts).items(branches=False)
+    if dropped := ", ".join(f"{key}={value}" for key, value in arguments if value is not None):
         SWAPS.setdefault(new["class_path"], (old["class_path"], dropped))
-        old["init_args"] = Namespace()
-
-
-def is_kind_of(new: str, old: str) -> bool:
-    """Whether the class of a path is another, or inherits from it."""
-    first, second = resolve_name(new), resolve_name(old)
-    return first is second or isclass(first) and isclass(second) and issubclass(first, second)
+    for key in parts:
+        old["init_args"].pop(key)
 
 
 def replace_model(parser: Parser, config: Namespace, model: dict[str, Any]) -> Namespace:

@@ -16,8 +16,8 @@ class Classifier(System):
 
     Args:
         network: maps inputs (B, ...) to logits (B, num_classes).
-        loss: of logits and class indices, in the place of cross entropy.
-        label_smoothing: see ``torch.nn.CrossEntropyLoss``.
+        loss: mean loss of logits (B, num_classes) and class indices (B,), such as
+            ``torch.nn.CrossEntropyLoss`` with its ``label_smoothing``.
         class_weights: of the classes in the loss; balanced: less, the more samples a class has.
         class_names: for predictions and pictures; the data module knows them.
     """
@@ -29,33 +29,41 @@ class Classifier(System):
         self,
         network: nn.Module,
         loss: nn.Module | None = None,
-        label_smoothing: float = 0.0,
         class_weights: list[float] | Literal["balanced"] | None = None,
         class_names: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
         self.criterion: Any = loss or nn.CrossEntropyLoss()
-        if label_smoothing:
-            self.set_up("label_smoothing", "label_smoothing", label_smoothing)
-        if getattr(self.criterion, "reduction", "mean") != "mean":
-            raise MisconfigurationException("loss: its reduction must be mean, the batch's")
         self.class_names = class_names or []
         self.names = {"prediction": self.class_names, "probability": self.class_names}
         self.class_weights = class_weights
         self.weigh(class_weights)
-
-    def set_up(self, option: str, name: str, value: Any) -> None:
-        """Sets an attribute of the loss, which has to have it."""
-        if not hasattr(self.criterion, name):
-            kind = type(self.criterion).__name__
-            raise MisconfigurationException(f"{option}: {kind} has no argument {name}")
-        setattr(self.criterion, name, value)
+        self.try_loss()
 
     def weigh(self, weights: list[float] | Literal["balanced"] | None) -> None:
         if isinstance(weights, list):
-            self.set_up("class_weights", "weight", torch.tensor(weights, device=self.device))
+            if not hasattr(self.criterion, "weight"):
+                kind = type(self.criterion).__name__
+                raise MisconfigurationException(f"class_weights: {kind} has no argument weight")
+            self.criterion.weight = torch.tensor(weights, device=self.device)
             self.hparams["class_weights"] = weights  # what balanced means, for the checkpoint
+
+    def try_loss(self) -> None:
+        """Some losses take other targets, or broadcast them; some log-probabilities, not logits."""
+        kind = type(self.criterion).__name__
+        if isinstance(self.criterion, nn.NLLLoss):
+            raise MisconfigurationException(f"loss: {kind} takes no logits; CrossEntropyLoss does")
+        if getattr(self.criterion, "reduction", "mean") != "mean":
+            raise MisconfigurationException("loss: its reduction must be mean, the batch's")
+        weight = getattr(self.criterion, "weight", None)
+        classes = len(self.class_names) or (3 if weight is None else len(weight))
+        try:
+            self.criterion(torch.zeros(2, classes), torch.zeros(2, dtype=torch.long))
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise MisconfigurationException(
+                f"loss: {kind} does not take logits of {classes} classes and indices: {error}"
+            ) from error
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -66,6 +74,8 @@ class Classifier(System):
     def loss(self, batch: Batch) -> Tensor:
         inputs, labels = batch
         logits = self(inputs).float()
+        if labels.is_floating_point():
+            raise MisconfigurationException("The labels are floats: give class indices (int64)")
         if self.class_names and logits.shape[1] != len(self.class_names):
             raise MisconfigurationException(
                 f"The network gives {logits.shape[1]} logits for {len(self.class_names)} classes"

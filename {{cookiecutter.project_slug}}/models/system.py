@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.data import extract_batch_size
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -124,6 +125,8 @@ class System(LightningModule):
         together = torch.stack([number.to(self.device, torch.float) for number in numbers])
         sums, counts = self.trainer.strategy.reduce(together, reduce_op="sum").chunk(2)
         means = dict(zip(self.sums, sums / counts, strict=True))
+        if twice := means.keys() & self.measured.keys():
+            raise MisconfigurationException(f"metrics: the system has {twice}; choose other names")
         self.log_dict(means, prog_bar=True, sync_dist=True)
         self.log_dict({name: metric.compute() for name, metric in self.measured.items()})
 
