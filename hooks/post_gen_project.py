@@ -73,6 +73,7 @@ FSDP2 = {"strategy": ("fsdp2",)}
 # What else a file or folder needs; what stands neither here nor in a row is in every project.
 FILES = {
     "callbacks/confusion_matrix.py": ALL,
+    "callbacks/ema.py": {**ALL, **WHOLE},
     "callbacks/finetuning.py": {**ALL, **WHOLE},
     "callbacks/norms.py": ALL,
     "callbacks/pruning.py": {**ALL, **WHOLE},

@@ -20,6 +20,8 @@ from engine.parsing import Parser, asked_for, hand_on_settings, replace_model, t
 from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
 from engine.random_state import RandomState
+from engine.records import label_of, read_record
+from engine.results import tell_metrics
 from engine.run_record import RunRecord
 from engine.trainer_settings import allow_clipping, choose_monitors, drop_callbacks, prepare
 
@@ -82,6 +84,11 @@ class CLI(LightningCLI):
             default=False,
             help="Test the best checkpoint after a fit. Off, so that test scores choose no model.",
         )
+        parser.add_argument(
+            "--name", type=str | None, help="Of the run; --ckpt_path NAME finds it."
+        )
+        help = "Of the run, for compare.py and the loggers: --tags first,short"
+        parser.add_argument("--tags", type=list[str] | str | None, help=help)
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
         # Has the data module made before the system, which is told its facts. The link hands on no
@@ -134,15 +141,19 @@ class CLI(LightningCLI):
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
+        self.label = label_of(config, [] if self.is_new else read_record(run))
         goes_on = fits and not self.is_new
-        place_loggers(trainer, self.subcommand, run, self.checkpoint if goes_on else None)
+        resume = self.checkpoint if goes_on else None
+        place_loggers(trainer, self.subcommand, run, resume, *self.label)
         allow_clipping(config.model, trainer)
         drop_callbacks(parser.callback_keys, config)
+        if "verbose" in config:  # `tell_metrics` prints rounded figures
+            self.tells, config.verbose = config.verbose, False
         config.ckpt_path = str(self.checkpoint) if self.checkpoint else None
         hand_on_settings(self)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        record = RunRecord(self.settings, self.is_new)
+        record = RunRecord(self.settings, self.is_new, *self.label)
         self.trainer_defaults["callbacks"] = [record, RandomState()]
         trainer = super().instantiate_trainer(**kwargs)
         prepare(trainer, self.model, self.best)
@@ -162,7 +173,14 @@ class CLI(LightningCLI):
             if not (path or self.trainer.fast_dev_run):
                 raise UserError("test_after_fit: nothing was validated, so no checkpoint is best")
             forget_averages(self.trainer)
-            self.trainer.test(self.model, self.datamodule, ckpt_path=path)
+            self.trainer.test(self.model, self.datamodule, ckpt_path=path, verbose=False)
+            tell_metrics(self.trainer)
+
+    def after_test(self) -> None:
+        if self.tells:
+            tell_metrics(self.trainer)
+
+    after_validate = after_test
 
 
 def class_name(data: LightningDataModule) -> str:

@@ -16,14 +16,22 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.compat import step_saved
-from engine.runs import read_checkpoint, read_record
+from engine.records import read_record, root_of
+from engine.runs import read_checkpoint
 
 # The argument with which a logger goes on with a run that it has in its store.
 IDS = {"WandbLogger": "id", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
 WANDB_WARNING = "The anonymous setting has no effect and will be removed in a future version."
 
 
-def place_loggers(trainer: Namespace, command: str, run: Path, resume: Path | None) -> None:
+def place_loggers(
+    trainer: Namespace,
+    command: str,
+    run: Path,
+    resume: Path | None,
+    name: str | None,
+    tags: list[str],
+) -> None:
     """Lets the configured loggers (and a profiler) write into the run folder, or go on there.
 
     Args:
@@ -32,6 +40,8 @@ def place_loggers(trainer: Namespace, command: str, run: Path, resume: Path | No
         run: the run folder. MLflow alone has a database for all runs, ``mlflow.db`` beside it.
         resume: the checkpoint that a fit goes on from. TensorBoard and CSV forget what was logged
             after it, since that will be logged again.
+        name: of the run, by default that of its folder.
+        tags: of the run.
     """
     for package, end in (("wandb", "finish"), ("comet_ml", "end")):
         if package in sys.modules:  # the run of an earlier fit in this process
@@ -42,13 +52,12 @@ def place_loggers(trainer: Namespace, command: str, run: Path, resume: Path | No
     if trainer.logger and (rank_zero_only.rank or trainer.fast_dev_run):
         # One that writes nothing, since some write as soon as they are made.
         trainer.logger = Namespace(class_path="lightning.pytorch.loggers.CSVLogger")
-    ids = {
-        kind: name for part in read_record(run) for kind, name in part.get("loggers", {}).items()
-    }
+    ids = {kind: id for part in read_record(run) for kind, id in part.get("loggers", {}).items()}
     step = _steps_logged(resume) if resume and not rank_zero_only.rank else None
     for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
         if isinstance(logger, Namespace):
             _place(logger, command, run, ids, step)
+            _label(logger, name or run.relative_to(root_of(run)).as_posix(), tags)
     if isinstance(trainer.profiler, Namespace):
         trainer.profiler.init_args.dirpath = str(run)
 
@@ -76,26 +85,37 @@ def _place(
         import wandb
 
         arguments.save_dir = str(run)
-        arguments.name = arguments.get("name") or run.name
         # Lightning passes a setting that wandb has dropped; this marks wandb's warning as shown.
         with redirect_stderr(StringIO()):
             wandb.termwarn(WANDB_WARNING, repeat=False)
     elif kind == "MLFlowLogger":
-        arguments.run_name = arguments.get("run_name") or run.name
         if not arguments.get("tracking_uri"):
             # Absolute: mlflow keeps one connection for each name of a database.
-            root = run.parent.absolute()
+            root = root_of(run).absolute()
             arguments.tracking_uri = f"sqlite:///{(root / 'mlflow.db').as_posix()}"
             arguments.artifact_location = (root / "mlflow").as_uri()
     elif kind == "CometLogger":
         # An archive for each process that logs: comet_ml gives all of them the same random name.
         archive = run / f"comet_{len(list(run.glob('comet_*')))}"
-        options = {"offline_directory": str(archive), "name": run.name, "display_summary_level": 0}
+        options = {"offline_directory": str(archive), "display_summary_level": 0}
         if arguments.get("online") is False:
             # Lightning would make an experiment that is neither sent nor kept.
             arguments.online = None
             os.environ["COMET_START_ONLINE"] = "0"
         logger.dict_kwargs = options | logger.get("dict_kwargs", {})
+
+
+def _label(logger: Namespace, name: str, tags: list[str]) -> None:
+    """Gives the run its name and tags, in loggers that have a place for them beside the settings."""
+    kind, arguments = logger.class_path.rpartition(".")[2], logger.init_args
+    if kind == "WandbLogger":
+        arguments.name = arguments.get("name") or name
+        logger.dict_kwargs = {"tags": tags} | logger.get("dict_kwargs", {})
+    elif kind == "MLFlowLogger":
+        arguments.run_name = arguments.get("run_name") or name
+        arguments.tags = dict.fromkeys(tags, "true") | (arguments.get("tags") or {})
+    elif kind == "CometLogger":
+        logger.dict_kwargs = {"name": name, "tags": tags} | logger.dict_kwargs
 
 
 def _steps_logged(checkpoint: Path) -> int | None:

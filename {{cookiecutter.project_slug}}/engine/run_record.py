@@ -5,34 +5,43 @@ import os
 import platform
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.loggers import log_settings
-from engine.runs import read_record
+from engine.records import read_record
+from engine.runs import read_checkpoint
 
 PROJECT = Path(__file__).parents[1]
 
 
 class RunRecord(Callback):
     """Leaves in the run folder of each fit: ``config.yaml``, every setting; ``run.yaml``, command,
-    code, packages and hardware; ``uncommitted.diff``, what git had not committed. A fit that goes on
-    adds to ``run.yaml``, and a diff of its own. The settings go to the loggers as well.
+    code, packages and hardware, in the end what came out; ``uncommitted.diff``, what git had not
+    committed. A fit that goes on adds to ``run.yaml``, and a diff of its own. The settings go to the
+    loggers as well.
 
     Args:
         config: the settings as YAML.
         is_new: whether the fit writes a run folder of its own, or goes on in one.
+        name: of the run, if it has one.
+        tags: of the run.
     """
 
-    def __init__(self, config: str, is_new: bool) -> None:
+    def __init__(
+        self, config: str, is_new: bool, name: str | None = None, tags: list[str] | None = None
+    ) -> None:
         self.config = config
         self.is_new = is_new
+        self.label = {"name": name, "tags": tags or []}
+        self.started: datetime | None = None
 
     @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -44,8 +53,15 @@ class RunRecord(Callback):
             run.joinpath("config.yaml").write_text(self.config, encoding="utf-8")
             for logger in trainer.loggers:
                 log_settings(logger, self.config)
+        self.started = datetime.now(timezone.utc)
         earlier = read_record(run)
-        record = {**what_ran(), **hardware(trainer), "loggers": logger_ids(trainer)}
+        record = {
+            **self.label,
+            "started": self.started.isoformat(timespec="seconds"),
+            **what_ran(),
+            **hardware(trainer),
+            "loggers": logger_ids(trainer),
+        }
         if difference := git("diff", "HEAD"):
             record["git_diff"] = f"uncommitted{f'_{len(earlier)}' if earlier else ''}.diff"
             # As git gives it, in whatever encoding the files have.
@@ -54,6 +70,34 @@ class RunRecord(Callback):
             )
         with run.joinpath("run.yaml").open("a", encoding="utf-8") as file:
             yaml.safe_dump([record], file, sort_keys=False)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.conclude(trainer, "finished")
+
+    @rank_zero_only
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
+        self.conclude(trainer, "stopped" if stopped else f"failed: {type(exception).__name__}")
+
+    def conclude(self, trainer: Trainer, state: str) -> None:
+        """Adds to ``run.yaml`` how the fit ended, and its best score."""
+        if trainer.state.fn != "fit" or self.started is None:
+            return
+        run = Path(trainer.default_root_dir)
+        record = read_record(run)
+        record[-1]["result"] = {
+            "state": state,
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "seconds": round((datetime.now(timezone.utc) - self.started).total_seconds()),
+            **best_of(trainer),
+        }
+        temporary = run / ".run.yaml"
+        temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+        temporary.replace(run / "run.yaml")
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -81,11 +125,21 @@ def move(state: dict[str, Any], folder: str) -> None:
     state["best_k_models"] = {str(Path(folder, Path(k).name)): score for k, score in best}
 
 
+def best_of(trainer: Trainer) -> dict[str, Any]:
+    """The best score of a fit, and its epoch; nothing, where no checkpoint is the best."""
+    callback: Any = trainer.checkpoint_callback
+    if not isinstance(callback, ModelCheckpoint) or callback.best_model_score is None:
+        return {}
+    score = callback.best_model_score.item()
+    found = {"monitor": callback.monitor, "mode": callback.mode, "best": score}
+    path = Path(callback.best_model_path)
+    return {**found, "best_epoch": read_checkpoint(path)["epoch"]} if path.exists() else found
+
+
 def what_ran() -> dict[str, Any]:
     found = importlib.metadata.distributions()
     packages = {d.metadata["Name"]: d.version for d in found if d.metadata["Name"]}
     return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "git_commit": git("rev-parse", "HEAD").strip() or None,

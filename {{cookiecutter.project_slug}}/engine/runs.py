@@ -9,7 +9,6 @@ from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -20,6 +19,7 @@ from torch.multiprocessing.spawn import ProcessException
 from engine.compat import load_sharded
 from engine.errors import UserError
 from engine.last_checkpoint import command_line, relative
+from engine.records import all_runs, number_of, runs_named
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -67,7 +67,7 @@ def run_folder(root: Path, checkpoint: Path | None, is_new: bool, writes: bool) 
 def new_run(root: Path) -> Path:
     """Makes the next `version_N` folder under `root`; safe with several processes at once."""
     root.mkdir(parents=True, exist_ok=True)
-    number = max((_number(run) for run in root.glob("version_*")), default=-1)
+    number = max((number_of(run) for run in root.glob("version_*")), default=-1)
     while True:
         number += 1
         run = root / f"version_{number}"
@@ -96,33 +96,37 @@ def run_of(checkpoint: Path) -> Path:
     return folder.parent if is_in_run(checkpoint) else folder
 
 
-def read_record(run: Path) -> list[dict[str, Any]]:
-    """What `run.yaml` says of each part of a run; a kill may have left it empty."""
-    path = run / "run.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8")) or [] if path.exists() else []
-
-
-def find_checkpoint(name: str, default: Literal["best", "last"], root: Path) -> Path:
+def find_checkpoint(
+    name: str, default: Literal["best", "last"], root: Path, option: str = "--ckpt_path"
+) -> Path:
     """Resolves what a user may call a checkpoint.
 
     Args:
-        name: the path of a checkpoint, a run folder, or `best` or `last` of the newest run.
-        default: which checkpoint of a run folder is meant.
+        name: the path of a checkpoint, a run folder, the name of a run, or `best` or `last` of the
+            newest run.
+        default: which checkpoint of a run is meant.
         root: the folder of the runs.
+        option: what the user gave the name to.
 
     Raises:
         UserError: nothing was found; names the runs that have a checkpoint.
     """
-    runs = sorted(root.glob("version_*"), key=_number)
-    paths = [Path(name), Path(name, "checkpoints", f"{default}.ckpt")]
     if name in ("best", "last"):
-        paths = [run / "checkpoints" / f"{name}.ckpt" for run in reversed(runs)]
+        runs = sorted(root.glob("version_*"), key=number_of, reverse=True)
+        paths = [run / "checkpoints" / f"{name}.ckpt" for run in runs]
+    else:
+        folders = [
+            Path(name),
+            root / name,
+            *(() if Path(name).exists() else runs_named(name, root)),
+        ]
+        paths = [Path(name), *(run / "checkpoints" / f"{default}.ckpt" for run in folders)]
     for path in paths:
         if _description(path):
             return path
-    saved = [path for run in runs for path in run.glob("checkpoints/*.ckpt")]
+    saved = [path for run in all_runs(root) for path in run.glob("checkpoints/*.ckpt")]
     known = "".join(f"\n  {path}" for path in saved) or f" none under {root}; train first"
-    raise UserError(f"--ckpt_path {name}: no checkpoint there. There are:{known}")
+    raise UserError(f"{option} {name}: no checkpoint there. There are:{known}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -177,11 +181,6 @@ def tell_best(best: ModelCheckpoint, run: str) -> None:
         options = ["--config", config] if len(sys.argv) > 2 else []
         test = command_line("python", "train.py", "test", *options, "--ckpt_path", path)
         print(f"Test it with:    {test}")
-
-
-def _number(run: Path) -> int:
-    digits = run.name.removeprefix("version_")
-    return int(digits) if digits.isdecimal() else -1
 
 
 def _description(path: Path) -> Path | None:

@@ -13,6 +13,20 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 LENGTHS = ("total_steps", "T_max")  # what schedules call the number of their steps
 
 
+def configure(system: Any, optimizer: Optimizer) -> dict[str, Any]:
+    """What `configure_optimizers` says of an optimizer and its scheduler."""
+    scheduler, length = make_scheduler(system.scheduler, optimizer)
+    if length:
+        system.unsized[scheduler] = length
+    interval = getattr(scheduler, "interval", "step" if length else "epoch")
+    config: Any = {"scheduler": scheduler, "interval": system.scheduler_interval or interval}
+    if system.automatic_optimization:
+        config["monitor"] = system.scheduler_monitor
+        if config["interval"] == "epoch":
+            config["reduce_on_plateau"] = False  # on_train_epoch_end does
+    return {"optimizer": optimizer, "lr_scheduler": config}
+
+
 def make_scheduler(make: Callable[..., LRScheduler], optimizer: Optimizer) -> tuple[Any, str]:
     """The scheduler, and what it calls its length, if that was left out."""
     try:

@@ -29,6 +29,7 @@ class System(LightningModule):
         scheduler_monitor: metric for schedulers that need one (``ReduceLROnPlateau``), which look
             at it after each epoch with a validation.
         metrics: by name, what else evaluations measure.
+        init_from: weights to start from: a checkpoint, a run or the file of a ``state_dict``.
         compile: compile the network with ``torch.compile``; checkpoints stay the same.
     """
 
@@ -49,15 +50,21 @@ class System(LightningModule):
         scheduler_interval: Literal["step", "epoch"] | None = None,
         scheduler_monitor: str = "val/loss",
         metrics: dict[str, Metric] | None = None,
+        init_from: str | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
         # The command line gives its configuration to the checkpoint, which can then rebuild all of
         # this. Objects given from Python stay out: a checkpoint holds no pickled code.
-        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler", "metrics", "loss"])
+        objects = ["network", "optimizer", "scheduler", "metrics", "loss", "init_from"]
+        self.save_hyperparameters(ignore=objects)
         if "_class_path" in self.hparams:
-            self.save_hyperparameters()
+            self.save_hyperparameters(ignore="init_from")
         self.network = network
+        if init_from:
+            from engine import weights
+
+            weights.start_from(network, init_from)
         self.preparation = nn.Identity()
         self.names = {}
         self.optimizer = optimizer
@@ -105,10 +112,11 @@ class System(LightningModule):
         return f"{stage}_{names[loader]}" if loader else stage
 
     def add(self, name: str, total: Tensor, count: int) -> None:
-        """Adds a sum over `count` samples to what becomes the mean `val/NAME`; not in training."""
+        """Adds a sum over `count` samples, or an integer: how many of them, to the mean `val/NAME`."""
         if not self.training:
             name = f"{self.stage}/{name}"
-            self.sums[name] = total.detach().float() + self.sums.get(name, 0)
+            total = total.detach().float() if total.is_floating_point() else total
+            self.sums[name] = total + self.sums.get(name, 0)
             self.counts[name] = count + self.counts.get(name, 0)
 
     def measure(self, predictions: Tensor, targets: Tensor) -> None:
@@ -127,6 +135,7 @@ class System(LightningModule):
         means = dict(zip(self.sums, sums / counts, strict=True))
         if twice := means.keys() & self.measured.keys():
             raise MisconfigurationException(f"metrics: the system has {twice}; choose other names")
+        self.sizes = dict(zip(self.sums, counts, strict=True))
         self.log_dict(means, prog_bar=True, sync_dist=True)
         self.log_dict({name: metric.compute() for name, metric in self.measured.items()})
 
@@ -152,25 +161,13 @@ class System(LightningModule):
         if optimizer.defaults.get("weight_decay") and not self.decay_all:
             others = [p for n, p in named if n in self.undecayed]
             decayed = [p for n, p in named if n not in self.undecayed]
-            groups: list[dict[str, Any]] = [
-                {"params": decayed},
-                {"params": others, "weight_decay": 0.0},
-            ]
+            groups: list[Any] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
             optimizer = self.optimizer([group for group in groups if group["params"]], self.lr)
         if self.scheduler is None:
             return {"optimizer": optimizer}
         from models import schedules  # here: without a scheduler this file is all a system needs
 
-        scheduler, length = schedules.make_scheduler(self.scheduler, optimizer)
-        if length:
-            self.unsized[scheduler] = length
-        interval = getattr(scheduler, "interval", "step" if length else "epoch")
-        config: Any = {"scheduler": scheduler, "interval": self.scheduler_interval or interval}
-        if self.automatic_optimization:
-            config["monitor"] = self.scheduler_monitor
-            if config["interval"] == "epoch":
-                config["reduce_on_plateau"] = False  # on_train_epoch_end does
-        return {"optimizer": optimizer, "lr_scheduler": config}
+        return schedules.configure(self, optimizer)
 
     def on_train_start(self) -> None:
         # Not earlier: this makes the data loaders, which must find the position of a resumed fit.

@@ -21,6 +21,8 @@ class ResNet(nn.Module):
         name: ``resnet18``, ``resnet34``, ``resnet50``, ``resnext50_32x4d``, ``wide_resnet50_2`` …
         pretrained: start from torchvision's ImageNet weights (downloaded once). The first
             convolution is fitted to the channels and, for small images, cut to its centre.
+        imagenet_scale: scale the images as ImageNet's weights expect them, also those of a file that
+            the system takes with ``init_from``; by default as ``pretrained`` says.
     """
 
     scale: Tensor
@@ -32,6 +34,7 @@ class ResNet(nn.Module):
         num_classes: int,
         name: str = "resnet18",
         pretrained: bool = False,
+        imagenet_scale: bool | None = None,
     ) -> None:
         super().__init__()
         if "resne" not in name:
@@ -56,7 +59,7 @@ class ResNet(nn.Module):
         # Pretrained weights expect ImageNet's normalisation; images come in [-1, 1]. Kept in the
         # checkpoint, which is loaded into a network that is not pretrained.
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-        if not pretrained:
+        if not (pretrained if imagenet_scale is None else imagenet_scale):
             mean, std = torch.tensor([0.5]), torch.tensor([0.5])
         elif channels != len(mean):
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)

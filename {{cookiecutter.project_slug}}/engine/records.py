@@ -1,0 +1,56 @@
+"""The runs under `logs/`, and what is written down of each in `run.yaml`."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+
+from engine.errors import UserError
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says, by the fast parser if it is there; nothing, if there is no file."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), loader) if path.exists() else None
+
+
+def read_record(run: Path) -> list[dict[str, Any]]:
+    """What `run.yaml` says of each part of a run; a kill may have left it empty."""
+    return read_yaml(run / "run.yaml") or []
+
+
+def number_of(run: Path) -> int:
+    """That of `version_3` or `fold_3`; -1 if there is none."""
+    digits = run.name.rpartition("_")[2]
+    return int(digits) if digits.isdecimal() else -1
+
+
+def root_of(run: Path) -> Path:
+    """The folder of all runs: of a part of a cross-validation that of the whole."""
+    return run.parent.parent if run.parent.name.startswith("version_") else run.parent
+
+
+def all_runs(root: Path) -> list[Path]:
+    """The run folders under `root`, the oldest first; each before those that lie in it, which are the
+    folds or seeds of a cross-validation."""
+    found = []
+    for run in sorted(root.glob("version_*"), key=number_of):
+        parts = (path.parent for path in run.glob("*/run.yaml"))
+        found += [run, *sorted(parts, key=number_of)]
+    return found
+
+
+def runs_named(name: str, root: Path) -> list[Path]:
+    """The runs under `root` that were given this name, the newest first."""
+    runs = reversed(all_runs(root))
+    return [run for run in runs if any(part.get("name") == name for part in read_record(run))]
+
+
+def label_of(config: Namespace, record: list[dict[str, Any]]) -> tuple[str | None, list[str]]:
+    """The name and the tags of a run: those that are given, or those of its record."""
+    if config.name in ("best", "last"):
+        raise UserError(f"--name {config.name}: --ckpt_path {config.name} means the newest run's")
+    before: dict[str, Any] = record[-1] if record else {}
+    tags = config.tags or before.get("tags") or []
+    return config.name or before.get("name"), tags.split(",") if isinstance(tags, str) else tags

@@ -1,0 +1,104 @@
+"""Weights that a network starts from: of a checkpoint, a run or any file with a `state_dict`."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor, nn
+
+from engine.errors import UserError
+from engine.runs import AtomicCheckpointIO, find_checkpoint
+
+WRAPPINGS = ("state_dict", "model_state_dict", "model")  # under which files keep the weights
+MOST_NAMES = 4  # that a message lists
+
+
+def start_from(network: nn.Module, source: str) -> None:
+    """Copies the weights that fit by name and shape; names the others.
+
+    The names may have other prefixes than in the network: those are taken with which most tensors
+    fit. So a bare backbone finds its place, and so does the encoder of an autoencoder.
+
+    Raises:
+        UserError: there is no such file, it holds no weights, or none of them fits.
+    """
+    path = Path(source)
+    if not path.is_file():
+        path = find_checkpoint(source, "best", Path("logs"), "--model.init_from")
+    given, own = read_weights(path), network.state_dict()
+    renamed = best_names(given, own)
+    taken = {name: given[old] for name, old in renamed.items() if fits(given[old], own[name])}
+    if not taken:
+        raise UserError(
+            f"--model.init_from {source}: none of its weights fits this {type(network).__name__}: "
+            f"{listing(shapes(given))} there, {listing(shapes(own))} here"
+        )
+    network.load_state_dict(taken, strict=False)
+    other = {name: old for name, old in renamed.items() if name not in taken}
+    known = {*renamed.values()}
+    rest = {
+        "of another shape": [
+            f"{name} {tuple(given[old].shape)}, here {tuple(own[name].shape)}"
+            for name, old in other.items()
+        ],
+        "only in the file": [name for name in given if name not in known],
+        "only in the network": [name for name in own if name not in renamed],
+    }
+    lines = [f"\n  {kind}: {listing(names)}" for kind, names in rest.items() if names]
+    rank_zero_info(f"Weights of {path}: {len(taken)} of {len(own)} taken{''.join(lines)}")
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file, or of the folder of a sharded checkpoint, by name."""
+    try:
+        if path.is_dir():
+            found: Any = AtomicCheckpointIO().load_checkpoint(path)
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        reason = error if isinstance(error, OSError) else "it is damaged, or holds pickled code"
+        raise UserError(f"{path} cannot be read as weights: {reason}") from error
+    for key in WRAPPINGS:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    tensors = found.items() if isinstance(found, dict) else ()
+    weights = {str(name): value for name, value in tensors if isinstance(value, Tensor)}
+    if not weights:
+        raise UserError(f"{path} holds no weights: save the state_dict of a module")
+    # What the data module prepares batches with is its own matter.
+    return {name: value for name, value in weights.items() if not name.startswith("preparation.")}
+
+
+def best_names(given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, str]:
+    """For names of the network those in the file: one prefix is dropped there and another put in its
+    place, so that most tensors fit."""
+    best: tuple[int, dict[str, str]] = (-1, {})
+    for old in prefixes(given):
+        for new in prefixes(own):
+            pairs = {new + name[len(old) :]: name for name in given if name.startswith(old)}
+            pairs = {name: old_name for name, old_name in pairs.items() if name in own}
+            count = sum(fits(given[old_name], own[name]) for name, old_name in pairs.items())
+            best = max(best, (count, pairs), key=lambda found: found[0])  # the first of equals
+    return best[1]
+
+
+def prefixes(names: dict[str, Tensor]) -> list[str]:
+    """Of the names the first two parts at most, the shortest first."""
+    parts = [name.split(".") for name in names]
+    heads = {".".join([*p[:n], ""]) for p in parts for n in (1, 2) if len(p) > n}
+    return ["", *sorted(heads, key=lambda head: (head.count("."), head))]
+
+
+def fits(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape
+
+
+def shapes(weights: dict[str, Tensor]) -> list[str]:
+    return [f"{name} {tuple(value.shape)}" for name, value in weights.items()]
+
+
+def listing(names: list[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
