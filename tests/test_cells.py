@@ -70,7 +70,8 @@ def test_trains_resumes_evaluates_predicts(render, tmp_path, capsys, data, model
         loader = data.predict_dataloader()
         with open(run / "predictions.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        assert len(rows) == min(2 * loader.batch_size, len(loader.dataset))
+        inputs = min(2 * loader.batch_size, len(loader.dataset))
+        assert len(rows) == inputs * data.rows_per_input
         assert [path.name for path in Path("logs").glob("version_*")] == ["version_0"]
 
 

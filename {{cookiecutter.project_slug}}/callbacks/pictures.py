@@ -62,9 +62,9 @@ def log_picture(trainer: Trainer, name: str, picture: Image.Image) -> None:
 
 
 class Pictures(Callback):
-    """Shows what the system's ``pictures`` method makes of the first images: predictions with their
-    labels, reconstructions or samples; of a validation in the logger, of ``predict`` in a file beside
-    the table. What is no image is left alone.
+    """Shows what the system's ``pictures`` method makes of the first samples, images with captions or
+    a ready picture; of a validation in the logger, of ``predict`` in a file beside the table. What is
+    no image is left alone.
 
     Args:
         every_n_epochs: how often in a fit; 0 turns the pictures off.
@@ -84,8 +84,9 @@ class Pictures(Callback):
         batch = apply_to_collection(batch, Tensor, lambda tensor: tensor[: self.count])
         try:
             with trainer.precision_plugin.val_step_context():  # as in the steps
-                images, captions = pl_module.pictures(batch)
-            return draw_grid(images, captions, columns=4)  # few: loggers show pictures small
+                found: Any = pl_module.pictures(batch)
+            # Few columns: loggers show pictures small.
+            return found if isinstance(found, Image.Image) else draw_grid(*found, columns=4)
         except Exception as error:  # a decoration, which must not end a fit
             rank_zero_warn(f"No pictures of these batches: {error}")
             self.stands_aside = True

@@ -37,6 +37,9 @@ class Data(LightningDataModule):
 
     test_fraction = 0.2  # where the data set has no test split
     evaluation_scale = 8  # 1: evaluation batches are no larger than training batches
+    rows_per_input = (
+        1  # of the table of predictions: further rows are the second dimension of outputs
+    )
 
     def __init__(
         self,
@@ -84,6 +87,11 @@ class Data(LightningDataModule):
         """All samples (a map-style data set; `labels` of it are stratified), and the rows of the
         splits that the data set comes with."""
         raise NotImplementedError
+
+    def split(self, samples: Any, rows: Rows) -> Rows:
+        """All splits: those that the data set comes with, and what is split off for the others."""
+        labels = getattr(samples, "labels", None)
+        return complete_splits(rows, len(samples), labels, self.test_fraction, self.hparams)
 
     def read(self, source: str) -> Any:
         """The raw samples of a file or folder as a data set, with their `names`."""
@@ -145,8 +153,7 @@ class Data(LightningDataModule):
             self.splits["predict"] = Subset(samples, range(len(samples)))
         elif "train" not in self.splits:
             samples, rows = self.load()
-            labels = getattr(samples, "labels", None)
-            rows = complete_splits(rows, len(samples), labels, self.test_fraction, self.hparams)
+            rows = self.split(samples, rows)
             if isinstance(samples, TensorSamples) and loaders.wants_on_device(self):
                 samples.move_to(self.device)
             self.splits = {name: Subset(samples, rows[name].tolist()) for name in rows}

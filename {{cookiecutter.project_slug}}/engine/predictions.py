@@ -61,6 +61,9 @@ class Predictions(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         found = prediction if isinstance(prediction, dict) else {"prediction": prediction}
+        each = getattr(trainer.datamodule, "rows_per_input", 1)
+        if each > 1:
+            found = {k: v.flatten(0, 1) for k, v in found.items() if v.shape[1:2] == (each,)}
         columns = {k: v for k, v in found.items() if isinstance(v, Tensor) and v.ndim in (1, 2)}
         if left_out := [] if self.parts else [name for name in found if name not in columns]:
             rank_zero_info(f"Not in the table, since no number or vector: {', '.join(left_out)}")
@@ -71,13 +74,16 @@ class Predictions(BasePredictionWriter):
                 f"{kind}.predict_step must give a dict of tensors with a row for each input; it "
                 f"gives {', '.join(f'{k} ({v.shape})' for k, v in columns.items()) or 'none'}"
             )
-        size, first = sizes.pop(), self.counts.get(dataloader_idx, 0)
+        size, first = sizes.pop() // each, self.counts.get(dataloader_idx, 0)
         self.counts[dataloader_idx] = first + size
         # An iterable data set has no indices: its rows are counted.
         known = len(batch_indices or []) == size
         index = torch.tensor(batch_indices if known else range(first, first + size))
+        index = (index[:, None] * each + torch.arange(each)).flatten()
         trainer.predict_loop.current_batch_indices = []  # not those of the next loader
-        place = [torch.full((size,), number) for number in (dataloader_idx, trainer.global_rank)]
+        place = [
+            torch.full((len(index),), number) for number in (dataloader_idx, trainer.global_rank)
+        ]
         columns |= dict(zip(PLACE, (place[0], index, place[1]), strict=True))
         self.parts.append(columns)
 

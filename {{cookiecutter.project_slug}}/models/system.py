@@ -97,7 +97,7 @@ class System(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}
+        self.counts: dict[str, int | Tensor] = {}
         self.measured: dict[str, Metric] = {}
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -111,7 +111,7 @@ class System(LightningModule):
         names = getattr(self.trainer.datamodule, f"{stage}_names", None) or range(loader + 1)
         return f"{stage}_{names[loader]}" if loader else stage
 
-    def add(self, name: str, total: Tensor, count: int) -> None:
+    def add(self, name: str, total: Tensor, count: int | Tensor) -> None:
         """Adds a sum over `count` samples, or an integer: how many of them, to the mean `val/NAME`."""
         if not self.training:
             name = f"{self.stage}/{name}"
@@ -129,7 +129,7 @@ class System(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         # Once for all samples of all processes: logging costs more than a small step.
-        numbers = [*self.sums.values(), *map(torch.tensor, self.counts.values())]
+        numbers = [*self.sums.values(), *map(torch.as_tensor, self.counts.values())]
         together = torch.stack([number.to(self.device, torch.float) for number in numbers])
         sums, counts = self.trainer.strategy.reduce(together, reduce_op="sum").chunk(2)
         means = dict(zip(self.sums, sums / counts, strict=True))

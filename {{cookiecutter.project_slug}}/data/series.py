@@ -1,0 +1,137 @@
+"""What the time series share: windows, splits by time, and forecasts of what follows a file's end."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Subset
+
+from data.base import Data
+from data.series_files import Columns, Series, read_series
+from data.series_windows import FromSeason, Windows
+from engine.errors import UserError
+from engine.splits import Rows
+
+
+class SeriesData(Data):
+    """Base of the time series: a subclass sets `columns` and implements `load_series`.
+
+    A sample is a window of the past and the horizon that follows it; see `data/series_windows.py`.
+    The splits follow each other in time: what lies in the horizon of one split lies in no other.
+
+    Args:
+        window: steps of the past that a forecast is made from.
+        horizon: steps that are forecast.
+        season: steps of the longest cycle, such as 24 in hourly data with a day's; 1: none. A
+            forecast starts from the value a season before, so a window has to be longer.
+        num_folds: cut what is not test into one part more than this; fold 0 is trained on the first
+            part and validated on the second, each other fold on one part more and the next.
+        predict_dir: a file; what follows its end is forecast. By default the test split, each step
+            once.
+    """
+
+    columns: Columns
+    test_fraction = 0.2  # of the steps, the last ones
+
+    def __init__(self, window: int, horizon: int, season: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name, value in {"horizon": horizon, "season": season}.items():
+            if value < 1:
+                raise UserError(f"{name} is {value}: it must be 1 or more.")
+        if window <= season:
+            raise UserError(
+                f"window is {window} and season {season}: a window must be longer than a season."
+            )
+        self.window, self.horizon, self.season = window, horizon, season
+        self.rows_per_input = horizon
+        self.series: Series | None = None
+
+    def load_series(self) -> Series:
+        raise NotImplementedError
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        values, covariates = self.columns.values or [], self.columns.covariates
+        num_series, num_known = len(values), len(values) + len(covariates)
+        return {
+            "value_columns": values,
+            "covariate_columns": covariates,
+            "num_series": num_series,
+            "window": self.window,
+            "horizon": self.horizon,
+            "season": self.season,
+            "input_shape": [self.window - self.season, num_series + num_known],
+            "known_shape": [self.horizon, num_known],
+        }
+
+    def load(self) -> tuple[Windows, Rows]:
+        self.series = self.load_series()
+        return self.windows(self.tensor(self.series)), {}
+
+    def tensor(self, series: Series) -> Tensor:
+        return torch.from_numpy(series.steps).float()
+
+    def windows(self, steps: Tensor, with_future: bool = True) -> Windows:
+        # A batch of an evaluation shall have no more than some million numbers.
+        numbers = (self.window + self.horizon) * steps.shape[1] * self.batch_size
+        self.evaluation_scale = min(max(2**21 // numbers, 1), 8)
+        num_series = len(self.columns.values or [])
+        return Windows(steps, num_series, self.window, self.horizon, with_future)
+
+    def split(self, samples: Windows, rows: Rows) -> Rows:
+        """The windows whose horizon lies in each part of the time."""
+        steps, window, horizon = len(samples.samples), self.window, self.horizon
+        test = steps - round(steps * self.test_fraction)
+        val, end = test - round(test * self.hparams.val_fraction), test
+        if folds := self.hparams.num_folds:
+            bounds = np.linspace(0, test, folds + 2).round().astype(int).tolist()
+            val, end = bounds[self.hparams.fold + 1 : self.hparams.fold + 3]
+        parts = {"train": (window, val), "val": (max(val, window), end), "test": (test, steps)}
+        for name, (first, last) in parts.items():
+            if last - first < horizon:
+                raise UserError(
+                    f"{steps} steps are too few: {name} has {max(last - first, 0)} to forecast, "
+                    f"after a window of {window}, and the horizon is {horizon}. Give more data, a "
+                    "shorter window or horizon, or a larger val_fraction."
+                )
+        return {
+            name: torch.arange(first - window, last - window - horizon + 1)
+            for name, (first, last) in parts.items()
+        }
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if not self.reads_other(stage):  # each step once
+            test = self.splits["test"]
+            samples = self.windows(test.dataset.samples, with_future=False)
+            self.splits["predict"] = Subset(samples, test.indices[:: self.horizon])
+
+    def preparation(self) -> nn.Module:
+        split = self.splits["train"]
+        known = split.dataset.samples[: max(split.indices) + self.window + self.horizon]
+        return FromSeason(known, split.dataset.num_series, self.season, self.horizon)
+
+    def read(self, source: str) -> Windows:
+        """The last window of a file."""
+        self.series = read_series(source, self.columns).end(source, self.window, self.horizon)
+        return self.windows(self.tensor(self.series), with_future=False)
+
+    def adopt(self, facts: dict[str, Any]) -> None:
+        self.window, self.horizon, self.season = (
+            facts[name] for name in ("window", "horizon", "season")
+        )
+        self.rows_per_input = self.horizon
+        values, covariates = facts["value_columns"], facts["covariate_columns"]
+        self.columns = replace(self.columns, values=values, covariates=covariates)
+        samples = self.read(self.hparams.predict_dir)
+        self.splits["predict"] = Subset(samples, range(len(samples)))
+
+    @property
+    def predict_names(self) -> list[str]:
+        """The times that are forecast, in order."""
+        assert self.series
+        times = self.series.times_as_text()
+        firsts = [i + self.window for i in self.splits["predict"].indices]
+        return [time for first in firsts for time in times[first : first + self.horizon]]
