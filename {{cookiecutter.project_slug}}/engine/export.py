@@ -98,7 +98,7 @@ def write(program: Program, metadata: dict[str, str], kind: str, path: str) -> N
         dynamic_shapes=shapes,
         verbose=False,
         input_names=program.named(),
-        output_names=list(program.outputs),
+        output_names=program.named_outputs(),
     )
     onnx.model.metadata_props.update(metadata)
     onnx.save(path)
@@ -149,6 +149,9 @@ def export(
         # Whether other batch sizes work is verified.
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # Recurrent layers do it, to no harm: what the file gives is compared.
+    warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned during export")
+    warnings.filterwarnings("ignore", message=".*The axis name: batch will not be used")
     path = find_checkpoint(checkpoint, "best", root)
     output = output or run_of(path) / f"model.{format}"
     system, module = load(path, data or {})
@@ -156,7 +159,7 @@ def export(
     temporary = output.with_name(f".{output.name}.{os.getpid()}.{format}")
     try:
         batches, expected = predict(system, module, (3, 1, 8))
-        program = Program(system, batches[0])
+        program = Program(system, batches[0], module)
         facts = {name: json.dumps(value, default=str) for name, value in facts_of(module).items()}
         write(program, facts, format, str(temporary))
         differences = []

@@ -39,11 +39,14 @@ class Program(nn.Module):
         system: a system in evaluation mode. One whose predictions do not come from a batch says
             what they come from in `export_inputs`, and `export_step` is what it gives.
         batch: a raw batch, of three rows.
+        data: its data module, which prepares batches for a system that does not.
     """
 
-    def __init__(self, system: Any, batch: Any) -> None:
+    def __init__(self, system: Any, batch: Any, data: Any) -> None:
         super().__init__()
         self.system = system
+        own = getattr(data, "own_preparation", nn.Identity())
+        self.preparation = getattr(system, "preparation", own)
         self.generates = hasattr(system, "export_step")
         self.batch = system.export_inputs(3) if self.generates else batch
         every = leaves(self.batch)
@@ -57,13 +60,21 @@ class Program(nn.Module):
         batch = with_leaves(self.batch, leaves(self.batch) | given)
         if self.generates:
             return self.system.export_step(batch)
-        return results(self.system.predict_step(self.system.preparation(batch), 0))
+        return results(self.system.predict_step(self.preparation(batch), 0))
 
     def used(self) -> list[str]:
         """The tensors of a batch that the predictions depend on."""
         example = tuple(self.inputs.values())
         shapes = (tuple({0: torch.export.Dim("batch")} for _ in example),)
-        graph = torch.export.export(self, example, dynamic_shapes=shapes).graph
+        try:
+            graph = torch.export.export(self, example, dynamic_shapes=shapes).graph
+        except Exception as error:  # torch's own names are private
+            if "specialized it to be a constant" not in str(error):
+                raise
+            raise UserError(
+                "The network or predict_step takes the batch's size for a constant, so the file "
+                "would serve one size alone: write x.shape[0] in the place of len(x)"
+            ) from error
         nodes = [node for node in graph.nodes if node.op == "placeholder"][-len(example) :]
         used = [name for name, node in zip(self.inputs, nodes, strict=True) if node.users]
         if not used:
@@ -74,6 +85,10 @@ class Program(nn.Module):
         """The names of the inputs in the file: `input`, if the only one has none but a number."""
         names = list(self.inputs)
         return ["input"] if len(names) == 1 and names[0].startswith("input_") else names
+
+    def named_outputs(self) -> list[str]:
+        """The names of the outputs in the file: none is that of an input."""
+        return [f"{name}_output" if name in self.named() else name for name in self.outputs]
 
     def compare(self, batch: Any, predicted: Any) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The inputs of the file for a batch, and what it is to give."""

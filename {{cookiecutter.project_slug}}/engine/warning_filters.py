@@ -31,6 +31,8 @@ FILTERS = (
     (r"The provided params to be frozen already exist", "lightning.pytorch.callbacks"),
     # A test takes the averaged weights, which are those of the checkpoint.
     (r"You're using the WeightAveraging callback, but load", "lightning.pytorch.callbacks"),
+    # engine/predictions.py counts the rows of an iterable data set itself.
+    (r"Couldn't infer the batch indices", "lightning.pytorch.loops"),
     # Continuing a run in its own folder is what was asked for.
     (r"Checkpoint directory .* exists and is not empty", "lightning.pytorch.callbacks"),
 )
@@ -40,8 +42,6 @@ EVALUATION_FILTERS = (
     (r"Be aware that when using `ckpt_path`, callbacks", "lightning.pytorch.trainer.call"),
 )
 LOG_FILTERS = (
-    # engine/predictions.py counts the rows of an iterable data set itself.
-    ("lightning.pytorch.utilities.rank_zero", "Couldn't infer the batch indices"),
     # Lightning advertises other products of its makers at each start.
     ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless cloud"),
     # What was found is said by engine/tune.py, which has a limit of its own.

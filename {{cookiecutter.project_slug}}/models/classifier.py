@@ -39,7 +39,8 @@ class Classifier(System):
         self.names = {"prediction": self.class_names, "probability": self.class_names}
         self.class_weights = class_weights
         self.weigh(class_weights)
-        self.try_loss()
+        if type(self).loss is Classifier.loss:
+            self.try_loss()
 
     def weigh(self, weights: list[float] | Literal["balanced"] | None) -> None:
         if isinstance(weights, list):

@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.data import extract_batch_size
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -60,6 +60,11 @@ class System(LightningModule):
         self.save_hyperparameters(ignore=objects)
         if "_class_path" in self.hparams:
             self.save_hyperparameters(ignore="init_from")
+        if not isinstance(network, nn.Module):
+            raise MisconfigurationException(
+                f"network is {network!r}: where {type(self).__name__}.__init__ takes it, it says "
+                "`network: nn.Module`"
+            )
         self.network = network
         if init_from:
             from engine import weights
@@ -102,7 +107,7 @@ class System(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.stage = self.stage_of(dataloader_idx)
-        loss, size = self.loss(batch), extract_batch_size(batch)
+        loss, size = self.loss(batch), size_of(batch)
         self.add("loss", loss * size, size)
 
     def stage_of(self, loader: int) -> str:
@@ -198,3 +203,10 @@ class System(LightningModule):
             from engine.modules import rebuild
 
             self.preparation = rebuild(checkpoint["preparation"]).to(self.device)
+
+
+def size_of(batch: Any) -> int:
+    """How many samples a batch has: the rows of its first tensor, wherever that is."""
+    rows: list[int] = []
+    apply_to_collection(batch, Tensor, lambda tensor: rows.extend(tensor.shape[:1]))
+    return rows[0] if rows else 1
