@@ -86,6 +86,8 @@ class Parts(Digits):
 
 
 class Several(Classifier):
+    monitor = "val/f1"
+
     def loss(self, batch):
         images, marks = batch
         logits = self(images)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -220,3 +221,38 @@ def test_a_checkpoint_of_a_fit_from_python_is_a_sentence(trained, tmp_path):
     torch.save(checkpoint, tmp_path / "python.ckpt")
     with inside(project, tmp_path), pytest.raises(SystemExit, match="from a fit in Python"):
         command("export", "python.ckpt")
+
+
+class Towers(torch.nn.Module):
+    """A system of another make: no `preparation`, and an output with the name of an input."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.layer = size, torch.nn.Linear(2, 2)
+
+    def predict_step(self, batch, batch_idx):
+        return {"a": self.layer(batch["a"]), "rows": torch.arange(self.size(batch["a"]))}
+
+
+class Half(torch.nn.Module):
+    def forward(self, batch):
+        return {name: tensor / 2 for name, tensor in batch.items()}
+
+
+def test_the_data_prepares_for_a_system_that_does_not(render):
+    with inside(render()):
+        from engine.program import Program
+
+        system, data = Towers(lambda a: a.shape[0]), SimpleNamespace(own_preparation=Half())
+        program = Program(system, {"a": torch.ones(3, 2)}, data)
+        torch.testing.assert_close(program.outputs["a"], system.layer(torch.ones(3, 2) / 2))
+        assert (program.named(), program.named_outputs()) == (["a"], ["a_output", "rows"])
+
+
+def test_a_constant_batch_size_is_refused_with_the_reason(render):
+    with inside(render()):
+        from engine.errors import UserError
+        from engine.program import Program
+
+        with pytest.raises(UserError, match=r"x\.shape\[0\] in the place of len\(x\)"):
+            Program(Towers(len), {"a": torch.ones(3, 2)}, None)

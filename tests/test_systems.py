@@ -104,6 +104,31 @@ def test_the_loss_may_be_another(render, tmp_path):
         assert cli.model.criterion(logits, labels) == expected
 
 
+def test_a_mean_is_over_samples_whatever_a_batch_begins_with(render):
+    with inside(render(model="mlp")):
+        from models.system import size_of
+
+        batch = {"name": ["a", "longer"], "scale": torch.tensor(1.0), "parts": [torch.ones(2, 3)]}
+        assert size_of(batch) == 2
+
+
+def test_a_network_that_is_none_is_refused_with_the_reason(render, tmp_path):
+    (tmp_path / "untyped.py").write_text(
+        "from models.classifier import Classifier\n"
+        "class Untyped(Classifier):\n"
+        "    def __init__(self, network, **kwargs):\n"
+        "        super().__init__(network, **kwargs)\n"
+    )
+    with inside(render(model="mlp"), tmp_path):
+        sys.path.insert(0, str(tmp_path))
+        try:
+            options = ["--model=untyped.Untyped", "--model.network=models.networks.mlp.MLP"]
+            with pytest.raises(SystemExit, match="Untyped.__init__ .* `network: nn.Module`"):
+                command("train", *FIT, *options)
+        finally:
+            sys.path.remove(str(tmp_path))
+
+
 def test_labels_that_are_floats_are_refused(render):
     with inside(render(model="mlp")):
         from models.classifier import Classifier

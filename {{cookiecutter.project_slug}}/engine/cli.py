@@ -16,6 +16,7 @@ from engine.compat import forget_averages, pop_class_path
 from engine.errors import UserError, plain_errors
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
+from engine.monitors import Monitors, choose_monitors
 from engine.parsing import Parser, asked_for, hand_on_settings, replace_model, tell_swaps
 from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
@@ -23,7 +24,7 @@ from engine.random_state import RandomState
 from engine.records import label_of, read_record
 from engine.results import tell_metrics
 from engine.run_record import RunRecord
-from engine.trainer_settings import allow_clipping, choose_monitors, drop_callbacks, prepare
+from engine.trainer_settings import allow_clipping, drop_callbacks, prepare
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DEFAULTS = [str(CONFIGS / f"{name}.yaml") for name in ("model", "data", "default", "trainer")]
@@ -154,7 +155,7 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         record = RunRecord(self.settings, self.is_new, *self.label)
-        self.trainer_defaults["callbacks"] = [record, RandomState()]
+        self.trainer_defaults["callbacks"] = [record, RandomState(), Monitors()]
         trainer = super().instantiate_trainer(**kwargs)
         prepare(trainer, self.model, self.best)
         if self.subcommand == "fit":

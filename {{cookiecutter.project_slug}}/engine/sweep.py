@@ -21,8 +21,8 @@ from lightning.pytorch import Trainer
 from engine.cli import CLI, CONFIGS
 from engine.errors import UserError, plain_errors
 from engine.last_checkpoint import command_line
+from engine.monitors import monitored
 from engine.processes import make_worker
-from engine.trainer_settings import monitored
 
 try:
     import optuna

@@ -1,7 +1,6 @@
 """What is changed of the Trainer's settings before it is made, and of the Trainer after."""
 
 import os
-from pkgutil import resolve_name
 
 import torch
 from jsonargparse import Namespace
@@ -20,38 +19,6 @@ def allow_clipping(model: Namespace, trainer: Namespace) -> None:
     if trainer.gradient_clip_val and "mixed" in str(trainer.precision):
         if isinstance(optimizer, Namespace) and optimizer.get("init_args", {}).get("fused"):
             optimizer.init_args.fused = False
-
-
-def choose_monitors(config: Namespace) -> None:
-    """Puts the system's `monitor` and `mode` where the callbacks have `auto`."""
-    for name in ("best_checkpoint", "early_stopping"):
-        given, callback = f"--{name}.monitor {config[name].monitor}", config[name]
-        callback.monitor, callback.mode = monitored(
-            config.model.class_path, callback.monitor, callback.mode, given
-        )
-
-
-def monitored(system: str, monitor: str | None, mode: str, given: str) -> tuple[str | None, str]:
-    """The metric that says which epoch is best, and whether its `max` or `min` is.
-
-    Args:
-        system: class path.
-        monitor: a metric; auto: that of the system.
-        mode: auto: the system's, or of another loss `min`.
-        given: how the metric was given, for an error.
-
-    Raises:
-        UserError: whether more or less of the metric is better is not known.
-    """
-    kind = resolve_name(system)
-    own, best = getattr(kind, "monitor", "val/loss"), getattr(kind, "mode", "min")
-    monitor = own if monitor == "auto" else monitor
-    if mode != "auto":
-        return monitor, mode
-    if monitor not in (own, None) and not monitor.endswith("loss"):
-        key = given.split()[0].replace("monitor", "mode")
-        raise UserError(f"{given}: say whether its maximum or minimum is best: {key} max")
-    return monitor, best if monitor == own else "min"
 
 
 def drop_callbacks(keys: list[str], config: Namespace) -> None:
