@@ -141,7 +141,7 @@ def sweep(
     monitor, mode = (settings.get(f"best_checkpoint.{key}", "auto") for key in ("monitor", "mode"))
     given = f"--settings.best_checkpoint.monitor {monitor}"
     monitor, mode = monitored(settings.get("model.class_path", system), monitor, mode, given)
-    best = {"monitor": monitor, "mode": mode}
+    best: dict[str, Any] = {"monitor": monitor, "mode": mode}
     folder = Path("logs", study)
     folder.mkdir(parents=True, exist_ok=True)
     database = connect(storage)
