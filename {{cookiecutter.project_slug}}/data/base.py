@@ -13,7 +13,7 @@ from engine.errors import UserError
 from engine.facts import arguments_of
 from engine.modules import describe, is_plain
 from engine.samples import TensorSamples
-from engine.splits import Rows, check_splits, complete_splits
+from engine.splits import Rows, check_splits, complete_splits, fraction_of
 
 Made = TypeVar("Made")
 
@@ -24,10 +24,11 @@ class Data(LightningDataModule):
     or nested.
 
     Args:
-        batch_size: samples in a batch, on each device; an evaluation takes `evaluation_scale` times
-            as many where they are small and in memory.
+        batch_size: samples in a batch, on each device; auto: by how many there are. An evaluation
+            takes `evaluation_scale` times as many where they are small and in memory.
         num_workers: processes that load samples; auto: none for samples in memory.
-        val_fraction: share of the training samples that is kept for validation.
+        val_fraction: share of the training samples that is kept for validation; auto: 0.1, or up to
+            0.2 where that is less than a hundred of them.
         seed: chooses the splits and folds.
         on_device: keep samples that are in memory on the device; auto: on a GPU, if they fit.
         num_folds: cut training and validation samples into this many folds instead.
@@ -36,6 +37,7 @@ class Data(LightningDataModule):
     """
 
     test_fraction = 0.2  # where the data set has no test split
+    largest_batch = 128  # where it is chosen by the number of samples
     evaluation_scale = 8  # 1: evaluation batches are no larger than training batches
     rows_per_input = (
         1  # of the table of predictions: further rows are the second dimension of outputs
@@ -43,9 +45,9 @@ class Data(LightningDataModule):
 
     def __init__(
         self,
-        batch_size: int = 128,
+        batch_size: int | Literal["auto"] = 128,
         num_workers: int | Literal["auto"] = "auto",
-        val_fraction: float = 0.1,
+        val_fraction: float | Literal["auto"] = 0.1,
         seed: int = 0,
         on_device: bool | Literal["auto"] = "auto",
         num_folds: int | None = None,
@@ -53,8 +55,8 @@ class Data(LightningDataModule):
         predict_dir: str | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}: it must be 1 or more.")
+        if batch_size != "auto" and batch_size < 1:
+            raise UserError(f"batch_size is {batch_size}: it must be auto, 1 or more.")
         if num_workers != "auto" and num_workers < 0:
             raise UserError(f"num_workers is {num_workers}: it must be auto, 0 or more.")
         if on_device is True and num_workers not in ("auto", 0):
@@ -69,7 +71,8 @@ class Data(LightningDataModule):
                 self.hparams[name] = str(value)
             elif not is_plain(value):
                 del self.hparams[name]
-        self.batch_size = batch_size
+        self.batch_size: int = self.largest_batch if batch_size == "auto" else batch_size
+        self.chosen: dict[str, Any] = {}  # what became of settings that were auto
         self.splits: dict[str, Any] = {}  # Subsets of what `load` and `read` give, or data sets
         self.unprepared = False
         self.own_preparation: nn.Module = nn.Identity()  # where the system has no place for it
@@ -158,6 +161,7 @@ class Data(LightningDataModule):
                 samples.move_to(self.device)
             self.splits = {name: Subset(samples, rows[name].tolist()) for name in rows}
             self.splits["predict"] = self.splits["test"]
+            self.choose()
         system: Any = self.trainer and self.trainer.lightning_module
         if not hasattr(system, "preparation"):  # of another make, or none at all
             self.own_preparation = self.preparation().to(self.device)
@@ -167,6 +171,16 @@ class Data(LightningDataModule):
                 describe(system.preparation)  # can a checkpoint hold it? Better now than at a save
             except KeyError:
                 self.unprepared = True  # fitted on training samples, which are not here
+
+    def choose(self) -> None:
+        """Takes from the number of samples what was left to it."""
+        count, processes = len(self.splits["train"]), self.trainer.world_size if self.trainer else 1
+        if self.hparams.batch_size == "auto":
+            self.batch_size = loaders.choose_batch_size(count // processes, self.largest_batch)
+            self.chosen["batch_size"] = self.batch_size
+        if self.hparams.val_fraction == "auto":
+            pool = count + len(self.splits["val"])
+            self.chosen["val_fraction"] = fraction_of("auto", pool)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         trainer = self.trainer

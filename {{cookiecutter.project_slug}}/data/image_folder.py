@@ -1,7 +1,7 @@
 """Your own images, in a folder for each class."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -29,21 +29,26 @@ class ImageFolder(ImageData):
     Args:
         data_dir: folder of the images.
         image_size: height and width in pixels.
+        flip: `augment` mirrors them as well, left to right. Not if that changes what an image shows,
+            such as a digit or a turn to the left.
         skip_unreadable: leave out files that cannot be read; all are read once to find them.
         cache: keep the resized images in one file in `data_dir`, until an image changes.
     """
 
-    flip = True
+    largest_batch = 64
 
     def __init__(
         self,
         data_dir: str = "datasets/images",
         image_size: int = 64,
+        flip: bool = False,
+        batch_size: int | Literal["auto"] = "auto",
+        val_fraction: float | Literal["auto"] = "auto",
         skip_unreadable: bool = False,
         cache: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(batch_size=batch_size, val_fraction=val_fraction, **kwargs)
         if image_size < 1:
             raise UserError(f"image_size is {image_size}: it must be 1 or more.")
         if self.hparams.on_device is True and not cache:
@@ -52,7 +57,7 @@ class ImageFolder(ImageData):
             )
         self.root = Path(data_dir).expanduser()
         self.image_shape = (3, image_size, image_size)
-        self.crop_padding = image_size // 8
+        self.crop_padding, self.flip = image_size // 8, flip
         if self.root.is_dir() or not self.hparams.predict_dir:
             self.folders, self.class_names = find_classes(self.root)
         else:  # a checkpoint's images are not needed to predict others

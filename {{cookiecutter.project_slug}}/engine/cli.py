@@ -6,13 +6,14 @@ from typing import Any, Literal
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from callbacks import ALWAYS
 from engine import runs
 from engine.compat import forget_averages, pop_class_path
+from engine.early_stopping import EarlyStopping
 from engine.errors import UserError, plain_errors
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
@@ -21,6 +22,7 @@ from engine.parsing import Parser, asked_for, hand_on_settings, replace_model, t
 from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
 from engine.random_state import RandomState
+from engine.recipe import Recipe, await_data
 from engine.records import label_of, read_record
 from engine.results import tell_metrics
 from engine.run_record import RunRecord
@@ -30,6 +32,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 DEFAULTS = [str(CONFIGS / f"{name}.yaml") for name in ("model", "data", "default", "trainer")]
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
 CALLBACKS = {
+    "recipe": Recipe,
     "best_checkpoint": ModelCheckpoint,
     "last_checkpoint": LastCheckpoint,
     "early_stopping": EarlyStopping,
@@ -132,6 +135,7 @@ class CLI(LightningCLI):
         settings.pop("ckpt_path")
         self.settings = parser.dump(settings, skip_unset=False)
         tell_swaps(self.settings)
+        await_data(trainer, config.recipe)
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)
         # A fit goes on in the run of its checkpoint, or in a new one if that lies elsewhere.

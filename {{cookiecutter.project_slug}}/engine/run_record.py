@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.loggers import log_settings
+from engine.recipe import Recipe
 from engine.records import read_record
 from engine.runs import read_checkpoint
 
@@ -47,6 +48,8 @@ class RunRecord(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit" or trainer.fast_dev_run:
             return
+        for recipe in (each for each in trainer.callbacks if isinstance(each, Recipe)):
+            self.config = recipe.fill(self.config)
         run = Path(trainer.default_root_dir)
         run.mkdir(parents=True, exist_ok=True)
         if self.is_new:

@@ -21,12 +21,19 @@ def sort_by_class(rows: Tensor, labels: Tensor, seed: int) -> Tensor:
     return rows[labels[rows].argsort(stable=True)]
 
 
+def is_classes(labels: Any) -> bool:
+    """Whether labels are integers of one dimension."""
+    if labels is None:
+        return False
+    labels = torch.as_tensor(labels)
+    return labels.ndim == 1 and not (labels.is_floating_point() or labels.is_complex())
+
+
 def classes_of(labels: Any, count: int) -> Tensor:
-    """The class (N,) of each sample, if labels are integers of one dimension; else one class of all."""
-    labels = torch.zeros(count).long() if labels is None else torch.as_tensor(labels)
-    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
+    """The class (N,) of each sample, if the labels are classes; else one class of all."""
+    if not is_classes(labels):
         return torch.zeros(count, dtype=torch.long)
-    return labels.unique(return_inverse=True)[1]
+    return torch.as_tensor(labels).unique(return_inverse=True)[1]
 
 
 def split_off(rows: Tensor, labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -47,15 +54,23 @@ def split_fold(
     return rows[~taken], rows[taken]
 
 
-def check_splits(val_fraction: float, num_folds: int | None, fold: int) -> None:
+def check_splits(val_fraction: float | str, num_folds: int | None, fold: int) -> None:
     """Raises a UserError for arguments of the data module that make no sense."""
-    if not 0 < val_fraction < 1:
-        raise UserError(f"val_fraction is {val_fraction}: it must lie between 0 and 1.")
+    if val_fraction != "auto" and not 0 < float(val_fraction) < 1:
+        raise UserError(f"val_fraction is {val_fraction}: it must lie between 0 and 1, or be auto.")
     if num_folds is not None and not 0 <= fold < num_folds > 1:
         raise UserError(
             f"fold is {fold} of num_folds {num_folds}: "
             "num_folds must be 2 or more, and fold from 0 to num_folds - 1."
         )
+
+
+def fraction_of(val_fraction: float | str, count: int) -> float:
+    """The share of `count` samples that is kept for validation. auto: a tenth, or up to a fifth as
+    long as that is less than a hundred: what chooses a checkpoint must not hang on a few samples."""
+    if val_fraction != "auto":
+        return float(val_fraction)
+    return round(min(0.2, max(0.1, 100 / max(count, 1))), 2)
 
 
 def complete_splits(
@@ -74,7 +89,8 @@ def complete_splits(
         pool = train if val is None else torch.cat([train, val])
         train, val = split_fold(pool, labels, hparams.num_folds, hparams.fold, seed)
     elif val is None:
-        train, val = split_off(train, labels, hparams.val_fraction, seed)
+        fraction = fraction_of(hparams.val_fraction, len(train))
+        train, val = split_off(train, labels, fraction, seed)
     if not len(train):
         raise UserError(f"val_fraction {hparams.val_fraction} leaves no samples to train on.")
     # Shuffled once, so that even the first batch has all classes; test stays in order.

@@ -1,0 +1,76 @@
+"""What a fit takes from the size of its data, where the configuration leaves it open."""
+
+from math import ceil
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from engine.splits import is_classes
+
+FEW = 100  # validation samples: of fewer, a share is known to no better than ± 5 points
+
+
+class Recipe(Callback):
+    """Chooses the length of a fit if ``trainer.max_epochs`` is null, and says in a line what was left
+    to the size of the data.
+
+    Args:
+        epochs: as many, if these are enough steps.
+        steps: of the optimizer, at least: what a network learns comes from steps, and an epoch of
+            little data has few.
+    """
+
+    def __init__(self, epochs: int = 30, steps: int = 600) -> None:
+        self.epochs, self.steps = epochs, steps
+        self.chosen: dict[str, Any] = {}  # by their keys in the configuration
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        data: Any = trainer.datamodule
+        splits = getattr(data, "splits", {})
+        if stage != "fit" or trainer.fast_dev_run or not hasattr(splits.get("train"), "__len__"):
+            return
+        count, size = len(splits["train"]), data.batch_size
+        steps = max(1, ceil(count / trainer.world_size) // size)
+        steps = ceil(steps / trainer.accumulate_grad_batches)  # those of the optimizer
+        if self.steps:
+            epochs = max(self.epochs, ceil(self.steps / steps))
+            trainer.fit_loop.max_epochs = epochs
+            trainer.log_every_n_steps = min(trainer.log_every_n_steps, steps)  # each epoch
+            for name in ("max_epochs", "log_every_n_steps"):
+                self.chosen[f"trainer.{name}"] = getattr(trainer, name)
+        chosen = getattr(data, "chosen", {})
+        self.chosen |= {f"data.init_args.{name}": value for name, value in chosen.items()}
+        measured = len(splits["val"])
+        if self.chosen:
+            length = f"{trainer.max_epochs} epochs of {steps} steps" if self.steps else f"{steps} steps an epoch"
+            rank_zero_info(
+                f"Recipe for {count} training samples: {length}, batches of {size}, "
+                f"{measured} validation samples"
+            )
+        if measured < FEW and is_classes(getattr(splits["val"].dataset, "labels", None)):
+            rank_zero_info(
+                f"{measured} validation samples: an accuracy is known to ± {50 / measured**0.5:.0f} "
+                "points. More of them: --data.val_fraction 0.3; of all: crossval.py"
+            )
+
+    def fill(self, config: str) -> str:
+        """The configuration, as YAML, with what was chosen."""
+        settings = yaml.safe_load(config)
+        for key, value in self.chosen.items():
+            *groups, name = key.split(".")
+            place = settings
+            for group in groups:
+                place = place[group]
+            place[name] = value
+        return yaml.safe_dump(settings, sort_keys=False) if self.chosen else config
+
+
+def await_data(trainer: Namespace, recipe: Namespace) -> None:
+    """Gives the Trainer some length where none is set, until the size of the data is known."""
+    if trainer.max_epochs is None and trainer.max_steps == -1:
+        trainer.max_epochs = recipe.epochs
+    else:
+        recipe.steps = 0
