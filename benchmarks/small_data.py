@@ -54,7 +54,9 @@ def textures(count: int) -> Classes:
     found = {}
     for name, path in PHOTOGRAPHS.items():
         pixels = np.asarray(Image.open(shipped(path)).convert("RGB"))
-        corners = itertools.product(range(0, len(pixels) - 63, 64), range(0, pixels.shape[1] - 63, 64))
+        corners = itertools.product(
+            range(0, len(pixels) - 63, 64), range(0, pixels.shape[1] - 63, 64)
+        )
         patches = [pixels[y : y + 64, x : x + 64] for y, x in corners]
         found[name] = some(patches, count // len(PHOTOGRAPHS))
     return found

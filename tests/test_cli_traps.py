@@ -393,7 +393,7 @@ def test_an_optimizer_may_be_a_function(project, monkeypatch):
 def test_the_best_checkpoint_is_ours_beside_another(project, capfd):
     other = "--trainer.callbacks+=lightning.pytorch.callbacks.ModelCheckpoint"
     trainer = command("train", *FIT, other).trainer
-    assert trainer.checkpoint_callback.monitor == "val/acc"
+    assert trainer.checkpoint_callback.monitor == "val/brier"
     assert trainer.checkpoint_callback.best_model_score is not None
     assert len(trainer.checkpoint_callbacks) == 3
 
@@ -402,8 +402,8 @@ OWN = """
 from models.classifier import Classifier
 
 class Own(Classifier):
-    monitor = "val/loss"
-    mode = "min"
+    monitor = "val/acc"
+    mode = "max"
 """
 
 
@@ -418,10 +418,10 @@ def test_a_system_says_what_is_best(render, tmp_path):
         return [(callback.monitor, callback.mode) for callback in callbacks]
 
     with inside(project, tmp_path):
-        assert monitored() == [("val/acc", "max")] * 2
-        assert monitored("--model=own.Own") == [("val/loss", "min")] * 2
+        assert monitored() == [("val/brier", "min")] * 2
+        assert monitored("--model=own.Own") == [("val/acc", "max")] * 2
         best = "--best_checkpoint.monitor=val/loss"
-        assert monitored(best) == [("val/loss", "min"), ("val/acc", "max")]
+        assert monitored(best) == [("val/loss", "min"), ("val/brier", "min")]
         sought = "--early_stopping.monitor val/f1: say whether .*: --early_stopping.mode max"
         with pytest.raises(SystemExit, match=sought):
             monitored("--early_stopping.monitor=val/f1")

@@ -12,7 +12,7 @@ from projects import SMALL, command, inside
 
 def best_value(run: Path) -> float:
     states = torch.load(run / "checkpoints/best.ckpt")["callbacks"]
-    [best] = [state for state in states.values() if state.get("monitor") == "val/acc"][:1]
+    [best] = [state for state in states.values() if state.get("monitor") == "val/brier"][:1]
     return best["best_model_score"].item()
 
 
@@ -28,10 +28,10 @@ def test_fits_each_fold_and_prints_mean_and_deviation(render, tmp_path, capfd):
             assert (run / "checkpoints/last.ckpt").is_file()
         values = [best_value(run) for run in runs]
         printed = [
-            float(value) for value in re.findall(r"val/acc (\d\.\d{4})$", output, re.MULTILINE)
+            float(value) for value in re.findall(r"val/brier (\d\.\d{4})$", output, re.MULTILINE)
         ]
         assert printed == pytest.approx(values, abs=1e-4)
-        mean, deviation = re.findall(r"val/acc: mean (\S+), deviation (\S+)", output)[0]
+        mean, deviation = re.findall(r"val/brier: mean (\S+), deviation (\S+)", output)[0]
         assert float(mean) == pytest.approx(statistics.mean(values), abs=1e-4)
         assert float(deviation) == pytest.approx(statistics.stdev(values), abs=1e-4)
 

@@ -56,7 +56,7 @@ class Data(LightningDataModule):
     ) -> None:
         super().__init__()
         if batch_size != "auto" and batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}: it must be auto, 1 or more.")
+            raise UserError(f"batch_size is {batch_size}: it must be 1 or more, or auto.")
         if num_workers != "auto" and num_workers < 0:
             raise UserError(f"num_workers is {num_workers}: it must be auto, 0 or more.")
         if on_device is True and num_workers not in ("auto", 0):

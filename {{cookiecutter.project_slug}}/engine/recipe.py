@@ -8,8 +8,10 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
+from engine.last_checkpoint import LastCheckpoint
 from engine.splits import is_classes
 
+MOST_SAVES = 50
 FEW = 100  # validation samples: of fewer, a share is known to no better than ± 5 points
 
 
@@ -35,17 +37,13 @@ class Recipe(Callback):
         count, size = len(splits["train"]), data.batch_size
         steps = max(1, ceil(count / trainer.world_size) // size)
         steps = ceil(steps / trainer.accumulate_grad_batches)  # those of the optimizer
+        length = f"{steps} steps an epoch"
         if self.steps:
-            epochs = max(self.epochs, ceil(self.steps / steps))
-            trainer.fit_loop.max_epochs = epochs
-            trainer.log_every_n_steps = min(trainer.log_every_n_steps, steps)  # each epoch
-            for name in ("max_epochs", "log_every_n_steps"):
-                self.chosen[f"trainer.{name}"] = getattr(trainer, name)
+            length = f"{self.choose_length(trainer, steps)} epochs of {steps} steps"
         chosen = getattr(data, "chosen", {})
         self.chosen |= {f"data.init_args.{name}": value for name, value in chosen.items()}
         measured = len(splits["val"])
         if self.chosen:
-            length = f"{trainer.max_epochs} epochs of {steps} steps" if self.steps else f"{steps} steps an epoch"
             rank_zero_info(
                 f"Recipe for {count} training samples: {length}, batches of {size}, "
                 f"{measured} validation samples"
@@ -53,8 +51,25 @@ class Recipe(Callback):
         if measured < FEW and is_classes(getattr(splits["val"].dataset, "labels", None)):
             rank_zero_info(
                 f"{measured} validation samples: an accuracy is known to ± {50 / measured**0.5:.0f} "
-                "points. More of them: --data.val_fraction 0.3; of all: crossval.py"
+                "points; --data.val_fraction keeps more of them"
             )
+
+    def choose_length(self, trainer: Trainer, steps: int) -> int:
+        """The number of epochs of so many steps. Short ones are validated and saved a few at a time."""
+        epochs = max(self.epochs, ceil(self.steps / steps))
+        every = trainer.check_val_every_n_epoch
+        if every == 1 and trainer.val_check_interval == 1.0:
+            every = ceil(epochs / MOST_SAVES)
+            epochs = ceil(epochs / every) * every
+            trainer.check_val_every_n_epoch = every
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, LastCheckpoint) and callback.every_n_epochs == 1:
+                    callback.every_n_epochs = self.chosen["last_checkpoint.every_n_epochs"] = every
+        trainer.fit_loop.max_epochs = epochs
+        trainer.log_every_n_steps = min(trainer.log_every_n_steps, steps)  # each epoch
+        for name in ("max_epochs", "check_val_every_n_epoch", "log_every_n_steps"):
+            self.chosen[f"trainer.{name}"] = getattr(trainer, name)
+        return epochs
 
     def fill(self, config: str) -> str:
         """The configuration, as YAML, with what was chosen."""

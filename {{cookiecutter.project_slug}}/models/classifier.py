@@ -5,6 +5,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.system import System
 
@@ -22,8 +23,9 @@ class Classifier(System):
         class_names: for predictions and pictures; the data module knows them.
     """
 
-    monitor = "val/acc"
-    mode = "max"
+    # Of few samples one decides which accuracy is best; of the Brier score none does: the squared
+    # distance of the probabilities from the truth, 0 to 2 (Brier 1950).
+    monitor = "val/brier"
 
     def __init__(
         self,
@@ -83,6 +85,8 @@ class Classifier(System):
             )
         if not self.training:
             self.add("acc", (logits.argmax(dim=1) == labels).sum(), len(labels))
+            distance = logits.softmax(dim=1) - functional.one_hot(labels, logits.shape[1])
+            self.add("brier", distance.square().sum(), len(labels))
             self.measure(logits, labels)
         return self.criterion(logits, labels)
 
