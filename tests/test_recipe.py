@@ -19,16 +19,16 @@ def folder(render, tmp_path_factory):
 FIT = ["fit", *ONE_CPU, *QUIET, "--data.image_size=8", "--model.network.width=2"]
 
 
-def test_is_chosen_by_the_number_of_samples_printed_and_written_down(folder, capfd):
+def test_is_chosen_by_the_number_of_samples_printed_and_written_down(folder, caplog):
+    caplog.set_level("INFO")
     cli = command("train", *FIT, "--recipe.epochs=2", "--recipe.steps=56")
     trainer = cli.trainer
     # 38 samples in batches of 8 are 4 steps; 56 steps 14 epochs.
     assert cli.datamodule.batch_size == 8
     assert (trainer.max_epochs, trainer.current_epoch, trainer.global_step) == (14, 14, 56)
     recipe = "Recipe for 38 training samples: 14 epochs of 4 steps, batches of 8, 10 validation"
-    output = "".join(capfd.readouterr())
-    assert recipe in output
-    assert "10 validation samples: an accuracy is known to ± 16 points" in output
+    assert recipe in caplog.text
+    assert "10 validation samples: an accuracy is known to ± 16 points" in caplog.text
     config = yaml.safe_load((folder / trainer.default_root_dir / "config.yaml").read_text())
     assert config["trainer"]["max_epochs"] == 14
     assert config["trainer"]["log_every_n_steps"] == 4  # a point in each epoch
@@ -36,12 +36,13 @@ def test_is_chosen_by_the_number_of_samples_printed_and_written_down(folder, cap
     assert (arguments["batch_size"], arguments["val_fraction"]) == (8, 0.2)
 
 
-def test_what_is_said_stays(folder, capfd):
+def test_what_is_said_stays(folder, caplog):
+    caplog.set_level("INFO")
     options = ["--trainer.max_epochs=1", "--data.batch_size=19", "--data.val_fraction=0.5"]
     cli = command("train", *FIT, *options)
     assert (cli.trainer.max_epochs, cli.trainer.global_step) == (1, 1)
     assert len(cli.datamodule.splits["val"]) == 24
-    assert "Recipe" not in "".join(capfd.readouterr())
+    assert "Recipe" not in caplog.text
     trainer = command("train", *FIT, "--trainer.max_steps=3", "--recipe.epochs=1").trainer
     assert (trainer.max_epochs, trainer.global_step) == (-1, 3)
 
@@ -57,11 +58,10 @@ def test_epochs_of_few_steps_are_validated_a_few_at_a_time(folder):
 
 
 def test_batches_and_validation_suit_any_size(folder):
-    from engine.loaders import choose_batch_size
-    from engine.splits import fraction_of
+    from engine.sizes import batch_size_of, fraction_of
 
     sizes = {1: 8, 30: 8, 242: 16, 290: 16, 1293: 64, 60_000: 64}
-    assert {count: choose_batch_size(count, 64) for count in sizes} == sizes
+    assert {count: batch_size_of(count, 64) for count in sizes} == sizes
     fractions = {32: 0.2, 268: 0.2, 800: 0.12, 1437: 0.1, 60_000: 0.1}
     assert {count: fraction_of("auto", count) for count in fractions} == fractions
     assert fraction_of(0.3, 32) == 0.3

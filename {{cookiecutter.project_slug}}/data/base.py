@@ -8,12 +8,12 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset, Subset
 
-from engine import loaders
+from engine import loaders, sizes
 from engine.errors import UserError
 from engine.facts import arguments_of
 from engine.modules import describe, is_plain
 from engine.samples import TensorSamples
-from engine.splits import Rows, check_splits, complete_splits, fraction_of
+from engine.splits import Rows, check_splits, complete_splits
 
 Made = TypeVar("Made")
 
@@ -161,7 +161,7 @@ class Data(LightningDataModule):
                 samples.move_to(self.device)
             self.splits = {name: Subset(samples, rows[name].tolist()) for name in rows}
             self.splits["predict"] = self.splits["test"]
-            self.choose()
+            sizes.choose(self)
         system: Any = self.trainer and self.trainer.lightning_module
         if not hasattr(system, "preparation"):  # of another make, or none at all
             self.own_preparation = self.preparation().to(self.device)
@@ -171,16 +171,6 @@ class Data(LightningDataModule):
                 describe(system.preparation)  # can a checkpoint hold it? Better now than at a save
             except KeyError:
                 self.unprepared = True  # fitted on training samples, which are not here
-
-    def choose(self) -> None:
-        """Takes from the number of samples what was left to it."""
-        count, processes = len(self.splits["train"]), self.trainer.world_size if self.trainer else 1
-        if self.hparams.batch_size == "auto":
-            self.batch_size = loaders.choose_batch_size(count // processes, self.largest_batch)
-            self.chosen["batch_size"] = self.batch_size
-        if self.hparams.val_fraction == "auto":
-            pool = count + len(self.splits["val"])
-            self.chosen["val_fraction"] = fraction_of("auto", pool)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         trainer = self.trainer

@@ -58,14 +58,6 @@ def workers(data: Any, samples: Any) -> int:
     return 0 if isinstance(samples, TensorSamples | IterableDataset) else most
 
 
-def choose_batch_size(count: int, most: int) -> int:
-    """At least a dozen steps in an epoch of `count` samples, of 8 to `most` samples each."""
-    size = most
-    while size > 8 and count < 12 * size:
-        size //= 2
-    return size
-
-
 def wants_on_device(data: Any) -> bool:
     """Whether samples in memory are to be kept on the device."""
     if data.hparams.on_device == "auto":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import UserError
+from engine.sizes import fraction_of
 
 Rows = dict[str, Tensor]  # indices of the samples in each split: train, val, test
 
@@ -63,14 +64,6 @@ def check_splits(val_fraction: float | str, num_folds: int | None, fold: int) ->
             f"fold is {fold} of num_folds {num_folds}: "
             "num_folds must be 2 or more, and fold from 0 to num_folds - 1."
         )
-
-
-def fraction_of(val_fraction: float | str, count: int) -> float:
-    """The share of `count` samples that is kept for validation. auto: a tenth, or up to a fifth as
-    long as that is less than a hundred: what chooses a checkpoint must not hang on a few samples."""
-    if val_fraction != "auto":
-        return float(val_fraction)
-    return round(min(0.2, max(0.1, 100 / max(count, 1))), 2)
 
 
 def complete_splits(

@@ -1,0 +1,29 @@
+"""What a data module takes from the number of its samples, where its settings are auto."""
+
+from typing import Any
+
+
+def batch_size_of(count: int, most: int) -> int:
+    """At least a dozen steps in an epoch of `count` samples, of 8 to `most` samples each."""
+    size = most
+    while size > 8 and count < 12 * size:
+        size //= 2
+    return size
+
+
+def fraction_of(val_fraction: float | str, count: int) -> float:
+    """The share of `count` samples that is kept for validation. auto: a tenth, or up to a fifth as
+    long as that is less than a hundred: what chooses a checkpoint must not hang on a few samples."""
+    if val_fraction != "auto":
+        return float(val_fraction)
+    return round(min(0.2, max(0.1, 100 / max(count, 1))), 2)
+
+
+def choose(data: Any) -> None:
+    """Sets the batch size, and notes in `chosen` what became of the settings."""
+    count, processes = len(data.splits["train"]), data.trainer.world_size if data.trainer else 1
+    if data.hparams.batch_size == "auto":
+        data.batch_size = batch_size_of(count // processes, data.largest_batch)
+        data.chosen["batch_size"] = data.batch_size
+    if data.hparams.val_fraction == "auto":
+        data.chosen["val_fraction"] = fraction_of("auto", count + len(data.splits["val"]))
