@@ -6,7 +6,7 @@
 
 Each set is written as PNG files, a folder for each class; `python train.py fit` then has the default
 answers and a seed for split and weights. Beside it, on the same training images: logistic regression,
-a random forest and gradient boosting of 32 x 32 pixels, and the network in a plain torch loop (Adam,
+a random forest and gradient boosting of 16 x 16 pixels, and the network in a plain torch loop (Adam,
 30 epochs of batches of 32). With ImageNet weights in torch's cache also a pretrained resnet. Each
 result is a line in build/small_data.jsonl; what is there is not measured again.
 """
@@ -146,7 +146,7 @@ def beside(data: object, network: torch.nn.Module, seed: int) -> Iterator[tuple[
     plain_loop(network.train(), images, labels)
     with torch.inference_mode():
         yield "plain loop", (network.eval()(others).argmax(1) == truth).float().mean().item()
-    shrink = torch.nn.AdaptiveAvgPool2d(32)
+    shrink = torch.nn.AdaptiveAvgPool2d(16)
     train, test = (shrink(each).flatten(1).numpy() for each in (images, others))
     for name, model in {
         "logistic": LogisticRegression(max_iter=300),

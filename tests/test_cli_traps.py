@@ -426,7 +426,7 @@ def test_a_system_says_what_is_best(render, tmp_path):
         with pytest.raises(SystemExit, match=sought):
             monitored("--early_stopping.monitor=val/f1")
         unknown = (
-            "EarlyStopping looks at val/f1, and a validation of Classifier logs val/acc, val/loss"
+            "EarlyStopping looks at val/f1, and a validation of Classifier logs val/acc, val/brier, val/loss"
         )
         with pytest.raises(SystemExit, match=unknown):
             monitored("--early_stopping.monitor=val/f1", "--early_stopping.mode=max")
