@@ -170,14 +170,14 @@ class System(LightningModule):
             optimizer = self.optimizer([group for group in groups if group["params"]], self.lr)
         if self.scheduler is None:
             return {"optimizer": optimizer}
-        from models import schedules  # here: without a scheduler this file is all a system needs
+        from engine import schedules  # here: without a scheduler this file is all a system needs
 
         return schedules.configure(self, optimizer)
 
     def on_train_start(self) -> None:
         # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
         if self.unsized:
-            from models import schedules
+            from engine import schedules
 
             schedules.fill_lengths(self, self.unsized)
 
@@ -188,7 +188,7 @@ class System(LightningModule):
     def on_train_epoch_end(self) -> None:
         # Lightning would do this after the checkpoint: a fit that continues would miss a step.
         if self.scheduler:
-            from models import schedules
+            from engine import schedules
 
             schedules.step_on_plateau(self, self.scheduler_monitor)
 
