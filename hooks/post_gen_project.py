@@ -80,7 +80,6 @@ FILES = {
     "callbacks/swa.py": {**ALL, **WHOLE, **ONE_OPTIMIZER},
     "engine/tune.py": ALL,
     "configs/callbacks": ALL,
-    "configs/callbacks/confusion_matrix.yaml": ALL,
     "configs/callbacks/backbone_finetuning.yaml": {**ALL, **WHOLE},
     "configs/callbacks/ema.yaml": {**ALL, **WHOLE},
     "configs/callbacks/gradient_accumulation.yaml": {**ALL, **ONE_OPTIMIZER},

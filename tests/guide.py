@@ -18,7 +18,7 @@ KEYS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "_systems": (
         {"name", "class", "optimizers", "optimizer"},
-        {"files", "packages", "readme"},
+        {"callbacks", "files", "packages", "readme"},
     ),
     "_models": (
         {"name", "class", "system", "modalities", "lr", "augment", "max_epochs", "batch_norm"},

@@ -118,7 +118,7 @@ MONITORS = ["device_stats", "norms", "throughput"]
 
 
 def test_every_config_is_checked():
-    checked = {*CHECKS, *MONITORS, "gradient_accumulation", "confusion_matrix"}
+    checked = {*CHECKS, *MONITORS, "gradient_accumulation"}
     assert checked == {path.stem for path in (CONFIGS / "callbacks").glob("*.yaml")}
 
 
@@ -187,12 +187,9 @@ def test_resume_is_exact(train, name):
     assert same(resumed["state_dict"].values(), expected["state_dict"].values())
 
 
-def test_confusion_matrix_counts_each_image(train):
+def test_confusion_matrix_counts_each_image(train, capsys):
     fit(train)
-    option = "--trainer.limit_test_batches=1.0"
-    metrics = train(
-        "test", *configs("callbacks", "confusion_matrix"), option
-    ).trainer.callback_metrics
+    metrics = train("test", "--trainer.limit_test_batches=1.0").trainer.callback_metrics
     with (RUN / "confusion_matrix.csv").open(newline="") as file:
         [_, *names], *rows = csv.reader(file)
     counts = torch.tensor([[int(count) for count in row] for _, *row in rows])
@@ -200,6 +197,12 @@ def test_confusion_matrix_counts_each_image(train):
     assert counts.sum() == 364
     assert counts.diag().sum() / counts.sum() == pytest.approx(metrics["test/acc"].item(), abs=1e-6)
     assert (RUN / "confusion_matrix.png").stat().st_size > 5000
+    with (RUN / "accuracy_by_class.csv").open(newline="") as file:
+        by_class = list(csv.DictReader(file))
+    assert [int(row["correct"]) for row in by_class] == counts.diag().tolist()
+    assert [int(row["samples"]) for row in by_class] == counts.sum(dim=1).tolist()
+    printed = capsys.readouterr().out
+    assert f"Right by class: 0 {counts[0, 0]} of {counts[0].sum()}, 1 " in printed
 
 
 # --- configs/debug ----------------------------------------------------------------------------------
@@ -218,12 +221,10 @@ FILES = {
 def test_confusion_matrix_takes_any_class_names(render, tmp_path, recwarn):
     classes = ("a$b$c", "\N{HIRAGANA LETTER A}", *map(str, range(20)))
     with inside(render(data="image_folder"), tmp_path):
-        Path("configs").symlink_to(render() / "configs")
         write_images(tmp_path / "images", classes, count=5, size=8)
         options = ["--data.data_dir=images", "--data.image_size=8", "--trainer.max_epochs=1"]
         for subcommand in ("fit", "test"):
-            small = [*SMALL, *options, *configs("callbacks", "confusion_matrix")]
-            command("train", subcommand, *small, "--trainer.limit_test_batches=1.0")
+            command("train", subcommand, *SMALL, *options, "--trainer.limit_test_batches=1.0")
         assert [str(w.message) for w in recwarn if "Glyph" in str(w.message)] == []
         with Image.open(RUN / "confusion_matrix.png") as picture:
             assert picture.width > 30 * len(classes)
@@ -333,10 +334,9 @@ def test_confusion_matrix_of_two_processes(render, tmp_path):
     project = render()
     script = [sys.executable, str(project / "train.py")]
     two = [*SMALL, "--trainer.devices=2", "--trainer.strategy=ddp"]
-    config = f"--config={project}/configs/callbacks/confusion_matrix.yaml"
     for arguments in (
         ["fit", *SMALL, "--trainer.limit_train_batches=2", "--trainer.max_epochs=1"],
-        ["test", *two, "--trainer.limit_test_batches=1.0", config],
+        ["test", *two, "--trainer.limit_test_batches=1.0"],
     ):
         subprocess.run([*script, *arguments], cwd=tmp_path, check=True, capture_output=True)
     with (tmp_path / RUN / "confusion_matrix.csv").open(newline="") as file:

@@ -338,10 +338,7 @@ PROJECTS = {
     ),
     "table": (
         TABLE,
-        [
-            *("--model.network=models.networks.mlp.MLP", "--data=own.Table"),
-            "--trainer.callbacks+=callbacks.confusion_matrix.ConfusionMatrix",
-        ],
+        ["--model.network=models.networks.mlp.MLP", "--data=own.Table"],
     ),
     "plain module": (
         PLAIN_MODULE,

@@ -7,18 +7,20 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from callbacks.pictures import log_picture
 
-MOST_NUMBERS = 20  # classes up to which there are numbers in the picture
+MOST_CLASSES = 20  # up to which each has its numbers in the picture, and is printed
 
 
 class ConfusionMatrix(Callback):
     """Writes ``confusion_matrix.csv`` into the run folder, a row for each true class and a column
-    for each predicted one, and a picture of it there and into the logger. For classifiers.
+    for each predicted one, and a picture of it there and into the logger; ``accuracy_by_class.csv``;
+    and prints how many samples of each class were right. Systems that predict no ``probability`` of
+    one class each are left alone.
     """
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -39,7 +41,11 @@ class ConfusionMatrix(Callback):
             return
         try:
             # By the strategy: in its precision, and where weights are sharded with all of them.
-            probability = trainer.strategy.predict_step(batch, batch_idx)["probability"]
+            found = trainer.strategy.predict_step(batch, batch_idx)
+            if not isinstance(found, dict) or "probability" not in found or batch[1].ndim > 1:
+                self.stands_aside = True  # no classes, or several at once
+                return
+            probability = found["probability"]
             if self.matrix is None:
                 self.matrix = MulticlassConfusionMatrix(probability.shape[1]).to(probability.device)
             self.matrix.update(probability, batch[1])
@@ -54,22 +60,44 @@ class ConfusionMatrix(Callback):
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
         names = getattr(pl_module, "class_names", None) or [*map(str, range(len(counts)))]
-        path = Path(trainer.default_root_dir, "confusion_matrix.csv")
-        with path.open("w", newline="", encoding="utf-8") as file:
-            rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
-            csv.writer(file).writerows([["true class", *names], *rows])
+        run = Path(trainer.default_root_dir)
+        rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
+        write(run / "confusion_matrix.csv", [["true class", *names], *rows])
+        log_picture(trainer, "test/confusion_matrix", self.draw(counts, names, run))
+        sizes = counts.sum(dim=1).tolist()
+        by_class = list(zip(names, counts.diagonal().tolist(), sizes, strict=True))
+        table = [
+            [name, size, right, right / size if size else ""] for name, right, size in by_class
+        ]
+        write(run / "accuracy_by_class.csv", [["class", "samples", "correct", "accuracy"], *table])
+        worst = sorted(by_class, key=lambda one: one[1] / one[2] if one[2] else 1)
+        few = len(names) <= MOST_CLASSES
+        shown = [
+            f"{name} {right} of {size}" for name, right, size in (by_class if few else worst[:5])
+        ]
+        kind = "Right by class" if few else "The worst classes"
+        self.written = (
+            f"{kind}: {', '.join(shown)}\nConfusion matrix: {run / 'confusion_matrix.png'}"
+        )
+
+    def draw(self, counts: Tensor, names: list[str], run: Path) -> Image.Image:
+        from matplotlib.figure import Figure  # here, since it takes half a second
+
         side = min(max(6, len(names) / 3), 40)  # inches; Pillow refuses larger pictures
         figure = Figure(figsize=(side, side), layout="constrained")
         labels = [name.replace("$", r"\$") for name in names]  # else it is taken for mathematics
-        few = len(names) <= MOST_NUMBERS
+        few = len(names) <= MOST_CLASSES
         self.matrix.plot(counts, figure.subplots(), few, labels, cmap="Blues")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            figure.savefig(path.with_suffix(".png"))
-        picture = Image.open(path.with_suffix(".png")).convert("RGB")
-        log_picture(trainer, "test/confusion_matrix", picture)
-        self.written = f"Confusion matrix: {path}"
+            figure.savefig(run / "confusion_matrix.png")
+        return Image.open(run / "confusion_matrix.png").convert("RGB")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.written:
             print(self.written)  # after the progress bar
+
+
+def write(path: Path, rows: list[list]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)

@@ -96,8 +96,9 @@ class Data(LightningDataModule):
         labels = getattr(samples, "labels", None)
         return complete_splits(rows, len(samples), labels, self.test_fraction, self.hparams)
 
-    def read(self, source: str) -> Any:
-        """The raw samples of a file or folder as a data set, with their `names`."""
+    def read(self, source: Any) -> Any:
+        """The raw samples of a file or folder (`predict_dir`) as a data set, with their `names`; and
+        of what else a predictor in Python may be given: a list of files, an array, a data frame."""
         raise UserError(f"{type(self).__name__} reads nothing but its own splits: no predict_dir.")
 
     def preparation(self) -> nn.Module:
@@ -131,7 +132,7 @@ class Data(LightningDataModule):
 
     def reads_other(self, stage: str) -> bool:
         """Whether it gives what `predict_dir` names, which is read as the data of the fit was."""
-        return stage == "predict" and bool(self.hparams.predict_dir)
+        return stage == "predict" and self.hparams.predict_dir is not None
 
     @property
     def predicts_other(self) -> bool:

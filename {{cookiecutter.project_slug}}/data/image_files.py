@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,18 +23,55 @@ class ImageFiles(Dataset):
 
     gives_batches = True
 
-    def __init__(self, names: list[str], labels: Tensor, image_shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        names: list[str],
+        labels: Tensor,
+        image_shape: tuple[int, int, int],
+        images: list[str | Image.Image] | None = None,
+    ) -> None:
         self.names, self.labels, self.image_shape = names, labels, image_shape
+        self.images: list[Any] = images or names  # opened ones, or their paths
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Batch:
-        return read_image(self.names[index], self.image_shape), self.labels[index]
+        return read_image(self.images[index], self.image_shape), self.labels[index]
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        images = [read_image(self.names[i], self.image_shape) for i in indices]
+        images = [read_image(self.images[i], self.image_shape) for i in indices]
         return torch.stack(images), self.labels[indices]
+
+
+def open_images(source: Any, channels: int) -> list[str | Image.Image]:
+    """The images of a file, in and below a folder, of Pillow, of integers in an array (H, W),
+    (H, W, C), (N, H, W, C) or (N, C, H, W), where grey ones need no C; or of a list of all these."""
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise UserError(f"There is no file or folder {path}.")
+        return [str(path)] if path.is_file() else [*find_images(path)]
+    if isinstance(source, Image.Image):
+        return [source]
+    if isinstance(source, list | tuple):
+        return [image for one in source for image in open_images(one, channels)]
+    pixels = np.asarray(source.cpu() if isinstance(source, Tensor) else source)
+    if pixels.dtype.kind not in "iu":
+        raise UserError(
+            f"Images of {pixels.dtype}: give integers, bytes from 0 to 255, as files do."
+        )
+    colors = (1, 3, 4)
+    if pixels.ndim > 2 and pixels.shape[-3] == channels and pixels.shape[-1] not in colors:
+        if channels > 1 or pixels.ndim == 4:
+            pixels = np.moveaxis(pixels, -3, -1)
+    if pixels.ndim == 2 or pixels.ndim == 3 and pixels.shape[-1] in colors:
+        pixels = pixels[None]
+    if pixels.ndim == 4 and pixels.shape[-1] == 1:
+        pixels = pixels[..., 0]
+    if pixels.ndim != 3 and (pixels.ndim != 4 or pixels.shape[-1] not in colors):
+        raise UserError(f"An array of shape {pixels.shape} is no images: give (N, H, W, C).")
+    return [Image.fromarray(np.ascontiguousarray(image)) for image in pixels]
 
 
 def find_images(folder: str | Path) -> list[str]:
@@ -59,7 +97,7 @@ def find_images(folder: str | Path) -> list[str]:
     return sorted(paths)
 
 
-def read_image(path: str, image_shape: tuple[int, int, int]) -> Tensor:
+def read_image(path: str | Image.Image, image_shape: tuple[int, int, int]) -> Tensor:
     """Reads an image as uint8 (C, H, W): resized until it covers H x W, and cropped at the centre.
 
     C is 1 (grey) or 3. Turned as its EXIF data says; what is transparent becomes white; of several
@@ -70,7 +108,7 @@ def read_image(path: str, image_shape: tuple[int, int, int]) -> Tensor:
     """
     channels, height, width = image_shape
     try:
-        with Image.open(path) as image:
+        with path.copy() if isinstance(path, Image.Image) else Image.open(path) as image:
             # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: faster by as much.
             image.draft(None, (max(height, width),) * 2)
             ImageOps.exif_transpose(image, in_place=True)

@@ -6,7 +6,6 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import Subset
 
 from data.image_cache import read_all, read_once
 from data.image_files import ImageFiles, find_images
@@ -90,12 +89,12 @@ class ImageFolder(ImageData):
                 raise UserError(f"Too few images of the classes {classes} in {split} can be read.")
         return (files if images is None else in_memory(images, labels, names)), rows
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        files = self.splits["predict"].dataset
-        if self.hparams.predict_dir and stage == "predict" and self.hparams.skip_unreadable:
+    def read(self, source: Any) -> ImageFiles:
+        files = super().read(source)
+        if self.hparams.skip_unreadable:
             readable = report(files, read_all(files, workers(self, files)))
-            self.splits["predict"] = Subset(files, readable.nonzero().flatten().tolist())
+            files = super().read([files.images[i] for i in readable.nonzero().flatten()])
+        return files
 
 
 def report(files: ImageFiles, errors: dict[int, str]) -> Tensor:

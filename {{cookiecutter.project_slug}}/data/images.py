@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from data.augment import random_crop
 from data.base import Data
-from data.image_files import ImageFiles, find_images
+from data.image_files import ImageFiles, open_images
 from data.preparation import ScaleBytes
 from engine.errors import UserError
+from engine.loaders import samples_of
 from engine.samples import TensorSamples
 
 
@@ -47,10 +48,21 @@ class ImageData(Data):
         self.image_shape = tuple(facts["image_shape"])
         self.splits["predict"].dataset.image_shape = self.image_shape
 
-    def read(self, source: str) -> ImageFiles:
-        """The images in and below a folder; what they show is not known: their labels are -1."""
-        names = find_images(source)
-        return ImageFiles(names, torch.full((len(names),), -1), self.image_shape)
+    def read(self, source: Any) -> ImageFiles:
+        """The images of `open_images`; what they show is not known: their labels are -1."""
+        images = open_images(source, channels=self.image_shape[0])
+        names = [image if isinstance(image, str) else str(i) for i, image in enumerate(images)]
+        return ImageFiles(names, torch.full((len(names),), -1), self.image_shape, images)
+
+    @property
+    def predict_columns(self) -> dict[str, list]:
+        """The true class of what is predicted, if it is known."""
+        split = self.splits["predict"]
+        labels = getattr(samples_of(split), "labels", None)
+        if labels is None or labels.ndim > 1 or len(labels) and labels.min() < 0:
+            return {}
+        known = labels[split.indices].tolist()
+        return {"label": known, "label_name": [self.class_names[i] for i in known]}
 
     def preparation(self) -> nn.Module:
         return ScaleBytes()

@@ -8,6 +8,7 @@ from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 
 from data.base import Data
 from engine.errors import UserError
+from engine.samples import TensorSamples
 from engine.splits import Rows
 
 
@@ -63,6 +64,24 @@ class PlainData(Data):
             return None
         found = torch.as_tensor(found)
         return torch.cat([found, found.new_zeros(count - len(found), *found.shape[1:])])
+
+    def read(self, source: Any) -> Dataset:
+        """A data set, or inputs (N, ...) as the first of each sample: the others become -1."""
+        if isinstance(source, Dataset):
+            return source
+        sample = self.given["train"][0]
+        first, *others = sample if isinstance(sample, tuple | list) else [sample]
+        example = torch.as_tensor(first)
+        inputs = torch.as_tensor(source)
+        inputs = inputs[None] if inputs.shape == example.shape else inputs
+        kinds = inputs.is_floating_point(), example.is_floating_point()
+        if inputs.shape[1:] != example.shape or kinds[0] != kinds[1]:
+            raise UserError(
+                f"{inputs.dtype} of shape {tuple(inputs.shape)} where a sample has {example.dtype} "
+                f"of shape {tuple(example.shape)}"
+            )
+        inputs, unknown = inputs.to(example.dtype), torch.full((len(inputs),), -1)
+        return TensorSamples((inputs, *[unknown] * len(others)) if others else inputs)
 
     def setup(self, stage: str) -> None:
         if isinstance(self.given["train"], IterableDataset):

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from engine.errors import UserError, plain_errors
 from engine.facts import facts_of
+from engine.predictor import load_system
 from engine.program import Program, rows_of
 from engine.runs import AtomicCheckpointIO, find_checkpoint, read_checkpoint, run_of
 
@@ -32,19 +33,15 @@ TOLERANCE = 1e-4  # of the largest number that an output has, or of 1
 
 def load(path: Path, settings: dict[str, Any]) -> tuple[Any, LightningDataModule]:
     """The system of a checkpoint, plain or sharded, and the data module that it was fitted on."""
-    checkpoint = read_checkpoint(path)
-    system = checkpoint.get("hyper_parameters", {}).get("_class_path")
+    system, checkpoint = load_system(path), read_checkpoint(path)
     data = checkpoint.get("datamodule_hyper_parameters", {}).get("_class_path")
-    if not (system and data):
-        raise UserError(f"{path} is from a fit in Python: it cannot rebuild its network")
+    if not data:
+        raise UserError(f"{path} is from a fit in Python: it does not say what it was fitted on")
     source: Any = path
     if path.is_dir():
         torch.save(AtomicCheckpointIO().load_checkpoint(path), source := BytesIO())
         source.seek(0)
-    made = resolve_name(system).load_from_checkpoint(source, map_location="cpu")
-    if path.is_dir():
-        source.seek(0)
-    return made.eval(), resolve_name(data).load_from_checkpoint(source, **settings)
+    return system, resolve_name(data).load_from_checkpoint(source, **settings)
 
 
 class Loader:

@@ -94,9 +94,13 @@ class Predictions(BasePredictionWriter):
         self.parts.clear()
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
+        table = rows(columns, trainer.datamodule, pl_module)
+        self.keep(trainer, table)
+
+    def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
+        """Writes the table, given by column."""
         output = Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
         output.parent.mkdir(parents=True, exist_ok=True)
-        table = rows(columns, trainer.datamodule, pl_module)
         write_table(output, table)
         self.written = f"{len(table['input'])} predictions: {output}"
 

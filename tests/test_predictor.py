@@ -1,0 +1,95 @@
+"""A trained model from Python gives the rows that `predict` writes, whatever it is given."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from projects import ONE_CPU, QUIET, SMALL, command, inside, small_data
+
+
+def written(path: Path) -> list[dict]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    texts = ("input", "prediction_name")
+    return [{k: v if k in texts else float(v) for k, v in row.items()} for row in rows]
+
+
+def numbers(rows: list[dict]) -> list[dict]:
+    return [{key: value for key, value in row.items() if key != "input"} for row in rows]
+
+
+def test_files_images_and_arrays_from_any_folder(render, tmp_path, monkeypatch):
+    with inside(render(data="image_folder", model="cnn"), tmp_path):
+        options = [*SMALL, *small_data("image_folder", tmp_path / "data")]
+        command("train", "fit", *options, "--trainer.max_epochs=1", "--model.network.width=4")
+        files = sorted(str(path) for path in Path("data").rglob("*.*"))[:3]
+        Path("new").mkdir()
+        for i, file in enumerate(files):  # lossless: as the pixels are
+            Image.open(file).save(f"new/{i}.png")
+        files = [f"new/{i}.png" for i in range(len(files))]
+        predict = ["predict", *ONE_CPU, *QUIET, "--ckpt_path=best"]
+        command("train", *predict, "--data.predict_dir=new", "--predictions.output=folder.csv")
+        command("train", *predict, f"--data.predict_dir={files[1]}", "--predictions.output=one.csv")
+        expected = written(Path("folder.csv"))
+        assert written(Path("one.csv")) == expected[1:2]
+
+        Path("data").rename("moved")  # what it was trained on need not be there
+        Path("elsewhere").mkdir()
+        os.chdir("elsewhere")
+        from predictor import load
+
+        predictor = load("../logs/version_0")
+        assert numbers(predictor("../new")) == numbers(expected)
+        assert predictor("../new/1.png") == [{**expected[1], "input": "../new/1.png"}]
+        files = [f"../{file}" for file in files]
+        assert [row["input"] for row in predictor(files[::-1])] == files[::-1]
+        assert numbers(predictor(files[::-1])) == numbers(expected[::-1])
+        images = [Image.open(file).convert("RGB") for file in files]
+        arrays = np.stack([np.asarray(image) for image in images])
+        for source in (images, arrays, torch.from_numpy(arrays), arrays.transpose(0, 3, 1, 2)):
+            assert numbers(predictor(source)) == numbers(expected)
+        assert (
+            numbers(predictor(arrays[1])) == numbers(predictor(images[1])) == numbers(expected)[1:2]
+        )
+        assert not Path("logs").exists()
+        for wrong, why in ((arrays / 255, "give integers"), ("no.png", "no file or folder no.png")):
+            with pytest.raises(ValueError, match=why):
+                predictor(wrong)
+
+
+def test_own_data_sets_take_arrays_of_their_kind(render, tmp_path):
+    with inside(render(model="mlp"), tmp_path):
+        from predictor import Predictor
+        from torch.utils.data import TensorDataset
+
+        from data.plain import PlainData
+        from models.classifier import Classifier
+        from models.networks.mlp import MLP
+
+        inputs = torch.rand(20, 5)
+        data = PlainData(TensorDataset(inputs, torch.arange(20) % 3))
+        system = Classifier(MLP([5], 3, [4]), class_names=["a", "b", "c"]).eval()
+        predictor = Predictor(system, data)
+        probability = system(inputs[:4]).softmax(dim=1)
+        for source in (inputs[:4], inputs[:4].double().numpy(), inputs[:4].tolist()):
+            rows = predictor(source)
+            found = [[row[f"probability_{name}"] for name in "abc"] for row in rows]
+            assert torch.allclose(torch.tensor(found), probability, atol=1e-6)
+            assert [row["prediction_name"] for row in rows] == [
+                "abc"[i] for i in probability.argmax(dim=1)
+            ]
+        assert len(predictor(inputs[0])) == 1
+        with pytest.raises(ValueError, match=r"torch.int64 of shape \(4, 5\) where a sample has"):
+            predictor(torch.ones(4, 5, dtype=torch.long))
+
+
+def test_what_cannot_be_loaded_is_a_sentence(render, tmp_path):
+    with inside(render(), tmp_path):
+        from predictor import load
+
+        with pytest.raises(ValueError, match="load nothing: no checkpoint there"):
+            load("nothing")

@@ -1,0 +1,144 @@
+"""A trained system in a notebook or a service: what `predict` does, from Python."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from pkgutil import resolve_name
+from threading import Lock
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import instantiate_module
+
+from engine.errors import UserError
+from engine.facts import arguments_of
+from engine.predictions import Predictions
+from engine.runs import AtomicCheckpointIO, find_checkpoint, read_checkpoint
+from engine.warning_filters import silence
+
+PROJECT = Path(__file__).parents[1]
+ONE_DEVICE = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+
+
+def load(name: str | Path = "best", **options: Any) -> "Predictor":
+    """Makes a predictor of a checkpoint, a run folder, the name of a run, or `best` or `last`.
+
+    What is not found in the current folder is looked for in that of the project. `options` are those
+    of Lightning's Trainer: ``load("logs/version_0", accelerator="gpu", precision="bf16-mixed")``.
+    """
+    path = find(str(name))
+    checkpoint = read_checkpoint(path)
+    settings = dict(checkpoint.get("datamodule_hyper_parameters", {}))
+    if "_class_path" not in settings:
+        raise UserError(f"{path} is from a fit in Python: give Predictor its system and its data")
+    kind = resolve_name(settings.pop("_class_path"))
+    settings.pop("_instantiator", None)
+    # As where other data is predicted: that of the fit need not be here.
+    others = {"predict_dir": ".", "num_workers": 0}
+    settings |= {key: others[key] for key in others if key in arguments_of(kind)}
+    data = instantiate_module(kind, settings)
+    return Predictor(load_system(path), data, checkpoint.get(kind.__qualname__), **options)
+
+
+def find(name: str) -> Path:
+    try:
+        return find_checkpoint(name, "best", Path("logs"), "load")
+    except UserError:
+        if Path.cwd() == PROJECT:
+            raise
+        here = str(PROJECT / name) if (PROJECT / name).exists() else name
+        return find_checkpoint(here, "best", PROJECT / "logs", "load")
+
+
+def load_system(path: Path) -> LightningModule:
+    """The system of a checkpoint, plain or sharded."""
+    class_path = read_checkpoint(path).get("hyper_parameters", {}).get("_class_path")
+    if not class_path:
+        raise UserError(f"{path} is from a fit in Python: it cannot rebuild its network")
+    source: Any = path
+    if path.is_dir():
+        torch.save(AtomicCheckpointIO().load_checkpoint(path), source := BytesIO())
+        source.seek(0)
+    return resolve_name(class_path).load_from_checkpoint(source, map_location="cpu").eval()
+
+
+class Predictor:
+    """Predicts whatever its data module can `read`, with the preparation of the fit.
+
+    Args:
+        system: a trained system.
+        data: the data module that it was trained with, or one of the same class and settings.
+        state: what the checkpoint says about the data.
+        options: of Lightning's Trainer, in the place of `ONE_DEVICE`.
+    """
+
+    def __init__(
+        self,
+        system: LightningModule,
+        data: Any,
+        state: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        if not hasattr(data, "read"):
+            raise UserError(f"{type(data).__name__} has no `read`: let it be a data.base.Data")
+        silence()
+        self.system, self.data = system, data
+        self.found = Found(state)
+        self.lock = Lock()  # a Trainer serves one thread at a time
+        plugins = [LightningEnvironment()]  # whatever job or cluster this process belongs to
+        with quiet():
+            self.trainer = Trainer(
+                **{**ONE_DEVICE, "plugins": plugins, **options}, callbacks=[self.found]
+            )
+
+    def __call__(self, source: Any) -> list[dict[str, Any]]:
+        """The rows that `predict` writes, a dict for each input.
+
+        Args:
+            source: a file, a folder, a list of files, an array or a data frame: what the `read` of
+                the data module takes.
+        """
+        with self.lock, quiet():
+            self.data.hparams.predict_dir = source
+            self.trainer.predict(self.system, datamodule=self.data)
+            table = self.found.table
+        return [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+
+
+class Found(Predictions):
+    """Keeps the table; gives the data module its state before it reads anything."""
+
+    def __init__(self, state: dict[str, Any] | None) -> None:
+        super().__init__()
+        self.state = state
+        self.table: dict[str, list] = {}
+
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+        if self.state:
+            trainer.datamodule.load_state_dict(self.state)
+
+    def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
+        self.table = table
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what Lightning says at the start of everything."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

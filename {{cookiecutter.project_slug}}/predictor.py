@@ -1,0 +1,5 @@
+"""Predicts from Python: `from predictor import load`, then `load("logs/version_0")("cat.png")`."""
+
+from engine.predictor import Predictor, load
+
+__all__ = ["Predictor", "load"]
