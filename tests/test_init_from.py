@@ -102,7 +102,7 @@ def test_a_named_run_is_started_from_and_a_resume_is_not(project, tmp_path, caps
         [score] = [
             state["best_model_score"].item()
             for state in best["callbacks"].values()
-            if state.get("monitor") == "val/acc"
+            if state.get("monitor") == record["result"]["monitor"]
         ]
         result = record["result"]
         assert result["best"] == score
