@@ -425,9 +425,7 @@ def test_a_system_says_what_is_best(render, tmp_path):
         sought = "--early_stopping.monitor val/f1: say whether .*: --early_stopping.mode max"
         with pytest.raises(SystemExit, match=sought):
             monitored("--early_stopping.monitor=val/f1")
-        unknown = (
-            "EarlyStopping looks at val/f1, and a validation of Classifier logs val/acc, val/brier, val/loss"
-        )
+        unknown = "EarlyStopping looks at val/f1, and a validation of Classifier logs val/acc, val/brier, val/loss"
         with pytest.raises(SystemExit, match=unknown):
             monitored("--early_stopping.monitor=val/f1", "--early_stopping.mode=max")
 

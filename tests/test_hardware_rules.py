@@ -277,7 +277,10 @@ def test_default_accelerator_says_nothing_of_gpus(recipes):
 
 
 # By modality, what data of it says.
-FACTS = {"images": {"image_shape": (1, 8, 8), "input_shape": (1, 8, 8), "num_classes": 10}}
+FACTS = {
+    "images": {"image_shape": (1, 8, 8), "input_shape": (1, 8, 8), "num_classes": 10},
+    "series": {"input_shape": (96, 2), "known_shape": (48, 1), "num_series": 1},
+}
 
 
 def network_of(data: str, model: str) -> nn.Module:

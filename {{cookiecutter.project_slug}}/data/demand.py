@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.series import SeriesData
-from data.series_files import Columns, Series
+from data.series_reading import Columns, Series
 from data.series_times import Clock
 
 HALF_HOUR = np.timedelta64(30, "m")
@@ -22,7 +22,7 @@ class Demand(SeriesData):
     test_fraction = 1 / 3
 
     def __init__(
-        self, window: int = 384, horizon: int = 48, season: int = 336, **kwargs: Any
+        self, window: int = 432, horizon: int = 48, season: int = 336, **kwargs: Any
     ) -> None:
         super().__init__(window, horizon, season, **kwargs)
         self.columns = Columns(time="time", values=["demand"])

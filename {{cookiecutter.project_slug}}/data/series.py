@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from data.base import Data
-from data.series_files import Columns, Series, read_series
+from data.series_reading import Columns, Series, read_series
 from data.series_windows import FromSeason, Windows
 from engine.errors import UserError
 from engine.splits import Rows
@@ -129,9 +129,23 @@ class SeriesData(Data):
         self.splits["predict"] = Subset(samples, range(len(samples)))
 
     @property
-    def predict_names(self) -> list[str]:
-        """The times that are forecast, in order."""
-        assert self.series
-        times = self.series.times_as_text()
+    def predicted(self) -> list[int]:
+        """The steps that are forecast, in order."""
         firsts = [i + self.window for i in self.splits["predict"].indices]
-        return [time for first in firsts for time in times[first : first + self.horizon]]
+        return [first + lead for first in firsts for lead in range(self.horizon)]
+
+    @property
+    def predict_names(self) -> list[str]:
+        times = self.series.times_as_text() if self.series else []
+        return [times[step] for step in self.predicted]
+
+    @property
+    def predict_columns(self) -> dict[str, list]:
+        """How far each step is ahead, and what came, where it is known."""
+        windows = len(self.splits["predict"])
+        columns: dict[str, list] = {"lead": list(range(1, self.horizon + 1)) * windows}
+        values = self.series.steps[self.predicted] if self.series else np.zeros((0, 0))
+        if not np.isnan(values).all():
+            for i, name in enumerate(self.columns.values or []):
+                columns[f"true_{name}"] = values[:, i].tolist()
+        return columns

@@ -1,6 +1,7 @@
 """The times of a series: read from text, checked, and counted on from."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from engine.errors import UserError
 
-Array = np.ndarray
+NUMBER = re.compile(r"-?\d+")
 OFFSET = re.compile(r"(.*:.*?) ?(Z|[+-]\d\d:?\d\d)")  # of a time zone
 DAY = np.timedelta64(1, "D")
 
@@ -30,7 +31,7 @@ class Clock:
     offset: np.timedelta64 = np.timedelta64(0, "us")
     zone: bool = False
 
-    def text(self, counts: Array) -> list[str]:
+    def text(self, counts: np.ndarray) -> list[str]:
         if self.unit == "number":
             return [str(count) for count in counts]
         times: Any = (
@@ -44,52 +45,56 @@ class Clock:
         return [f"{text}{suffix}" for text in np.datetime_as_string(times, unit=unit)]
 
 
-def read_times(texts: list[str], form: str | None, place: str) -> tuple[Array, bool]:
+def read_times(
+    texts: list[str], lines: list[int], form: str | None, place: str
+) -> tuple[np.ndarray, bool]:
     """Whole numbers, or times (datetime64), and whether these came with time zones.
 
     Raises:
-        UserError: a text is no time; names it.
+        UserError: a text is no time; names its line.
     """
     if form:
-        texts = [strptime(text, form, place, i) for i, text in enumerate(texts)]
-    elif all(re.fullmatch(r"-?\d+", text) for text in texts):
+        how = f"as in time_format {form!r}"
+        texts = parse(
+            texts, lines, lambda text: datetime.strptime(text, form).isoformat(), place, how
+        )
+    elif all(map(NUMBER.fullmatch, texts)):
         return np.array(texts, dtype=np.int64), False
     found = [OFFSET.fullmatch(text) for text in texts]
-    zoned = [i for i, match in enumerate(found) if match]
-    if zoned and len(zoned) < len(texts):
-        raise UserError(
-            f"{place}: some times have a time zone ({texts[zoned[0]]}), others have none."
-        )
-    naive = [match[1] if match else text for match, text in zip(found, texts, strict=True)]
+    zoned = any(found)
+    if zoned and not all(found):
+        line = lines[found.index(None)]
+        raise UserError(f"{place}, line {line}: a time without a time zone, others have one.")
+    texts = [match[1] if match else text for match, text in zip(found, texts, strict=True)]
     try:
-        times = np.array(naive, dtype="datetime64[us]")
+        times = np.array(texts, dtype="datetime64[us]")
     except ValueError:
-        raise UserError(
-            f"{place}: {first_bad(naive)!r} is no time as in 2024-12-31 or "
-            "2024-12-31 23:30; say how to read it with time_format, such as "
-            "'%d.%m.%Y %H:%M'."
-        ) from None
+        times = np.array(["NaT"], dtype="datetime64[us]")
+    if np.isnat(times).any():
+        how = "as in 2024-12-31 or 2024-12-31 23:30; time_format tells others: '%d.%m.%Y %H:%M'"
+        texts = parse(texts, lines, iso_time, place, how)
     if zoned:
         times -= np.array([seconds(match[2]) for match in found if match], dtype="timedelta64[s]")
-    return times, bool(zoned)
+    return times, zoned
 
 
-def strptime(text: str, form: str, place: str, row: int) -> str:
-    try:
-        return datetime.strptime(text, form).isoformat()
-    except ValueError:
-        raise UserError(f"{place}: {text!r} is no time as in time_format {form!r}.") from None
-
-
-def first_bad(texts: list[str]) -> str:
-    for text in texts:
+def parse(
+    texts: list[str], lines: list[int], function: Callable[[str], str], place: str, how: str
+) -> list[str]:
+    """What a function makes of texts; a UserError with the line of the first that it does not take."""
+    parsed = []
+    for line, text in zip(lines, texts, strict=True):
         try:
-            if not np.isnat(np.datetime64(text)):
-                continue
+            parsed.append(function(text))
         except ValueError:
-            pass
-        return text
-    return ""
+            raise UserError(f"{place}, line {line}: {text!r} is no time {how}.") from None
+    return parsed
+
+
+def iso_time(text: str) -> str:
+    if np.isnat(np.datetime64(text)):
+        raise ValueError
+    return text
 
 
 def seconds(offset: str) -> int:
@@ -100,7 +105,7 @@ def seconds(offset: str) -> int:
     return int(f"{offset[0]}1") * (3600 * int(digits[:2]) + 60 * int(digits[2:]))
 
 
-def count(times: Array, zone: bool) -> tuple[Array, Clock]:
+def count(times: np.ndarray, zone: bool) -> tuple[np.ndarray, Clock]:
     """Counts of the steps, which rise, and the clock that they are of: by months where all times
     have the same place in their month."""
     zero = np.timedelta64(0, "us")
@@ -116,6 +121,6 @@ def count(times: Array, zone: bool) -> tuple[Array, Clock]:
     return counts, Clock("us", usual_step(counts), zero, zone)
 
 
-def usual_step(counts: Array) -> int:
+def usual_step(counts: np.ndarray) -> int:
     steps, numbers = np.unique(np.diff(counts), return_counts=True)
     return int(steps[numbers.argmax()])

@@ -50,8 +50,9 @@ class Windows(TensorSamples):
 
 
 class FromSeason(nn.Module):
-    """Prepares windows: a forecast is the value a season before, plus what the network gives times
-    the mean change from season to season, which makes the network's errors comparable.
+    """Prepares windows: a forecast is the course of a season before, moved to the last value, plus
+    what the network gives times the mean change from season to season. The network's errors are in
+    units of that change.
 
     The network sees ``past`` (B, window - season, 2 x series + covariates): each value, standardised,
     its change within a season, and the covariates; and ``known`` (B, horizon, series + covariates):
@@ -86,10 +87,13 @@ class FromSeason(nn.Module):
         window = history.shape[1]
         mean, std = self.mean[: self.num_series], self.std[: self.num_series]
         before = window - season + torch.arange(self.horizon, device=history.device) % season
-        base = history[:, before]
+        pattern = history[:, before]
+        base = pattern
+        if season > 1:
+            base = pattern + history[:, -1:] - history[:, window - season - 1 : window - season]
         level = (history[:, season:] - mean) / std
         change = (history[:, season:] - history[:, :-season]) / self.unit
-        past, known = [level, change], [(base - mean) / std]
+        past, known = [level, change], [(pattern - mean) / std]
         if "covariates" in batch:
             mean, std = self.mean[self.num_series :], self.std[self.num_series :]
             covariates = (batch["covariates"] - mean) / std

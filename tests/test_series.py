@@ -1,0 +1,260 @@
+"""Time series: what a file is read as, which windows are in which split, what a forecast is."""
+
+import csv
+import importlib
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from projects import SMALL, command, inside, small_data
+from templates import ROOT
+
+WINDOW, HORIZON, SEASON = 36, 6, 24
+
+
+@pytest.fixture(scope="module", autouse=True)
+def template_project():
+    with inside(ROOT / "{{cookiecutter.project_slug}}"):
+        yield
+
+
+def write(path: Path, rows: list, header: str = "time,load", delimiter: str = ",", **how) -> str:
+    lines = [header, *(delimiter.join(map(str, row)) for row in rows)]
+    path.write_text("\n".join(lines) + "\n", **{"encoding": "utf-8", **how})
+    return str(path)
+
+
+def hours(count: int, start: str = "2024-01-01T00:00") -> list[str]:
+    first = datetime.fromisoformat(start)
+    return [(first + timedelta(hours=hour)).isoformat() for hour in range(count)]
+
+
+def series_csv(path: str, **options):
+    options = {"window": WINDOW, "horizon": HORIZON, "season": SEASON} | options
+    return importlib.import_module("data.series_csv").SeriesCSV(path=path, **options)
+
+
+def read(path: str, **columns):
+    module = importlib.import_module("data.series_reading")
+    return module.read_series(path, module.Columns(**columns))
+
+
+def ready(data):
+    data.setup("fit")
+    return data
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """A file in which each value is the number of its step."""
+    return write(tmp_path / "numbered.csv", list(zip(hours(300), range(300), strict=True)))
+
+
+# --- Windows and splits ---
+
+
+def test_a_window_is_followed_by_its_future(numbered):
+    data = ready(series_csv(numbered))
+    batch = data.splits["train"].dataset.__getitems__([5, 40])
+    assert batch["past"][:, :, 0].tolist() == [[*range(5, 41)], [*range(40, 76)]]
+    assert batch["future"][:, :, 0].tolist() == [[*range(41, 47)], [*range(76, 82)]]
+    assert "covariates" not in batch
+
+
+def futures(data, split: str) -> set[int]:
+    part = data.splits[split]
+    return set(part.dataset.__getitems__(list(part.indices))["future"].flatten().int().tolist())
+
+
+def test_splits_follow_each_other_in_time(numbered):
+    data = ready(series_csv(numbered))
+    assert futures(data, "train") == {*range(WINDOW, 216)}
+    assert futures(data, "val") == {*range(216, 240)}
+    assert futures(data, "test") == {*range(240, 300)}
+    predicted = data.splits["predict"]
+    assert [i + WINDOW for i in predicted.indices] == [*range(240, 300, HORIZON)]
+    assert data.predict_names[:2] == ["2024-01-11T00:00", "2024-01-11T01:00"]
+    assert data.predict_columns["true_load"] == [float(step) for step in range(240, 300)]
+
+
+def test_folds_are_trained_on_what_is_before_them(numbered):
+    for fold, (first, last) in enumerate([(80, 160), (160, 240)]):
+        data = ready(series_csv(numbered, num_folds=2, fold=fold))
+        assert futures(data, "train") == {*range(WINDOW, first)}
+        assert futures(data, "val") == {*range(first, last)}
+        assert futures(data, "test") == {*range(240, 300)}
+
+
+def test_statistics_are_of_the_training_part(tmp_path):
+    values = np.random.default_rng(0).normal(size=300)
+    values[216:] += 1e6  # validation and test
+    data = ready(series_csv(write(tmp_path / "x.csv", [*zip(hours(300), values, strict=True)])))
+    found, known = data.preparation(), torch.from_numpy(values[:216])
+    assert found.mean.item() == pytest.approx(known.mean().item(), abs=1e-5)
+    assert found.unit.item() == pytest.approx((known[24:] - known[:-24]).abs().mean().item(), 1e-5)
+
+
+def test_an_untrained_forecast_is_the_last_seasons_course_from_the_present_level(tmp_path):
+    """And of a season of 1, the last value. So a scaled error of the first is one of that."""
+    past = torch.arange(40.0).square()[None, :, None]
+    from data.series_windows import FromSeason
+
+    steps = torch.randn(100, 1)
+    batch = FromSeason(steps, 1, season=10, horizon=12)({"past": past})
+    step = [*range(30, 40), 30, 31]
+    right = past[0, step, 0] + past[0, 39, 0] - past[0, 29, 0]
+    torch.testing.assert_close(batch["base"][0, :, 0], right)
+    batch = FromSeason(steps, 1, season=1, horizon=3)({"past": past})
+    assert batch["base"][0, :, 0].tolist() == [39.0**2] * 3
+
+
+def test_too_few_steps_are_refused_with_the_numbers(tmp_path):
+    path = write(tmp_path / "short.csv", [*zip(hours(50), range(50), strict=True)])
+    with pytest.raises(ValueError, match="50 steps are too few: train has 0 to forecast"):
+        ready(series_csv(path))
+    with pytest.raises(ValueError, match="window is 24 and season 24"):
+        series_csv(path, window=24)
+
+
+# --- Files ---
+
+
+def test_what_spreadsheets_write_is_read(tmp_path):
+    rows = [("01.02.2024 00:00", "1,5"), ("01.02.2024 01:00", "-2"), ("01.02.2024 02:00", "1e3")]
+    path = write(tmp_path / "x.csv", rows, "Zeit;Wärme", ";", encoding="cp1252")
+    found = read(path, time="Zeit", time_format="%d.%m.%Y %H:%M")
+    assert found.columns == ["Wärme"]
+    assert found.steps.tolist() == [[1.5], [-2.0], [1000.0]]
+    assert found.times_as_text() == ["2024-02-01T00:00", "2024-02-01T01:00", "2024-02-01T02:00"]
+    for encoding in ("utf-8-sig", "utf-16"):
+        path = write(tmp_path / "y.csv", rows, "Zeit\tWärme", "\t", encoding=encoding)
+        assert read(path, time="Zeit", time_format="%d.%m.%Y %H:%M").columns == ["Wärme"]
+
+
+def test_parquet_is_read_as_csv(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    times = [datetime(2024, 1, day) for day in (1, 2, 3)]
+    table = pyarrow.table({"time": times, "load": [1.0, 2.5, None]})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    found = read(str(tmp_path / "x.parquet"))
+    assert found.times_as_text() == ["2024-01-01", "2024-01-02", "2024-01-03"]
+    assert found.steps[:2].tolist() == [[1.0], [2.5]] and found.num_known == 2
+
+
+def test_rows_are_sorted_and_times_with_offsets_become_utc(tmp_path):
+    times = ["2024-10-27T02:00+01:00", "2024-10-27T02:00+02:00", "2024-10-27T03:00+0100"]
+    found = read(write(tmp_path / "x.csv", [*zip(times, (2, 1, 3), strict=True)]))
+    assert found.steps[:, 0].tolist() == [1, 2, 3]
+    assert found.times_as_text()[0] == "2024-10-27T00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("times", "following"),
+    [
+        (["2023-12", "2024-01", "2024-02", "2024-03"], "2024-04-01"),
+        (["2023-12-31", "2024-01-31", "2024-02-29", "2024-03-31"], "2024-04-30"),
+        (["1957", "1958", "1959", "1960"], "1961"),
+        (["2023-06-30", "2023-09-30", "2023-12-31", "2024-03-31"], "2024-06-30"),
+    ],
+    ids=["months", "ends of months", "years", "quarters"],
+)
+def test_the_calendar_goes_on(tmp_path, times, following):
+    found = read(write(tmp_path / "x.csv", [*zip(times, range(4), strict=True)]))
+    assert len(found.steps) == 4
+    assert found.part(0, 5).times_as_text()[-1] == following
+
+
+def test_gaps_are_filled_only_if_told_to(tmp_path):
+    rows = [(t, v) for t, v in zip(hours(8), (1, 2, 3, 4, "", 6, 7, 8), strict=True)]
+    del rows[2]
+    path = write(tmp_path / "x.csv", rows)
+    with pytest.raises(ValueError, match="column load: there is no number at 2024-01-01T02:00"):
+        read(path)
+    found = read(path, fill_gaps=1)
+    assert found.steps[:, 0].tolist() == [1, 2, 2, 4, 4, 6, 7, 8]
+
+
+FAULTS = {
+    "text": ([1, 2, "x"], "column load, line 4: 'x' is no number"),
+    "infinity": ([1, "inf", 3], "column load, line 3: 'inf' is no number"),
+    "one row": ([1], "has 1 rows"),
+    "nothing first": (["", 2, 3], "column load: there is no number at 2024-01-01"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_a_number_is_named(tmp_path, fault):
+    values, message = FAULTS[fault]
+    path = write(tmp_path / "x.csv", [*zip(hours(len(values)), values, strict=True)])
+    with pytest.raises(ValueError, match=message):
+        read(path)
+
+
+TIMES = {
+    "twice": (["2024-01-01", "2024-01-02", "2024-01-02"], "line 4: 2024-01-02 is there twice"),
+    "uneven": ([*hours(4), "2024-01-01T04:30"], "line 6: 2024-01-01T04:30 is no whole number"),
+    "no time": (["2024-01-01", "soon"], "line 3: 'soon' is no time as in"),
+    "empty": (["2024-01-01", ""], "line 3: '' is no time"),
+    "some zones": (["2024-01-01T00:00Z", "2024-01-01T01:00"], "line 3: a time without a time zone"),
+}
+
+
+@pytest.mark.parametrize("fault", TIMES)
+def test_a_fault_in_a_time_is_named(tmp_path, fault):
+    times, message = TIMES[fault]
+    path = write(tmp_path / "x.csv", [(time, 1) for time in times])
+    with pytest.raises(ValueError, match=message):
+        read(path)
+
+
+def test_a_fault_in_the_columns_is_named(tmp_path):
+    path = write(tmp_path / "x.csv", [("2024-01-01", 1)])
+    with pytest.raises(ValueError, match="no column 'date'; it has time, load"):
+        read(path, time="date")
+    with pytest.raises(ValueError, match="load is named twice"):
+        read(path, values=["load"], covariates=["load"])
+    with pytest.raises(ValueError, match="several columns with the name 'load'"):
+        read(write(tmp_path / "y.csv", [], "time,load,load"))
+    with pytest.raises(ValueError, match="line 3: 3 cells, and the header has 2"):
+        read(write(tmp_path / "z.csv", [("2024-01-01", 1), ("2024-01-02", 1, 2)]))
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(ValueError, match="is empty"):
+        read(str(tmp_path / "empty.csv"))
+    with pytest.raises(ValueError, match="There is no file"):
+        read(str(tmp_path / "none.csv"))
+
+
+# --- A project ---
+
+
+def test_errors_are_those_of_the_forecasts_and_a_file_is_gone_on_from(render, tmp_path):
+    options = [*SMALL, *small_data("series_csv", tmp_path / "data")]
+    options = [option for option in options if "limit" not in option]
+    with inside(render(data="series_csv", model="tcn"), tmp_path):
+        command("train", "fit", *options, "--trainer.max_epochs=2")
+        tested = command("train", "test", *options, "--ckpt_path=best").trainer.callback_metrics
+        command("train", "predict", *options, "--ckpt_path=best")
+        run = Path("logs", "version_0")
+        rows = list(csv.DictReader(run.joinpath("predictions.csv").open()))
+        with run.joinpath("lead_times.csv").open() as file:
+            leads = list(csv.DictReader(file))
+        assert [row["lead"] for row in leads] == [str(lead) for lead in range(1, 7)]
+        mean = np.mean([float(row["mae"]) for row in leads])
+        assert mean == pytest.approx(tested["test/mae"].item(), rel=1e-4)
+        error = np.mean([abs(float(r["true_load"]) - float(r["forecast_load"])) for r in rows])
+        assert 0 < error < 4  # the series has a range of 16
+        source = tmp_path / "data" / "series.csv"
+        more = "".join(f"2024-01-11T{hour:02}:00,,,0\n" for hour in range(6))
+        Path("own.csv").write_text(source.read_text() + more)
+        own = ["--data.predict_dir=own.csv", "--predictions.output=own_forecast.csv"]
+        command("train", "predict", *options, *own, "--ckpt_path=best")
+        found = list(csv.DictReader(Path("own_forecast.csv").open()))
+        assert [row["input"] for row in found] == [f"2024-01-11T{hour:02}:00" for hour in range(6)]
+        assert all(10 < float(row["forecast_load"]) < 35 for row in found)
+        with pytest.raises(SystemExit, match="covariates of 0 steps after the last values"):
+            own[0] = f"--data.predict_dir={source}"
+            command("train", "predict", *options, *own, "--ckpt_path=best")
