@@ -393,15 +393,16 @@ def main() -> None:
     folder = project.name
     if "_output_dir" in ANSWERS and "PWD" in os.environ:  # not under cruft, not in Windows' shells
         folder = shlex.quote(os.path.relpath(project, os.environ["PWD"]))
-    train = "python train.py"
+    commands = [
+        f"cd {folder}",
+        "python -m pip install -e .",
+        *meaning(ANSWERS)["_data"].get("first", ()),
+    ]
+    commands.append("python train.py")
     if ANSWERS["num_nodes"] != "1":
-        train += " --trainer.num_nodes 1   # on this machine alone; for several see launch/"
-    print(
-        f"\n{project.name} is ready. Next:\n\n"
-        f"  cd {folder}\n"
-        "  python -m pip install -e .\n"
-        f"  {train}\n"
-    )
+        commands[-1] += " --trainer.num_nodes 1   # on this machine alone; for several see launch/"
+    print(f"\n{project.name} is ready. Next:\n")
+    print(*(f"  {command}" for command in commands), "", sep="\n")
 
 
 if __name__ == "__main__":

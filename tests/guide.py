@@ -14,7 +14,7 @@ KEYS: dict[str, tuple[set[str], set[str]]] = {
     "_modalities": ({"name", "readme"}, {"files", "packages"}),
     "_data": (
         {"name", "class", "modality", "model", "arguments", "augments", "log_every_n_steps"},
-        {"by_size", "patience", "files", "packages", "readme"},
+        {"by_size", "first", "patience", "files", "packages", "readme"},
     ),
     "_systems": (
         {"name", "class", "optimizers", "optimizer"},

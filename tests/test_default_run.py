@@ -30,6 +30,28 @@ def test_prints_no_warning(default_run):
         assert not [line for line in output.splitlines() if re.search("[Ww]arn|WARN|Tip:", line)]
 
 
+def test_begins_with_what_is_trained_and_draws_no_bar_in_a_pipe(default_run):
+    _, (output, _) = default_run
+    assert re.search(r"^CNN: 288,170 parameters to train on \w+, \S+$", output, re.MULTILINE)
+    assert not re.search("FLOPs|TPU|it/s", output)
+    epochs = re.findall(r"^Epoch (\d): train/loss [\d.]+, val/acc", output, re.MULTILINE)
+    assert epochs == ["0", "1"]
+
+
+def test_ends_with_what_came_out(default_run):
+    project, (output, tested) = default_run
+    assert "Ended:      after all 2 epochs, 40 steps\n" in output
+    figures = re.findall(
+        r"^Best epoch: \d: val/brier (\S+), val/acc (\S+) \((\d+) of (\d+)\)", output, re.M
+    )
+    [[brier, share, count, size]] = figures
+    assert float(share) == pytest.approx(int(count) / int(size), abs=1e-4)
+    best = torch.load(project / "logs/version_0/checkpoints/best.ckpt", weights_only=True)
+    assert best["figures"]["val/brier"][0] == pytest.approx(float(brier), rel=1e-3)
+    assert "\nCurves:     tensorboard --logdir logs\n" in output
+    assert re.search(r"\nPredict:    python train.py predict .*--data.predict_dir FOLDER ", output)
+
+
 def test_ends_with_the_command_that_tests_it(default_run):
     project, (output, _) = default_run
     [config, path] = re.findall(r"train.py test --config (\S+) --ckpt_path (\S+)", output)[0]

@@ -15,6 +15,7 @@ from engine import runs
 from engine.compat import forget_averages, pop_class_path
 from engine.early_stopping import EarlyStopping
 from engine.errors import UserError, plain_errors
+from engine.heading import headings
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
 from engine.monitors import Monitors, choose_monitors
@@ -24,7 +25,7 @@ from engine.progress_bar import ProgressBar
 from engine.random_state import RandomState
 from engine.recipe import Recipe, await_data
 from engine.records import label_of, read_record
-from engine.results import tell_metrics
+from engine.results import tell_end, tell_metrics
 from engine.run_record import RunRecord
 from engine.trainer_settings import allow_clipping, drop_callbacks, prepare
 
@@ -150,6 +151,7 @@ class CLI(LightningCLI):
         goes_on = fits and not self.is_new
         resume = self.checkpoint if goes_on else None
         place_loggers(trainer, self.subcommand, run, resume, *self.label)
+        self.headings = headings(trainer)
         allow_clipping(config.model, trainer)
         drop_callbacks(parser.callback_keys, config)
         if "verbose" in config:  # `tell_metrics` prints rounded figures
@@ -159,7 +161,7 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         record = RunRecord(self.settings, self.is_new, *self.label)
-        self.trainer_defaults["callbacks"] = [record, RandomState(), Monitors()]
+        self.trainer_defaults["callbacks"] = [record, RandomState(), Monitors(), *self.headings]
         trainer = super().instantiate_trainer(**kwargs)
         prepare(trainer, self.model, self.best)
         if self.subcommand == "fit":
@@ -172,7 +174,7 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         if self.trainer.is_global_zero:
-            runs.tell_best(self.best, self.trainer.default_root_dir)
+            tell_end(self.trainer, self.best)
         if self.config.fit.test_after_fit:
             path = self.best.best_model_path or None
             if not (path or self.trainer.fast_dev_run):

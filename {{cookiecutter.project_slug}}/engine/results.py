@@ -1,19 +1,109 @@
-"""What an evaluation found, in figures that mean something."""
+"""What a fit or an evaluation found, in figures that mean something."""
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from engine.last_checkpoint import command_line, relative
+from engine.records import read_record, root_of
+from engine.runs import read_checkpoint
+
+# Where a logger shows its curves.
+CURVES = {
+    "TensorBoardLogger": "tensorboard --logdir {root}",
+    "CSVLogger": "{run}/metrics.csv",
+    "AppendingCSVLogger": "{run}/metrics.csv",
+    "WandbLogger": "wandb sync {run}/wandb/offline-run-*",
+    "MLFlowLogger": "mlflow ui --backend-store-uri sqlite:///{root}/mlflow.db",
+    "CometLogger": "comet upload {run}/comet_0/*.zip",
+}
+
+
+def figures(trainer: Trainer) -> dict[str, list[float]]:
+    """The newest metrics by their names; of a share of the samples also how many samples there were."""
+    system: Any = trainer.lightning_module
+    sums, sizes = getattr(system, "sums", {}), getattr(system, "sizes", {})
+    found = {}
+    for name, value in sorted(trainer.callback_metrics.items()):
+        is_share = name in sums and name in sizes and not sums[name].is_floating_point()
+        found[name] = [value.item(), sizes[name].item()] if is_share else [value.item()]
+    return found
+
+
+def told(value: float, size: float = 0) -> str:
+    """A figure, rounded; a share with its count."""
+    return f"{value:.4g}" + (f" ({round(value * size)} of {size:.0f})" if size else "")
 
 
 def tell_metrics(trainer: Trainer) -> None:
-    """Prints the metrics of the evaluation that has ended; of a share of the samples also how many."""
-    if not trainer.is_global_zero:
+    """Prints the metrics of the evaluation that has ended."""
+    if trainer.is_global_zero:
+        found = figures(trainer)
+        width = max(map(len, found), default=0)
+        for name, values in found.items():
+            print(f"{name:{width}}  {told(*values)}")
+
+
+def why_it_ended(trainer: Trainer) -> str:
+    for callback in trainer.early_stopping_callbacks:
+        if callback.stopped_epoch:
+            waited = f"no better {callback.monitor} in {callback.wait_count} validations"
+            return f"early, after epoch {callback.stopped_epoch}: {waited}"
+    if 0 <= trainer.max_steps <= trainer.global_step:
+        return f"after all {trainer.max_steps} steps"
+    if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:
+        return f"after all {trainer.max_epochs} epochs, {trainer.global_step} steps"
+    return f"in epoch {trainer.current_epoch}, as a callback or trainer.max_time said"
+
+
+def best_of(trainer: Trainer) -> dict[str, Any]:
+    """The best score of a fit, its epoch and figures; nothing, where no checkpoint is the best."""
+    callback: Any = trainer.checkpoint_callback
+    if not isinstance(callback, ModelCheckpoint) or callback.best_model_score is None:
+        return {}
+    score = callback.best_model_score.item()
+    found = {"monitor": callback.monitor, "mode": callback.mode, "best": score}
+    path = Path(callback.best_model_path)
+    if not path.exists():
+        return found
+    saved = read_checkpoint(path)
+    shown = {k: v for k, v in saved.get("figures", {}).items() if k.startswith("val/")}
+    return {**found, "best_epoch": saved["epoch"], "figures": shown}
+
+
+def reads_folders(data: Any) -> bool:
+    """Whether a data module reads what it is told to predict: its class has a `read` of its own."""
+    return sum("read" in vars(kind) for kind in type(data).__mro__) > 1
+
+
+def tell_end(trainer: Trainer, best: ModelCheckpoint) -> None:
+    """Prints how a fit ended, what its best epoch reached, and what to do next."""
+    run = relative(trainer.default_root_dir)
+    record = read_record(Path(run))
+    if not record or trainer.fast_dev_run:
         return
-    system: Any = trainer.lightning_module
-    sums, sizes = getattr(system, "sums", {}), getattr(system, "sizes", {})
-    metrics = {name: value.item() for name, value in sorted(trainer.callback_metrics.items())}
-    width = max(map(len, metrics), default=0)
-    for name, value in metrics.items():
-        is_share = name in sums and not sums[name].is_floating_point()  # of the samples
-        count = f"  ({round(value * sizes[name].item())} of {sizes[name]:.0f})" if is_share else ""
-        print(f"{name:{width}}  {value:.4g}{count}")
+    result: dict[str, Any] = record[-1].get("result", {})
+    lines = {"Ended": result.get("ended", "")}
+    if "best_epoch" in result:
+        others = [n for n in result["figures"] if n != result["monitor"]]
+        values = (f"{n} {told(*result['figures'][n])}" for n in others)
+        score = f"{result['monitor']} {told(result['best'])}"
+        lines["Best epoch"] = f"{result['best_epoch']}: {', '.join([score, *values])}"
+    lines["Run"] = run
+    if best.best_model_path:
+        # Its configuration knows what options this fit had.
+        options = ["--config", os.path.join(run, "config.yaml")] if len(sys.argv) > 2 else []
+        folder = ["--data.predict_dir", "FOLDER"] * reads_folders(trainer.datamodule)
+        for name, more in {"test": [], "predict": folder}.items():
+            path = ["--ckpt_path", relative(best.best_model_path)]
+            lines[name.title()] = command_line("python", "train.py", name, *options, *more, *path)
+    kinds = [type(logger).__name__ for logger in trainer.loggers]
+    if known := [CURVES[kind] for kind in kinds if kind in CURVES]:
+        lines["Curves"] = known[0].format(run=run, root=relative(str(root_of(Path(run)))))
+    print()
+    for name, text in lines.items():
+        print(f"{name + ':':12}{text}")

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.loggers import log_settings
 from engine.recipe import Recipe
 from engine.records import read_record
-from engine.runs import read_checkpoint
+from engine.results import best_of, figures, why_it_ended
 
 PROJECT = Path(__file__).parents[1]
 
@@ -93,6 +92,7 @@ class RunRecord(Callback):
         record = read_record(run)
         record[-1]["result"] = {
             "state": state,
+            **({"ended": why_it_ended(trainer)} if state == "finished" else {}),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "seconds": round((datetime.now(timezone.utc) - self.started).total_seconds()),
@@ -101,6 +101,11 @@ class RunRecord(Callback):
         temporary = run / ".run.yaml"
         temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
         temporary.replace(run / "run.yaml")
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["figures"] = figures(trainer)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -126,17 +131,6 @@ def move(state: dict[str, Any], folder: str) -> None:
             state[key] = str(Path(folder, Path(state[key]).name))
     best = state["best_k_models"].items()
     state["best_k_models"] = {str(Path(folder, Path(k).name)): score for k, score in best}
-
-
-def best_of(trainer: Trainer) -> dict[str, Any]:
-    """The best score of a fit, and its epoch; nothing, where no checkpoint is the best."""
-    callback: Any = trainer.checkpoint_callback
-    if not isinstance(callback, ModelCheckpoint) or callback.best_model_score is None:
-        return {}
-    score = callback.best_model_score.item()
-    found = {"monitor": callback.monitor, "mode": callback.mode, "best": score}
-    path = Path(callback.best_model_path)
-    return {**found, "best_epoch": read_checkpoint(path)["epoch"]} if path.exists() else found
 
 
 def what_ran() -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
@@ -11,14 +10,12 @@ from typing import Any, Literal
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.multiprocessing.spawn import ProcessException
 
 from engine.compat import load_sharded
 from engine.errors import UserError
-from engine.last_checkpoint import command_line, relative
 from engine.records import all_runs, number_of, runs_named
 
 
@@ -163,24 +160,6 @@ def tell_overruled(given: Namespace, taken: Namespace) -> None:
     if keys:
         values = (f"{key.replace('init_args.', '')}={other[key]}" for key in keys)
         rank_zero_info(f"As in the checkpoint, not in the configuration: {', '.join(values)}")
-
-
-def tell_best(best: ModelCheckpoint, run: str) -> None:
-    """Names the best checkpoint of a fit, and the command that tests it."""
-    if best.best_model_path:
-        path = relative(best.best_model_path)
-        if best.best_model_score is None and Path(path).is_file():  # ddp_spawn's hand back the path
-            saved = torch.load(path, weights_only=True, mmap=True)["callbacks"]
-            best.best_model_score = saved[best.state_key]["best_model_score"]
-        score = best.best_model_score
-        print(
-            f"Best checkpoint: {path}" + ("" if score is None else f" ({best.monitor} {score:.4g})")
-        )
-        # Its configuration knows what options this fit had.
-        config = relative(os.path.join(run, "config.yaml"))
-        options = ["--config", config] if len(sys.argv) > 2 else []
-        test = command_line("python", "train.py", "test", *options, "--ckpt_path", path)
-        print(f"Test it with:    {test}")
 
 
 def _description(path: Path) -> Path | None:

@@ -42,6 +42,10 @@ EVALUATION_FILTERS = (
     (r"Be aware that when using `ckpt_path`, callbacks", "lightning.pytorch.trainer.call"),
 )
 LOG_FILTERS = (
+    # What a machine does not have; `Heading` says what is used, `tell_end` why a fit has ended.
+    ("lightning.pytorch.utilities.rank_zero", "GPU available: False"),
+    ("lightning.pytorch.utilities.rank_zero", "TPU available: False"),
+    ("lightning.pytorch.utilities.rank_zero", "`Trainer.fit` stopped: "),
     # Lightning advertises other products of its makers at each start.
     ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless cloud"),
     # What was found is said by engine/tune.py, which has a limit of its own.

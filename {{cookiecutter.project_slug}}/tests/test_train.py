@@ -1,6 +1,8 @@
 """What `python train.py` promises."""
 
 import csv
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +28,8 @@ def test_one_step(train):
 
 def test_a_run_leaves_one_whole_folder(train, capsys):
     train("fit", "--trainer.max_epochs=1")
-    printed = capsys.readouterr().out.split("python train.py ")[-1].split()
+    commands = re.findall("python train.py (.*)", capsys.readouterr().out)
+    printed = shlex.split(commands[0])
     assert printed[0] == "test"
     assert printed[-1] == str(RUN / "checkpoints" / "best.ckpt")
     train(*printed)
