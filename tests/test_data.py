@@ -18,7 +18,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from projects import inside, small_data
 from templates import DATA, ROOT
 from torch.nn import functional
@@ -655,9 +656,13 @@ def test_image_folder_ignores_what_is_no_image_and_looks_into_folders(tmp_path):
         (["photo.jpg"], "has no folders of classes"),
         (["cat/a.jpg", "cat/b.jpg", "cat/c.jpg", "dog/"], "There are no images in .*dog"),
         (["cat/a.jpg", "dog/a.jpg"], "cat has too few images \\(1\\)"),
-        (["Cat/a.jpg", "cat/a.jpg"], "differ in case only"),
-        (["train/cat/a.jpg", "train/dog/a.jpg", "val/cat/a.jpg"], "same classes.*dog"),
-        (["train/cat/a.jpg", "test/cat/a.jpg", "test/cow/a.jpg"], "same classes.*cow"),
+        (["Cat/a.jpg", "cat/a.jpg"], "differ in case or"),
+        (["train/cat/a.jpg", "test/cat/a.jpg", "test/cow/a.jpg"], "has not: .*cow"),
+        (["train/cat/a.jpg", "train/cat/b.jpg", "val/cat/"], "There are no images in .*val"),
+        (["cat/a.heic", "cat/b.heic"], r"cat: it has only files .*: 2 \.heic"),
+        (["caf\u00e9/a.jpg", "cafe\u0301/a.jpg"], "case or Unicode form only"),
+        (["caf\udce9/a.jpg", "tea/a.jpg"], "is not UTF-8: rename it"),
+        (["train/a.jpg", "bus/a.jpg"], "If train is a class, .*train/train, .*train/bus"),
         (
             ["train/cat/a.jpg", "valid/cat/a.jpg"],
             "has valid beside train: name splits train, val and test",
@@ -669,15 +674,99 @@ def test_image_folder_says_what_is_wrong_with_the_folders(paths, message, tmp_pa
     for path in paths:
         target = tmp_path / "images" / path
         (target.parent if target.suffix else target).mkdir(parents=True, exist_ok=True)
-        if target.suffix:
+        if target.suffix == ".heic":
+            target.write_bytes(b"from a telephone")
+        elif target.suffix:
             Image.new("RGB", (20, 20)).save(target)
     with pytest.raises(ValueError, match=message) as error:
         ready(folder(tmp_path / "images"))
     assert str(tmp_path / "images") in str(error.value)
 
 
-def read(path, shape=(3, 8, 8)):
-    return module("image_files").read_image(str(path), shape)
+def test_val_may_lack_a_class_and_test_all_of_them(tmp_path, caplog):
+    write_images(tmp_path / "train", ("a", "b", "rare"), count=4)
+    write_images(tmp_path / "val", ("a", "b"), count=2)
+    (tmp_path / "test").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "test" / "what.jpg")
+    with caplog.at_level("INFO"):
+        data = ready(folder(tmp_path))
+    assert data.class_names == ["a", "b", "rare"]
+    # Test is split off, as though it were not there.
+    assert [len(data.splits[split]) for split in ("train", "val", "test")] == [9, 4, 3]
+    assert "val has no images of rare" in caplog.text
+    assert f"--data.predict_dir {tmp_path / 'test'}" in caplog.text
+
+
+def test_what_pillow_reads_counts_and_the_rest_is_named(tmp_path, caplog):
+    write_images(tmp_path, count=5)
+    photo = (tmp_path / "cat" / "00000.jpg").read_bytes()
+    for name in ("a.jfif", "b.jpe", "c.JPG"):
+        (tmp_path / "cat" / name).write_bytes(photo)
+    for name in ("a.heic", "b.heic", "notes.txt"):
+        (tmp_path / "dog" / name).write_bytes(b"x")
+    with caplog.at_level("INFO"):
+        data = ready(folder(tmp_path))
+    assert len(data.splits["train"].dataset) == 13
+    assert "2 .heic, 1 .txt" in caplog.text and caplog.text.count(".heic") == 1
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_images_of_12_bits_are_not_black(tmp_path, cache, caplog):
+    random = np.random.default_rng(0)
+    for name, level in (("dim", 600), ("dimmer", 200)):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            pixels = random.normal(level, 30, (48, 48)).clip(0, 4095).astype(np.uint16)
+            pixels[0, 0] = 65535  # a fault of the sensor
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.{'png' if i % 2 else 'tif'}")
+    data = ready(folder(tmp_path, cache=cache, image_size=48))
+    low, high = data.facts["value_range"]
+    assert 90 <= low <= 150 and 650 <= high <= 750
+    images, labels = next(iter(data.train_dataloader()))
+    means = [images[labels == label].float().mean() for label in (0, 1)]
+    for mean, level in zip(means, (600, 200), strict=True):
+        assert mean == pytest.approx((level - low) / (high - low) * 255, abs=4)
+    # What is predicted is read in the range of the fit, whatever its own is.
+    (tmp_path / "new").mkdir()
+    Image.fromarray(np.full((24, 24), (low + high) // 2, np.uint16)).save(tmp_path / "new/a.tif")
+    other = folder(tmp_path / "none", predict_dir=str(tmp_path / "new"), image_size=24)
+    other.setup("predict")
+    with pytest.raises(ValueError, match="16 bits, of a range that is not known"):
+        other.splits["predict"][0]
+    other.adopt(data.facts)
+    image, _ = other.splits["predict"][0]
+    assert image.unique().tolist() in ([127], [128])
+
+
+def test_images_that_show_nothing_are_named(tmp_path):
+    write_images(tmp_path, count=6)
+    for i in range(4):
+        Image.new("L", (20, 20), i % 2).save(tmp_path / "cat" / f"mask{i}.png")
+    with pytest.warns(UserWarning, match=r"of \d+ images that were .* of one tone: see .*mask"):
+        data = folder(tmp_path)
+        data.setup("fit")
+
+
+def test_damaged_exif_data_leaves_the_pixels(tmp_path):
+    text = PngInfo()
+    text.add_text("Raw profile type exif", "\nexif\n1\nno number")
+    image = Image.new("RGB", (8, 8), (10, 20, 30))
+    image.save(tmp_path / "image.png", pnginfo=text)
+    with pytest.raises(ValueError), Image.open(tmp_path / "image.png") as opened:
+        ImageOps.exif_transpose(opened)
+    assert read(tmp_path / "image.png")[:, 3, 3].tolist() == [10, 20, 30]
+
+
+def test_nothing_that_can_be_read_is_an_error(tmp_path):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a.jpg").write_bytes(b"no image")
+    data = folder(tmp_path / "none", predict_dir=str(tmp_path / "new"), skip_unreadable=True)
+    with pytest.raises(ValueError, match="None of 1 images can be read"):
+        data.setup("predict")
+
+
+def read(path, shape=(3, 8, 8), value_range=None):
+    return module("image_files").read_image(str(path), shape, value_range)
 
 
 def test_images_of_every_kind_can_be_read(tmp_path):
@@ -696,11 +785,12 @@ def test_images_of_every_kind_can_be_read(tmp_path):
     }
     for name, image in kinds.items():
         image.save(tmp_path / name)
-        pixels = read(tmp_path / name)
+        full = [0, 65535] if "16" in name else None
+        pixels = read(tmp_path / name, value_range=full)
         assert pixels.shape == (3, 8, 8) and pixels.dtype == torch.uint8
         if name != "bits.png":
             assert (pixels.float() - 100).abs().max() <= 3, name
-        assert read(tmp_path / name, (1, 8, 8)).shape == (1, 8, 8)
+        assert read(tmp_path / name, (1, 8, 8), full).shape == (1, 8, 8)
 
 
 def test_what_is_transparent_becomes_white_and_of_frames_the_first_counts(tmp_path):
@@ -824,7 +914,7 @@ def test_cache_that_was_not_finished_leaves_nothing(tmp_path, monkeypatch):
     write_images(tmp_path, count=6)
     calls = []
 
-    def stop(path, shape):
+    def stop(path, shape, value_range):
         calls.append(path)
         if len(calls) == 3:
             raise KeyboardInterrupt

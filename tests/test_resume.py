@@ -342,3 +342,31 @@ def test_a_save_is_atomic(render, tmp_path, monkeypatch):
             AtomicCheckpointIO().save_checkpoint({"step": 2}, path)
         assert torch.load(path, weights_only=True) == {"step": 1}
         assert list(path.parent.iterdir()) == [path]
+
+
+def test_patience_and_length_of_the_schedule_are_as_given(render, tmp_path, caplog):
+    with inside(render(model="mlp"), tmp_path):
+        one_cycle = "torch.optim.lr_scheduler.OneCycleLR"
+        schedule = [f"--model.scheduler={one_cycle}", "--model.scheduler.max_lr=0.01"]
+        schedule += ["--model.scheduler_interval=step"]
+        stop = ["--early_stopping.patience=1", "--early_stopping.min_delta=1"]
+        total = "--model.scheduler.total_steps"
+        first = command("train", "fit", *OPTIONS, *schedule, f"{total}=30", *stop)
+        assert first.trainer.current_epoch < 3
+        options = [*OPTIONS, "--ckpt_path=last", *schedule, "--early_stopping.min_delta=1"]
+        with pytest.raises(SystemExit, match="total_steps is 30, but this fit has 50 steps"):
+            command("train", "fit", *options, "--trainer.max_epochs=5")
+        longer = [f"{total}=50", "--trainer.max_epochs=5"]
+        on = command("train", "fit", *options, *longer, "--early_stopping.patience=100")
+        assert "early_stopping.patience=100 (there 1)" in caplog.text
+        assert on.trainer.current_epoch == 5
+        assert on.trainer.early_stopping_callback.patience == 100
+        [config] = on.trainer.lr_scheduler_configs
+        whole = torch.optim.lr_scheduler.OneCycleLR(
+            torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1), 0.01, total_steps=50
+        )
+        assert config.scheduler.total_steps == 50
+        while whole.last_epoch < config.scheduler.last_epoch:
+            whole.optimizer.step()
+            whole.step()
+        assert config.scheduler.get_last_lr() == pytest.approx(whole.get_last_lr() * 2)

@@ -189,3 +189,13 @@ def test_a_fit_that_goes_on_has_the_schedule_of_its_whole_length(render, tmp_pat
         seen.clear()
         command("train", "fit", *options, "--ckpt_path=last")
     assert len(whole) == 16 and seen == pytest.approx(whole[8:], rel=1e-6)
+
+
+def test_one_class_is_refused_by_a_classifier(render):
+    with inside(render()):
+        from models.classifier import Classifier
+
+        with pytest.raises(
+            MisconfigurationException, match="one class, cat: a classifier needs two"
+        ):
+            Classifier(torch.nn.Linear(2, 1), class_names=["cat"])

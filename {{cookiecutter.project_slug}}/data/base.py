@@ -1,6 +1,5 @@
 """What the data modules share: splits, loaders, exact resume, and the work on whole batches."""
 
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -9,11 +8,12 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset, Subset
 
 from engine import loaders, sizes
+from engine.dealing import Dealing, state_of, take_state
 from engine.errors import UserError
 from engine.facts import arguments_of
-from engine.modules import describe, is_plain
+from engine.modules import describe, keep_plain
 from engine.samples import TensorSamples
-from engine.splits import Rows, check_splits, complete_splits
+from engine.splits import SPLITS, Rows, check_splits
 
 Made = TypeVar("Made")
 
@@ -65,15 +65,11 @@ class Data(LightningDataModule):
             )
         check_splits(val_fraction, num_folds, fold)
         self.save_hyperparameters()
-        # A checkpoint holds plain values only.
-        for name, value in list(self.hparams.items()):
-            if isinstance(value, Path):
-                self.hparams[name] = str(value)
-            elif not is_plain(value):
-                del self.hparams[name]
+        keep_plain(self.hparams)  # a checkpoint holds nothing else
         self.batch_size: int = self.largest_batch if batch_size == "auto" else batch_size
         self.chosen: dict[str, Any] = {}  # what became of settings that were auto
         self.splits: dict[str, Any] = {}  # Subsets of what `load` and `read` give, or data sets
+        self.dealing = Dealing(self.test_fraction, self.hparams)  # where splits are to be made
         self.unprepared = False
         self.own_preparation: nn.Module = nn.Identity()  # where the system has no place for it
 
@@ -88,13 +84,13 @@ class Data(LightningDataModule):
 
     def load(self) -> tuple[Any, Rows]:
         """All samples (a map-style data set; `labels` of it are stratified), and the rows of the
-        splits that the data set comes with."""
+        splits that the data set comes with. Where to a sample belongs follows from its text in `ids`
+        or `names`, if the data set has one of these lists; else from its content or number."""
         raise NotImplementedError
 
     def split(self, samples: Any, rows: Rows) -> Rows:
         """All splits: those that the data set comes with, and what is split off for the others."""
-        labels = getattr(samples, "labels", None)
-        return complete_splits(rows, len(samples), labels, self.test_fraction, self.hparams)
+        return self.dealing.complete(samples, rows)
 
     def read(self, source: Any) -> Any:
         """The raw samples of a file or folder (`predict_dir`) as a data set, with their `names`; and
@@ -157,11 +153,9 @@ class Data(LightningDataModule):
             self.splits["predict"] = Subset(samples, range(len(samples)))
         elif "train" not in self.splits:
             samples, rows = self.load()
-            rows = self.split(samples, rows)
+            self.splits |= self.dealing.take(samples, rows, self.split)
             if isinstance(samples, TensorSamples) and loaders.wants_on_device(self):
                 samples.move_to(self.device)
-            self.splits = {name: Subset(samples, rows[name].tolist()) for name in rows}
-            self.splits["predict"] = self.splits["test"]
             sizes.choose(self)
         system: Any = self.trainer and self.trainer.lightning_module
         if not hasattr(system, "preparation"):  # of another make, or none at all
@@ -170,8 +164,11 @@ class Data(LightningDataModule):
             try:
                 system.preparation = self.preparation()  # else it is that of the checkpoint
                 describe(system.preparation)  # can a checkpoint hold it? Better now than at a save
-            except KeyError:
-                self.unprepared = True  # fitted on training samples, which are not here
+            except KeyError as error:
+                # Fitted on the samples of a split, which are not here: the checkpoint has it.
+                self.unprepared = "train" not in self.splits and error.args[0] in SPLITS
+                if not self.unprepared:
+                    raise
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         trainer = self.trainer
@@ -196,23 +193,10 @@ class Data(LightningDataModule):
         return loaders.evaluation_loader(self, self.splits["predict"])
 
     def state_dict(self) -> dict[str, Any]:
-        num_workers = loaders.workers(self, loaders.samples_of(self.splits["train"]))
-        return {"facts": self.facts, "num_workers": num_workers}
+        return state_of(self)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if self.predicts_other:  # what comes from elsewhere is read as that of the fit was
             self.adopt(state_dict["facts"])
-            return
-        for name, here in self.facts.items():
-            if state_dict["facts"].get(name, here) != here:
-                checkpoint = (self.trainer and self.trainer.ckpt_path) or "The checkpoint"
-                raise UserError(
-                    f"{checkpoint} comes from data with {name} {state_dict['facts'][name]}, "
-                    f"but this {type(self).__name__} has {name} {here}."
-                )
-        if self.trainer and self.trainer.state.fn == "fit":
-            # The loader's place in the epoch is stored by worker; a worker reads no GPU's memory.
-            self.hparams.num_workers = state_dict["num_workers"]
-            samples = loaders.samples_of(self.splits["train"])
-            if self.hparams.num_workers and isinstance(samples, TensorSamples):
-                samples.move_to(torch.device("cpu"))
+        else:
+            take_state(self, state_dict)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, default_convert
 from data.image_files import ImageFiles
 from engine.errors import UserError
 
-VERSION = 1  # of the way in which images are read: another one makes caches useless
+VERSION = 2  # of the way in which images are read: another one makes caches useless
 
 
 class Attempts(Dataset):
@@ -96,7 +96,7 @@ def read_once(
 
 def fingerprint(files: ImageFiles, folder: Path) -> str:
     """Changes with the names, sizes and times of the files, and with the shape of the images."""
-    digest = hashlib.sha256(repr((VERSION, files.image_shape)).encode())
+    digest = hashlib.sha256(repr((VERSION, files.image_shape, files.value_range)).encode())
     for name in files.names:
         line = f"{os.path.relpath(name, folder)} "
         with suppress(OSError):  # a link that leads nowhere

@@ -1,11 +1,15 @@
 """Images in files, read a batch at a time."""
 
 import os
+from collections import Counter
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
@@ -15,11 +19,28 @@ from engine.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
 
-EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# Formats of Pillow's that hold no pixels, or need another program.
+NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+Range = list[int]  # lowest and highest value of images of 16 bits
+
+
+@cache
+def extensions() -> set[str]:
+    """The endings of what the installed Pillow, with its plugins, reads."""
+    kinds = Image.registered_extensions().items()
+    return {ending for ending, kind in kinds if kind in Image.OPEN and kind not in NO_IMAGES}
 
 
 class ImageFiles(Dataset):
-    """Images that are read when they are fetched: uint8 (B, C, H, W) and int64 labels (B,)."""
+    """Images that are read when they are fetched: uint8 (B, C, H, W) and int64 labels (B,).
+
+    Args:
+        names: their paths.
+        labels: class indices (N,).
+        image_shape: channels, height and width that they get.
+        ids: what they are called, wherever their folder lies.
+        value_range: of images of 16 bits.
+    """
 
     gives_batches = True
 
@@ -29,19 +50,24 @@ class ImageFiles(Dataset):
         labels: Tensor,
         image_shape: tuple[int, int, int],
         images: list[str | Image.Image] | None = None,
+        ids: list[str] | None = None,
+        value_range: Range | None = None,
     ) -> None:
-        self.names, self.labels, self.image_shape = names, labels, image_shape
+        self.names, self.labels, self.image_shape, self.ids = names, labels, image_shape, ids
         self.images: list[Any] = images or names  # opened ones, or their paths
+        self.value_range = value_range
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Batch:
-        return read_image(self.images[index], self.image_shape), self.labels[index]
+        return self.read(index), self.labels[index]
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        images = [read_image(self.images[i], self.image_shape) for i in indices]
-        return torch.stack(images), self.labels[indices]
+        return torch.stack(list(map(self.read, indices))), self.labels[indices]
+
+    def read(self, index: int) -> Tensor:
+        return read_image(self.images[index], self.image_shape, self.value_range)
 
 
 def open_images(source: Any, channels: int) -> list[str | Image.Image]:
@@ -51,7 +77,12 @@ def open_images(source: Any, channels: int) -> list[str | Image.Image]:
         path = Path(source).expanduser()
         if not path.exists():
             raise UserError(f"There is no file or folder {path}.")
-        return [str(path)] if path.is_file() else [*find_images(path)]
+        if path.is_file():
+            return [str(path)]
+        others: Counter[str] = Counter()
+        found = find_images(path, others)
+        tell_others(path, others, len(found))
+        return [*found]
     if isinstance(source, Image.Image):
         return [source]
     if isinstance(source, list | tuple):
@@ -74,8 +105,10 @@ def open_images(source: Any, channels: int) -> list[str | Image.Image]:
     return [Image.fromarray(np.ascontiguousarray(image)) for image in pixels]
 
 
-def find_images(folder: str | Path) -> list[str]:
-    """Paths of all images in and below a folder, sorted; hidden files and folders are left out."""
+def find_images(folder: str | Path, others: Counter[str] | None = None) -> list[str]:
+    """Paths of all images in and below a folder, sorted; hidden files and folders are left out. Adds
+    the endings of the files that are no images to `others`."""
+    others = Counter() if others is None else others
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")
@@ -89,19 +122,43 @@ def find_images(folder: str | Path) -> list[str]:
             if not (name.startswith(".") or real.is_relative_to(Path(here, name).resolve()))
         ]
         paths += [os.path.join(here, name) for name in files if not name.startswith(".")]
-    paths = [path for path in paths if os.path.splitext(path)[1].lower() in EXTENSIONS]
-    if not paths:
-        raise UserError(
-            f"There are no images in {folder}: no file there ends in {', '.join(sorted(EXTENSIONS))}."
+    found = []
+    for path in paths:
+        ending = os.path.splitext(path)[1].lower()
+        if ending in extensions():
+            found.append(path)
+        else:
+            others[ending or "no ending"] += 1
+    return sorted(found)
+
+
+def tell_others(folder: str | Path, others: Counter[str], found: int) -> None:
+    """Says which files of a folder are left out, since Pillow does not read them.
+
+    Raises:
+        UserError: no others were found.
+    """
+    counts = ", ".join(f"{count} {ending}" for ending, count in others.most_common())
+    if not found:
+        has = (
+            f"only files that the installed Pillow does not read: {counts}"
+            if counts
+            else "no files"
         )
-    return sorted(paths)
+        raise UserError(f"There are no images in {folder}: it has {has}.")
+    if counts:
+        rank_zero_info(
+            f"Left out of {folder}, since the installed Pillow does not read it: {counts}"
+        )
 
 
-def read_image(path: str | Image.Image, image_shape: tuple[int, int, int]) -> Tensor:
+def read_image(
+    path: str | Image.Image, image_shape: tuple[int, int, int], value_range: Range | None = None
+) -> Tensor:
     """Reads an image as uint8 (C, H, W): resized until it covers H x W, and cropped at the centre.
 
     C is 1 (grey) or 3. Turned as its EXIF data says; what is transparent becomes white; of several
-    frames the first counts; 16 bits become 8.
+    frames the first counts; of 16 bits, `value_range` becomes 0 to 255.
 
     Raises:
         ValueError: the file cannot be read as an image; names it.
@@ -111,8 +168,10 @@ def read_image(path: str | Image.Image, image_shape: tuple[int, int, int]) -> Te
         with path.copy() if isinstance(path, Image.Image) else Image.open(path) as image:
             # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: faster by as much.
             image.draft(None, (max(height, width),) * 2)
-            ImageOps.exif_transpose(image, in_place=True)
-            pixels = to_bytes(image, "L" if channels == 1 else "RGB")
+            image.load()
+            with suppress(Exception):  # EXIF data that is damaged: the pixels are whole
+                ImageOps.exif_transpose(image, in_place=True)
+            pixels = to_bytes(image, "L" if channels == 1 else "RGB", value_range)
     except Exception as error:  # Pillow's decoders raise many kinds
         raise UserError(f"{path} cannot be read as an image: {error}") from error
     scale = min(pixels.shape[0] / height, pixels.shape[1] / width)
@@ -124,15 +183,22 @@ def read_image(path: str | Image.Image, image_shape: tuple[int, int, int]) -> Te
     return resized[0].contiguous()
 
 
-def to_bytes(image: Image.Image, mode: str) -> Tensor:
+def to_bytes(image: Image.Image, mode: str, value_range: Range | None) -> Tensor:
     """Pixels of any kind as uint8 (H, W, C), C being 1 for mode L and 3 for mode RGB."""
     if image.mode == "F":
         raise UserError("its pixels are floats, of a range that is not known")
     if image.mode.startswith("I"):
-        values = np.asarray(image)
+        values = np.asarray(image).astype(np.float64)
         if values.max() > 0xFFFF or values.min() < 0:
             raise UserError("its pixels are integers of more than 16 bits")
-        image = Image.fromarray((values >> 8).astype(np.uint8))
+        if value_range is None:
+            raise UserError(
+                "its pixels have 16 bits, of a range that is not known: make it one of 8 bits, or give "
+                "image_folder's data.value_range, such as [0, 4095]"
+            )
+        low, high = value_range
+        scaled = (values - low) * (255 / (high - low))
+        image = Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

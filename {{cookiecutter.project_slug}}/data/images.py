@@ -52,7 +52,9 @@ class ImageData(Data):
         """The images of `open_images`; what they show is not known: their labels are -1."""
         images = open_images(source, channels=self.image_shape[0])
         names = [image if isinstance(image, str) else str(i) for i, image in enumerate(images)]
-        return ImageFiles(names, torch.full((len(names),), -1), self.image_shape, images)
+        labels = torch.full((len(names),), -1)
+        value_range = self.hparams.get("value_range")
+        return ImageFiles(names, labels, self.image_shape, images, value_range=value_range)
 
     @property
     def predict_columns(self) -> dict[str, list]:
@@ -74,7 +76,12 @@ class ImageData(Data):
         return images, labels
 
 
-def in_memory(images: Tensor, labels: Tensor, names: list[str] | None = None) -> TensorSamples:
+def in_memory(
+    images: Tensor,
+    labels: Tensor,
+    names: list[str] | None = None,
+    ids: list[str] | None = None,
+) -> TensorSamples:
     """Images (N, C, H, W), bytes or floats of about unit size, and class indices (N,).
 
     Raises:
@@ -85,4 +92,4 @@ def in_memory(images: Tensor, labels: Tensor, names: list[str] | None = None) ->
             f"The images are floats of up to {images.max():.0f}: give them as bytes (torch.uint8), "
             "or scaled to about -1 to 1."
         )
-    return TensorSamples((images, labels), labels, names)
+    return TensorSamples((images, labels), labels, names, ids)

@@ -54,6 +54,7 @@ class PlainData(Data):
         numbers = torch.arange(len(samples))
         parts = numbers.split([len(one) for one in self.given.values()])
         samples.labels = self.labels(len(samples))
+        samples.ids = [name for one in self.given.values() for name in getattr(one, "ids", [])]
         return samples, dict(zip(self.given, parts, strict=True))
 
     def labels(self, count: int) -> Tensor | None:

@@ -11,15 +11,16 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from callbacks import ALWAYS
-from engine import runs
-from engine.compat import forget_averages, pop_class_path
+from engine import checkpoint_settings, runs
+from engine.compat import forget_averages
+from engine.divergence import Divergence
 from engine.early_stopping import EarlyStopping
 from engine.errors import UserError, plain_errors
 from engine.heading import headings
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
 from engine.monitors import Monitors, choose_monitors
-from engine.parsing import Parser, asked_for, hand_on_settings, replace_model, tell_swaps
+from engine.parsing import Parser, asked_for, hand_on_settings, tell_swaps
 from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
 from engine.random_state import RandomState
@@ -106,6 +107,7 @@ class CLI(LightningCLI):
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         fit = self.config.subcommand == "fit"
+        self.subparser = self.parsers[list(self.subcommands()).index(self.config.subcommand)]
         self.root = Path(config.trainer.default_root_dir or "logs")
         self.checkpoint: Path | None = None
         self.trained_on = ""  # the class of the data
@@ -114,27 +116,26 @@ class CLI(LightningCLI):
         # Without a path Lightning would evaluate a network that was never trained.
         name = config.ckpt_path or "best"
         self.checkpoint = runs.find_checkpoint(name, "last" if fit else "best", self.root)
-        config.ckpt_path = None  # Lightning is given it later: it would read all of it here
         rank_zero_info(f"Checkpoint: {self.checkpoint}")
         saved = runs.read_checkpoint(self.checkpoint)
         self.trained_on = saved.get("datamodule_hyper_parameters", {}).get("_class_path", "")
-        hparams = saved.get("hyper_parameters", {})
-        if class_path := pop_class_path(hparams):
-            given = config.model
-            model = runs.model_of(class_path, hparams, given)
-            self.config = replace_model(parser, self.config, model)
-            runs.tell_overruled(given, self.config[self.config.subcommand].model)
+        there = checkpoint_settings.settings_of(saved, fit)
+        with checkpoint_settings.as_defaults(self.subparser, there):
+            super().parse_arguments(parser, args)
+        checkpoint_settings.tell(there, config, self.config[self.config.subcommand])
+        config = self.config[self.config.subcommand]
+        config.ckpt_path = None  # Lightning is given it later: it would read all of it here
+        self.config = checkpoint_settings.with_model(parser, self.config, saved)
 
     def before_instantiate_classes(self) -> None:
         """Decides where the command writes, and what goes there."""
         config = self.config[self.subcommand]
         fits, trainer = self.subcommand == "fit", config.trainer
         choose_monitors(config)
-        parser = dict(zip(self.subcommands(), self.parsers, strict=True))[self.subcommand]
         # Without the paths of this run, so that config.yaml can start a new one.
         settings = config.clone()
         settings.pop("ckpt_path")
-        self.settings = parser.dump(settings, skip_unset=False)
+        self.settings = self.subparser.dump(settings, skip_unset=False)
         tell_swaps(self.settings)
         await_data(trainer, config.recipe)
         if config.float32_matmul_precision:
@@ -153,7 +154,7 @@ class CLI(LightningCLI):
         place_loggers(trainer, self.subcommand, run, resume, *self.label)
         self.headings = headings(trainer)
         allow_clipping(config.model, trainer)
-        drop_callbacks(parser.callback_keys, config)
+        drop_callbacks(self.subparser.callback_keys, config)
         if "verbose" in config:  # `tell_metrics` prints rounded figures
             self.tells, config.verbose = config.verbose, False
         config.ckpt_path = str(self.checkpoint) if self.checkpoint else None
@@ -161,7 +162,8 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         record = RunRecord(self.settings, self.is_new, *self.label)
-        self.trainer_defaults["callbacks"] = [record, RandomState(), Monitors(), *self.headings]
+        own = [record, RandomState(), Monitors(), Divergence(), *self.headings]
+        self.trainer_defaults["callbacks"] = own
         trainer = super().instantiate_trainer(**kwargs)
         prepare(trainer, self.model, self.best)
         if self.subcommand == "fit":

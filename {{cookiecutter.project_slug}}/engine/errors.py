@@ -28,6 +28,10 @@ class UserError(ValueError):
     """A mistake of the user's: its message is all they need to see."""
 
 
+class Diverged(UserError):
+    """The weights of a fit are no numbers any more."""
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Ends a script with a sentence where the user has made a mistake, and filters the noise."""
@@ -60,7 +64,7 @@ def is_mistake(error: BaseException) -> bool:
     """Whether the message says all. So does that of a class which refuses its arguments: one of
     the user's or of torch.optim, or the Trainer."""
     kind, message = kind_and_message(error)
-    if kind in ("UserError", "MisconfigurationException") or message.startswith(CLEAR):
+    if kind in ("UserError", "Diverged", "MisconfigurationException") or message.startswith(CLEAR):
         return True
     if not isinstance(error, ValueError | TypeError):
         return False
@@ -71,8 +75,8 @@ def is_mistake(error: BaseException) -> bool:
     own, parts = is_own(last.filename), Path(last.filename).parts
     if "lightning" in parts and not own:
         return any(frame.name == "instantiate_trainer" for frame in frames)
-    refuses = last.name == "__init__" and (last.line or "").startswith("raise ValueError")
-    return refuses and (own or "optim" in parts)
+    refuses = (last.line or "").startswith("raise ValueError")
+    return refuses and (own and last.name == "__init__" or "optim" in parts)
 
 
 def kind_and_message(error: BaseException) -> tuple[str, str]:

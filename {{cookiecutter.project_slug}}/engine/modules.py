@@ -1,6 +1,7 @@
 """Modules as a checkpoint may hold them: their class, plain values and tensors."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,3 +52,12 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(is_plain, [*value, *value.values()]))
     return isinstance(value, PLAIN)
+
+
+def keep_plain(settings: dict[str, Any]) -> None:
+    """Turns paths into text, and leaves out what is not plain, in place."""
+    for name, value in list(settings.items()):
+        if isinstance(value, Path):
+            settings[name] = str(value)
+        elif not is_plain(value):
+            del settings[name]

@@ -19,14 +19,19 @@ class TensorSamples(Dataset):
         samples: what a batch has, for all samples.
         labels: class indices (N,), if splits shall have the same share of every class.
         names: what the samples are called in predictions; by default their numbers.
+        ids: what a sample is known by, if its name may change; without both, its content.
     """
 
     gives_batches = True
 
     def __init__(
-        self, samples: Any, labels: Tensor | None = None, names: list[str] | None = None
+        self,
+        samples: Any,
+        labels: Tensor | None = None,
+        names: list[str] | None = None,
+        ids: list[str] | None = None,
     ) -> None:
-        self.samples, self.labels, self.names = samples, labels, names
+        self.samples, self.labels, self.names, self.ids = samples, labels, names, ids
 
     @property
     def tensors(self) -> list[Tensor]:

@@ -3,22 +3,24 @@
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 LENGTHS = ("total_steps", "T_max")  # what schedules call the number of their steps
 
 
 def configure(system: Any, optimizer: Optimizer) -> dict[str, Any]:
     """What `configure_optimizers` says of an optimizer and its scheduler."""
-    scheduler, length = make_scheduler(system.scheduler, optimizer)
-    if length:
-        system.unsized[scheduler] = length
-    interval = getattr(scheduler, "interval", "step" if length else "epoch")
+    scheduler, name, length = make_scheduler(system.scheduler, optimizer)
+    if name:
+        system.lengths[scheduler] = name, length
+    fits = name and length is None  # it gets the length of the fit
+    interval = getattr(scheduler, "interval", "step" if fits else "epoch")
     config: Any = {"scheduler": scheduler, "interval": system.scheduler_interval or interval}
     if system.automatic_optimization:
         config["monitor"] = system.scheduler_monitor
@@ -27,24 +29,40 @@ def configure(system: Any, optimizer: Optimizer) -> dict[str, Any]:
     return {"optimizer": optimizer, "lr_scheduler": config}
 
 
-def make_scheduler(make: Callable[..., LRScheduler], optimizer: Optimizer) -> tuple[Any, str]:
-    """The scheduler, and what it calls its length, if that was left out."""
+def make_scheduler(
+    make: Callable[..., LRScheduler], optimizer: Optimizer
+) -> tuple[Any, str, float | None]:
+    """The scheduler, what it calls its length, and the length, unless that was left out."""
     try:
         scheduler = make(optimizer)
     except (TypeError, ValueError):
         for name in LENGTHS:
             with suppress(TypeError):
-                return make(optimizer, **{name: 1000}), name  # until the fit's length is known
+                return make(optimizer, **{name: 1000}), name, None  # until the fit's is known
         raise
-    return scheduler, "".join(name for name in LENGTHS if getattr(scheduler, name, 0) is None)
+    name = next((name for name in LENGTHS if hasattr(scheduler, name)), "")
+    return scheduler, name, getattr(scheduler, name, None)
 
 
-def fill_lengths(system: Any, unsized: dict[LRScheduler, str]) -> None:
-    """Gives the schedulers in `unsized` the length of the fit, by that name of it."""
+def set_lengths(system: Any, lengths: dict[LRScheduler, tuple[str, float | None]]) -> None:
+    """Gives the schedulers the length that was configured (a checkpoint may have had another), or that
+    of the fit.
+
+    Raises:
+        MisconfigurationException: the fit goes on after the end of a schedule that ends there.
+    """
     for config in system.trainer.lr_scheduler_configs:
-        if name := unsized.get(config.scheduler):
-            length = fit_length(system.trainer, config.interval, len(system.parts))
-            config.scheduler = resize(config.scheduler, system.scheduler, name, length)
+        name, configured = lengths.get(config.scheduler, ("", None))
+        fit = fit_length(system.trainer, config.interval, len(system.parts)) if name else 0
+        if configured is None and name:
+            config.scheduler = resize(config.scheduler, system.scheduler, name, fit)
+        elif name and getattr(config.scheduler, name) != configured:
+            config.scheduler = resize(config.scheduler, system.scheduler, name, configured)
+        if isinstance(config.scheduler, OneCycleLR) and configured and configured < fit < inf:
+            raise MisconfigurationException(
+                f"The scheduler's total_steps is {configured}, but this fit has {fit} {config.interval}"
+                "s, and OneCycleLR can do no more: give that number, or leave it out in a new fit"
+            )
 
 
 def fit_length(trainer: Trainer, interval: str, num_optimizers: int) -> float:
@@ -64,7 +82,7 @@ def resize(scheduler: Any, make: Any, name: str, length: float) -> LRScheduler:
     Raises:
         MisconfigurationException: it needs a length, and that is not known.
     """
-    if not 0 < length < float("inf"):
+    if not 0 < length < inf:
         if name == "T_max" or getattr(scheduler, name):
             raise MisconfigurationException(f"The length of this fit is not known: give {name}")
         return scheduler

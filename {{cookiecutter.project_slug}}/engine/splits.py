@@ -1,25 +1,59 @@
-"""Splits and folds, with the same share of every class where there are classes: a function of the
-labels and a seed."""
+"""Splits and folds, with the same share of every class where there are classes. A split belongs to
+the sample: samples that are added or removed move no other of those that a checkpoint knows."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.errors import UserError
+from engine.sample_keys import in_order_of
 from engine.sizes import fraction_of
 
 Rows = dict[str, Tensor]  # indices of the samples in each split: train, val, test
+SPLITS = ("train", "val", "test")
+SETTINGS = ("seed", "val_fraction", "num_folds", "fold")
 
 
-def shuffle(rows: Tensor, seed: int) -> Tensor:
-    return rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
+@dataclass
+class Record:
+    """The splits of a fit, as its checkpoints hold them: 8 bytes for each sample.
+
+    Args:
+        keys: the keys of the samples in each split, sorted.
+        settings: of the data module, from which the splits followed.
+    """
+
+    keys: Rows
+    settings: dict[str, Any]
+
+    def has(self, split: str, keys: Tensor) -> Tensor:
+        """Which of these samples (N,) were in that split."""
+        return torch.isin(keys, self.keys[split])
+
+    def knows(self, keys: Tensor) -> Tensor:
+        """Which of these samples (N,) were there."""
+        return torch.stack([self.has(split, keys) for split in SPLITS]).any(dim=0)
+
+    def differing(self, hparams: Any) -> list[str]:
+        """The settings that are others now."""
+        return [name for name in SETTINGS if self.settings[name] != getattr(hparams, name)]
+
+    def keeps(self, split: str, hparams: Any) -> bool:
+        """Whether the split follows from the same settings. The test split depends on the seed."""
+        differing = self.differing(hparams)
+        return "seed" not in differing if split == "test" else not differing
 
 
-def sort_by_class(rows: Tensor, labels: Tensor, seed: int) -> Tensor:
-    """Class after class, shuffled within each."""
-    rows = shuffle(rows, seed)
-    return rows[labels[rows].argsort(stable=True)]
+def record_splits(keys: Tensor, rows: Rows, hparams: Any, earlier: Record | None) -> Record:
+    """The record of these splits. What has been removed since an earlier one may come back."""
+    found = {split: keys[rows[split]] for split in SPLITS}
+    if earlier:
+        for split, known in earlier.keys.items():
+            found[split] = torch.cat([found[split], known[~torch.isin(known, keys)]])
+    settings = {name: getattr(hparams, name) for name in SETTINGS}
+    return Record({split: found[split].sort().values for split in SPLITS}, settings)
 
 
 def is_classes(labels: Any) -> bool:
@@ -37,21 +71,37 @@ def classes_of(labels: Any, count: int) -> Tensor:
     return torch.as_tensor(labels).unique(return_inverse=True)[1]
 
 
-def split_off(rows: Tensor, labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """The rest of `rows`, and `fraction` of each class in them, rounded up."""
-    rows = sort_by_class(rows, labels, seed)
-    counts = labels[rows].bincount()
-    place_in_class = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[labels[rows]]
-    taken = place_in_class < (counts.double() * fraction).ceil()[labels[rows]]
+def first_of_class(classes: Tensor, counts: Tensor) -> Tensor:
+    """Whether a sample (N,) is among so many first of its class. `classes` (N,) is sorted."""
+    sizes = classes.bincount()
+    return torch.arange(len(classes)) - (sizes.cumsum(0) - sizes)[classes] < counts[classes]
+
+
+def split_off(rows: Tensor, labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """The rest of `rows`, and the first `fraction` of each class in them, rounded up."""
+    rows = rows[labels[rows].argsort(stable=True)]
+    counts = (labels[rows].bincount().double() * fraction).ceil()
+    taken = first_of_class(labels[rows], counts)
     return rows[~taken], rows[taken]
 
 
-def split_fold(
-    rows: Tensor, labels: Tensor, num_folds: int, fold: int, seed: int
-) -> tuple[Tensor, Tensor]:
+def split_fold(rows: Tensor, labels: Tensor, num_folds: int, fold: int) -> tuple[Tensor, Tensor]:
     """The other folds of `rows`, and the given one."""
-    rows = sort_by_class(rows, labels, seed)
+    rows = rows[labels[rows].argsort(stable=True)]
     taken = torch.arange(len(rows)) % num_folds == fold
+    return rows[~taken], rows[taken]
+
+
+def keep(
+    rest: Tensor, part: Tensor, labels: Tensor, inside: Tensor, outside: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same, but samples that were `inside` (N,) of the part stay so, and `outside` ones (N,) too:
+    the others are dealt so that the part has as many of each class as before, if that can be."""
+    rows = torch.cat([part, rest])  # the part's order decides which of the others it gets
+    counts = labels[part].bincount(minlength=int(labels.max()) + 1)
+    rows = rows[(outside.long() - inside.long())[rows].argsort(stable=True)]
+    rows = rows[labels[rows].argsort(stable=True)]
+    taken = first_of_class(labels[rows], counts) & ~outside[rows] | inside[rows]
     return rows[~taken], rows[taken]
 
 
@@ -67,24 +117,66 @@ def check_splits(val_fraction: float | str, num_folds: int | None, fold: int) ->
 
 
 def complete_splits(
-    rows: Rows, count: int, labels: Any, test_fraction: float, hparams: Any
+    rows: Rows,
+    keys: Tensor,
+    labels: Any,
+    test_fraction: float,
+    hparams: Any,
+    record: Record | None = None,
 ) -> Rows:
-    """The splits that the data set of `count` samples comes with, if any, and those that it lacks.
+    """The splits that the data set comes with, if any, and those that it lacks.
 
-    `hparams` has the data module's val_fraction, num_folds, fold and seed.
+    Args:
+        rows: those that it comes with.
+        keys: of all samples (N,), see sample_keys.py.
+        labels: of the samples, if they have any.
+        test_fraction: share of each class that becomes the test split.
+        hparams: the data module's val_fraction, num_folds, fold and seed.
+        record: the splits of the fit of a checkpoint: they are kept, as far as they follow from the
+            same settings.
     """
-    labels = classes_of(labels, count)
-    train, val = rows.get("train", torch.arange(count)), rows.get("val")
-    test, seed = rows.get("test"), hparams.seed
+    labels, order = classes_of(labels, len(keys)), in_order_of(keys, hparams.seed)
+
+    def in_order(rows: Tensor) -> Tensor:
+        return rows[order[rows].argsort()]
+
+    def as_recorded(split: str, rest: Tensor, part: Tensor) -> tuple[Tensor, Tensor]:
+        if record is None or not record.keeps(split, hparams):
+            return rest, part
+        inside = record.has(split, keys)
+        return keep(rest, part, labels, inside, record.knows(keys) & ~inside)
+
+    train, val = rows.get("train", torch.arange(len(keys))), rows.get("val")
+    test = rows.get("test")
     if test is None:
-        train, test = split_off(train, labels, test_fraction, seed)
+        train, test = as_recorded("test", *split_off(in_order(train), labels, test_fraction))
     if hparams.num_folds is not None:
-        pool = train if val is None else torch.cat([train, val])
-        train, val = split_fold(pool, labels, hparams.num_folds, hparams.fold, seed)
+        pool = in_order(train if val is None else torch.cat([train, val]))
+        parts = split_fold(pool, labels, hparams.num_folds, hparams.fold)
+        train, val = as_recorded("val", *parts)
     elif val is None:
         fraction = fraction_of(hparams.val_fraction, len(train))
-        train, val = split_off(train, labels, fraction, seed)
+        parts = split_off(in_order(train), labels, fraction)
+        train, val = as_recorded("val", *parts)
     if not len(train):
         raise UserError(f"val_fraction {hparams.val_fraction} leaves no samples to train on.")
     # Shuffled once, so that even the first batch has all classes; test stays in order.
-    return {"train": shuffle(train, seed), "val": shuffle(val, seed), "test": test.sort().values}
+    return {"train": in_order(train), "val": in_order(val), "test": test.sort().values}
+
+
+def check_overlap(split: str, keys: Tensor, record: Record, hparams: Any, checkpoint: str) -> None:
+    """Raises a UserError if an evaluation would measure samples that were trained on."""
+    if not (seen := int(record.has("train", keys).sum())):
+        return
+    if differing := record.differing(hparams):
+        there = ", ".join(f"data.{name} {record.settings[name]}" for name in differing)
+        here = ", ".join(f"{getattr(hparams, name)}" for name in differing)
+        why = (
+            f"It was fitted with {there}, and here it is {here}: leave that out to take its splits"
+        )
+    else:
+        why = "The data set has them in another split than in that fit: put them back"
+    raise UserError(
+        f"{checkpoint} was trained on {seen} of the {len(keys)} samples of the {split} split. {why}, "
+        "or start a new fit."
+    )

@@ -19,7 +19,7 @@ from jsonargparse import auto_cli
 from lightning.pytorch import Trainer
 
 from engine.cli import CLI, CONFIGS
-from engine.errors import UserError, plain_errors
+from engine.errors import Diverged, UserError, plain_errors
 from engine.last_checkpoint import command_line
 from engine.monitors import monitored
 from engine.processes import make_worker
@@ -61,7 +61,10 @@ def fit(trial: optuna.Trial, settings: dict[str, Any]) -> float:
     values = {**settings, **trial.params}.items()
     options = [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in values]
     sys.argv = [str(CONFIGS.with_name("train.py")), "fit", *QUIET, *options]
-    checkpoint: Any = TrialCLI(trial).trainer.checkpoint_callback
+    try:
+        checkpoint: Any = TrialCLI(trial).trainer.checkpoint_callback
+    except Diverged as error:  # not failed, or it would be suggested again
+        raise optuna.TrialPruned(str(error)) from error
     return checkpoint.best_model_score.item()
 
 

@@ -37,6 +37,10 @@ class Classifier(System):
     ) -> None:
         super().__init__(network, **kwargs)
         self.criterion: Any = loss or nn.CrossEntropyLoss()
+        if class_names and len(class_names) == 1:
+            raise MisconfigurationException(
+                f"The data has one class, {class_names[0]}: a classifier needs two or more"
+            )
         self.class_names = class_names or []
         self.names = {"prediction": self.class_names, "probability": self.class_names}
         self.class_weights = class_weights

@@ -47,7 +47,7 @@ class GAN(System):
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         return noise.to(self.device, self.dtype)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         real, _ = batch
         generator, discriminator = self.network.generator, self.network.discriminator
         generator_optimizer, discriminator_optimizer = self.optimizers()
@@ -73,6 +73,7 @@ class GAN(System):
         if self.is_read(self.global_step // 2):
             losses = {"generator_loss": generator_loss, "discriminator_loss": discriminator_loss}
             self.log_dict({f"train/{name}": loss for name, loss in losses.items()})
+        return generator_loss.detach() + discriminator_loss.detach()
 
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()

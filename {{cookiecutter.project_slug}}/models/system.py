@@ -80,7 +80,7 @@ class System(LightningModule):
         self.scheduler_monitor = scheduler_monitor
         self.metrics = metrics or {}
         self.compile_network = compile
-        self.unsized: dict[LRScheduler, str] = {}  # that want the length of the fit, by that name
+        self.lengths: dict[LRScheduler, tuple[str, float | None]] = {}  # by their names
 
     def forward(self, *inputs: Tensor) -> Any:
         return self.network(*inputs)
@@ -176,10 +176,10 @@ class System(LightningModule):
 
     def on_train_start(self) -> None:
         # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
-        if self.unsized:
+        if self.lengths:
             from engine import schedules
 
-            schedules.fill_lengths(self, self.unsized)
+            schedules.set_lengths(self, self.lengths)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         if metric is not None or not isinstance(scheduler, ReduceLROnPlateau):

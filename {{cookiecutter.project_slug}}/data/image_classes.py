@@ -1,0 +1,108 @@
+"""Which folders are splits, which are classes, and the images in them."""
+
+import os
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from data.image_files import find_images, tell_others
+from engine.errors import UserError
+from engine.splits import SPLITS, Rows
+
+SPLIT_WORDS = {*SPLITS, "training", "valid", "validation", "eval", "testing"}
+
+
+def subfolders(folder: Path) -> list[str]:
+    """The folders in a folder, but those that systems hide or make for themselves."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    return [name for name in names if not name.startswith((".", "__MACOSX", "@eaDir"))]
+
+
+def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folder of each split (only train, if there are none), and the names of the classes.
+
+    Raises:
+        UserError: no such folder, none in it, or folders that do not make sense as splits or classes.
+    """
+    layout = f"{root}/<train, val or test>/<class>/<image> or {root}/<class>/<image>"
+    if not root.is_dir():
+        raise UserError(f"There is no folder {root}. Put images in {layout}.")
+    folders = {"train": root}
+    top = subfolders(root)
+    words = {name.lower() for name in top}
+    if words and words <= SPLIT_WORDS - {"train"}:
+        raise UserError(f"{root} has {top}: if these are splits, name them {SPLITS}.")
+    if "train" in words:
+        folders = {name: root / name for name in top}
+        if others := sorted(set(folders) - set(SPLITS)):
+            raise UserError(
+                f"{root} has {', '.join(others)} beside train: name splits train, val and test. If "
+                f"train is a class, put the folders of all classes into one: {root}/train/train, "
+                f"{root}/train/{others[0]}."
+            )
+    names = subfolders(folders["train"])
+    if not names:
+        raise UserError(f"{folders['train']} has no folders of classes. Put images in {layout}.")
+    check_names(folders["train"], names)
+    for split, folder in list(folders.items()):
+        here = subfolders(folder)
+        if not here:
+            rank_zero_info(
+                f"{folder} has no folders of classes and is left out; --data.predict_dir {folder} "
+                "predicts its images."
+            )
+            del folders[split]
+        elif others := sorted(set(here) - set(names)):
+            raise UserError(f"{folder} has classes that {folders['train']} has not: {others}.")
+        elif missing := sorted(set(names) - set(here)):
+            rank_zero_info(f"{folder} has no images of {', '.join(missing)}.")
+    return folders, names
+
+
+def check_names(folder: Path, names: list[str]) -> None:
+    """Raises a UserError for classes that some systems, or people, cannot tell apart."""
+    for name in names:
+        if name.encode(errors="replace") != os.fsencode(name):
+            raise UserError(f"The name of {os.fsencode(folder / name)!r} is not UTF-8: rename it.")
+    if len({unicodedata.normalize("NFC", name).lower() for name in names}) < len(names):
+        raise UserError(
+            f"{folder} has classes that differ in case or Unicode form only: {list(map(ascii, names))}."
+        )
+
+
+def least_images(split: str, folders: dict[str, Path]) -> int:
+    """How many images a class must have: from those of train, missing splits are split off."""
+    return 1 + len(SPLITS) - len(folders) if split == "train" else 0
+
+
+def list_images(
+    root: Path, folders: dict[str, Path], class_names: list[str]
+) -> tuple[list[str], Tensor, Rows]:
+    """Paths and labels of all images, and which of them are in which split."""
+    names: list[str] = []
+    labels: list[int] = []
+    rows: Rows = {}
+    others: Counter[str] = Counter()
+    for split, folder in folders.items():
+        first = len(names)
+        for label, class_name in enumerate(class_names):
+            here = folder / class_name
+            own: Counter[str] = Counter()
+            found = find_images(here, own) if here.is_dir() or split == "train" else []
+            others += own
+            if len(found) < least_images(split, folders):
+                tell_others(here, own, len(found))
+                raise UserError(
+                    f"{here} has too few images ({len(found)}) to split off val or test."
+                )
+            names += found
+            labels += [label] * len(found)
+        if len(names) == first:
+            tell_others(folder, others, 0)
+        rows[split] = torch.arange(first, len(names))
+    tell_others(root, others, len(names))
+    return names, torch.tensor(labels), rows

@@ -1,0 +1,111 @@
+"""How a data module deals its samples to splits, and what of it a checkpoint holds: no sample that was
+trained on is evaluated, and data that does not fit is refused."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch.utils.data import Subset
+
+from engine import loaders
+from engine.errors import UserError
+from engine.sample_keys import keys_of
+from engine.samples import TensorSamples
+from engine.splits import Record, Rows, check_overlap, complete_splits, record_splits
+
+# What is measured: the splits of which no sample may have been trained on.
+MEASURED = {"fit": "val", "validate": "val", "test": "test", "predict": "test"}
+
+
+class Dealing:
+    """The samples of a data module, and their splits.
+
+    Args:
+        fraction: share of the samples that becomes the test split, where there is none.
+        hparams: the data module's settings.
+    """
+
+    def __init__(self, fraction: float, hparams: Any) -> None:
+        self.fraction, self.hparams = fraction, hparams
+        self.samples: Any = None
+        self.record: Record | None = None  # of the splits, for a checkpoint
+        self.earlier: Record | None = None  # that of the checkpoint at hand
+
+    def take(
+        self, samples: Any, rows: Rows, split: Callable[[Any, Rows], Rows]
+    ) -> dict[str, Subset]:
+        """The splits of these samples, of which some come with them, and `split` knows all."""
+        self.samples, self.given, self.split = samples, rows, split
+        self.keys = keys_of(samples, rows)
+        return self.deal()
+
+    def complete(self, samples: Any, rows: Rows) -> Rows:
+        """All splits: those that the samples come with, and others that are split off."""
+        labels = getattr(samples, "labels", None)
+        options = labels, self.fraction, self.hparams, self.earlier
+        return complete_splits(rows, self.keys, *options)
+
+    def deal(self) -> dict[str, Subset]:
+        self.rows = self.split(self.samples, self.given)
+        self.record = record_splits(self.keys, self.rows, self.hparams, self.earlier)
+        splits = {name: Subset(self.samples, rows.tolist()) for name, rows in self.rows.items()}
+        return {**splits, "predict": splits["test"]}
+
+    def go_on(self, record: Record, stage: str | None, checkpoint: str) -> dict[str, Subset]:
+        """The splits of the fit of a checkpoint, if they are others; what has been added since is dealt.
+
+        Raises:
+            UserError: what would be measured was trained on.
+        """
+        self.earlier = record
+        if self.samples is None:  # they come later
+            return {}
+        before, splits = self.rows, self.deal()
+        if all(torch.equal(before[name], rows) for name, rows in self.rows.items()):
+            splits = {}
+        used = self.keys[torch.cat(list(self.rows.values()))]
+        known = torch.cat(list(record.keys.values()))
+        added = int((~torch.isin(used, known)).sum())
+        removed = int((~torch.isin(known, used)).sum())
+        if added or removed:
+            rank_zero_info(
+                f"Since the fit of {checkpoint}, {added} samples have been added and {removed} "
+                "removed; all others keep their split."
+            )
+        if measured := MEASURED.get(stage or ""):
+            keys = self.keys[self.rows[measured]]
+            check_overlap(measured, keys, record, self.hparams, checkpoint)
+        return splits
+
+
+def state_of(data: Any) -> dict[str, Any]:
+    num_workers = loaders.workers(data, loaders.samples_of(data.splits["train"]))
+    state: dict[str, Any] = {"facts": data.facts, "num_workers": num_workers}
+    if record := data.dealing.record:
+        state["splits"] = {"keys": record.keys, "settings": record.settings}
+    return state
+
+
+def take_state(data: Any, state: dict[str, Any]) -> None:
+    """Has a data module go on with the splits of a checkpoint.
+
+    Raises:
+        UserError: the data has other facts, or what would be measured was trained on.
+    """
+    checkpoint = (data.trainer and data.trainer.ckpt_path) or "The checkpoint"
+    for name, here in data.facts.items():
+        if state["facts"].get(name, here) != here:
+            raise UserError(
+                f"{checkpoint} comes from data with {name} {state['facts'][name]}, "
+                f"but this {type(data).__name__} has {name} {here}."
+            )
+    stage = data.trainer.state.fn if data.trainer else None
+    if "splits" in state:
+        data.splits |= data.dealing.go_on(Record(**state["splits"]), stage, checkpoint)
+    if stage == "fit":
+        # The loader's place in the epoch is stored by worker; a worker reads no GPU's memory.
+        data.hparams.num_workers = state["num_workers"]
+        samples = loaders.samples_of(data.splits["train"])
+        if data.hparams.num_workers and isinstance(samples, TensorSamples):
+            samples.move_to(torch.device("cpu"))

@@ -1,0 +1,81 @@
+"""Ends a fit whose weights have become nan or infinite, before a checkpoint of them is written."""
+
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from engine.compat import step_logged
+from engine.errors import Diverged
+
+ANOMALY = Path(__file__).parents[1] / "configs" / "debug" / "anomaly.yaml"
+
+
+class Divergence(Callback):
+    """Reads the losses from the device once in the logging interval, before a validation and before a
+    save. A single loss that is no number may be a step that mixed precision leaves out."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []  # since the last look
+        self.losses: list[Tensor] = []
+        self.last: tuple[int, float] | None = None  # step and loss, of those that are numbers
+        self.doubtful = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.steps, self.losses, self.last, self.doubtful = [], [], None, False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
+    ) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor):
+            self.steps.append(step_logged(trainer))
+            self.losses.append(loss.detach().mean())
+        if len(self.losses) >= max(trainer.log_every_n_steps, 1) or trainer.is_last_batch:
+            self.look(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.look(trainer, pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self.look(trainer, pl_module)
+
+    def look(self, trainer: Trainer, system: LightningModule) -> None:
+        """Raises Diverged if the newest loss and the weights are no numbers."""
+        if not self.losses:
+            return
+        losses, steps = torch.stack(self.losses).tolist(), self.steps
+        self.losses, self.steps = [], []
+        for step, loss in zip(steps, losses, strict=True):
+            if isfinite(loss):
+                self.last = step, loss
+        doubtful = not isfinite(losses[-1])
+        diverged = doubtful and (self.doubtful or not all_finite(system))
+        self.doubtful = doubtful
+        if trainer.strategy.reduce_boolean_decision(diverged, all=False):
+            raise Diverged(self.message(losses[-1], steps[0]))
+
+    def message(self, loss: float, first: int) -> str:
+        text = f"The fit has diverged: the loss is {loss}"
+        if self.last:
+            text += f" since step {self.last[0] + 1}, and was {self.last[1]:.4g} before"
+        else:
+            text += f", and was so at step {first} already"
+        text += (
+            ". Checkpoints written before are whole. Start again with a smaller --model.lr, with "
+            "--trainer.gradient_clip_val 1, or in --trainer.precision 32-true"
+        )
+        shows = " shows the operation that fails first."
+        return f"{text}; --config configs/debug/anomaly.yaml{shows}" if ANOMALY.exists() else text
+
+
+def all_finite(system: LightningModule) -> bool:
+    """Whether all weights are numbers, as far as this process has them."""
+    own = (getattr(p, "to_local", lambda p=p: p)() for p in system.parameters())
+    return all(bool(p.detach().isfinite().all()) for p in own)
