@@ -132,7 +132,7 @@ def gaps_in_files(settings: dict, project: Path) -> list[str]:
     for folder in FOLDERS:
         for path in sorted((project / folder).glob("*.py")):
             name = f"{folder}/{path.name}"
-            if path.stem != "__init__" and name not in named:
+            if not path.stem.startswith("__") and name not in named:
                 found.append(f"{name} belongs to no row of the tables in cookiecutter.json")
     return found
 

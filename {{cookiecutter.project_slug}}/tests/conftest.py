@@ -17,9 +17,12 @@ CONFIGS = [PROJECT / "configs" / f"{name}.yaml" for name in ("default", "data", 
 DEFAULTS = yaml.safe_load("\n".join(path.read_text(encoding="utf-8") for path in CONFIGS))
 DATA = DEFAULTS["data"]["class_path"].split(".")[-2]
 # Whatever hardware the project is meant for, its tests run on one CPU process.
-SMALL = [
+HARDWARE = [
     *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.num_nodes=1"),
     *("--trainer.strategy=auto", "--trainer.precision=32-true", "--trainer.sync_batchnorm=false"),
+]
+SMALL = [
+    *HARDWARE,
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
     # Nor do they need the project's logger, which may want an account or a service.
     *("--trainer.logger=lightning.pytorch.loggers.CSVLogger", "--trainer.logger.save_dir=logs"),
@@ -36,13 +39,16 @@ TWO_BATCHES = [
 ]
 
 
-@pytest.fixture(scope="session")
-def data_arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def write_small_data(folder: Path) -> list[str]:
     """Makes the small data set, if there is one, and gives the options that point to it."""
     if not (PROJECT / "tests" / "small_data" / f"{DATA}.py").exists():
         return []
-    small_data = importlib.import_module(f"tests.small_data.{DATA}")
-    return small_data.write(tmp_path_factory.mktemp("data"))
+    return importlib.import_module(f"tests.small_data.{DATA}").write(folder)
+
+
+@pytest.fixture(scope="session")
+def data_arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return write_small_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture
