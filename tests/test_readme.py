@@ -1,5 +1,6 @@
 """The READMEs say what is so: their commands run, their tables are those of the benchmarks."""
 
+import csv
 import re
 import shlex
 import subprocess
@@ -7,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from projects import SMALL, command, inside
-from templates import CELLS, ROOT
+from PIL import Image
+from projects import SMALL, command, inside, small_data
+from templates import CELLS, ROOT, SETTINGS
 
 
 def blocks(readme: Path, language: str = "bash") -> list[str]:
@@ -53,10 +55,33 @@ def test_the_commands_of_a_project_run(render):
 @pytest.mark.parametrize(("data", "model"), [pytest.param(*c, id="-".join(c)) for c in CELLS])
 def test_the_python_of_a_project_names_what_is_there(render, data, model):
     project = render(data=data, model=model)
-    [block] = blocks(project / "README.md", "python")
+    found = "".join(blocks(project / "README.md", "python"))
+    assert "trainer.fit(system" in found
     with inside(project):
-        imports = "\n".join(line for line in block.splitlines() if line.startswith("from "))
-        exec(imports, {})
+        starts = ("from ", "import ")
+        exec("\n".join(line for line in found.splitlines() if line.startswith(starts)), {})
+
+
+def test_the_example_that_runs_an_exported_file_gives_what_predict_gives(render, tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    project = render(data="image_folder", model="mlp")
+    [example] = [b for b in blocks(project / "README.md", "python") if "onnxruntime" in b]
+    with inside(project, tmp_path):
+        options = [*SMALL, *small_data("image_folder", tmp_path / "data")]
+        command("train", "fit", *options, "--trainer.max_epochs=1")
+        path = tmp_path / "grey.png"
+        Image.new("RGB", (16, 16), (90, 20, 200)).save(path)
+        command("train", "predict", *options, f"--data.predict_dir={path}", "--ckpt_path=best")
+        with open("logs/version_0/predictions.csv", newline="", encoding="utf-8") as file:
+            [row] = csv.DictReader(file)
+        sys.argv = ["export.py", "best", "--format=onnx", "--output=model.onnx"]
+        command("export", *sys.argv[1:], *options[-2:])
+        capsys.readouterr()
+        sys.argv = ["example.py", str(path)]
+        exec(example, {})
+    name, probability = capsys.readouterr().out.split()
+    assert name == row["prediction_name"]
+    assert float(probability) == pytest.approx(float(row[f"probability_{name}"]), abs=1e-4)
 
 
 def test_the_commands_of_the_template_exist():
@@ -77,6 +102,11 @@ def test_the_answers_shown_are_those_of_the_template(monkeypatch):
     assert inside == questions_table.table(), (
         "README.md differs from cookiecutter.json: run python benchmarks/questions_table.py --write"
     )
+
+
+def test_the_version_recorded_is_that_of_the_template():
+    found = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.M)
+    assert SETTINGS["_version"] == found[1]
 
 
 def test_the_example_of_answers_renders(render):
