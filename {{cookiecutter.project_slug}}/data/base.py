@@ -21,7 +21,9 @@ Made = TypeVar("Made")
 class Data(LightningDataModule):
     """Base of the data modules: a subclass has `facts` and implements `load`, and `preparation`
     where batches are not what the system takes. A batch is a tensor, a tuple or a dict of tensors,
-    or nested.
+    or nested. A subclass may have `save_outputs(outputs, names, folder)`, which gets, batch for batch,
+    what `predict_step` gives that is no number or vector (a dict of tensors), the names of the inputs
+    and the folder of the table, and writes files there.
 
     Args:
         batch_size: samples in a batch, on each device; auto: by how many there are. An evaluation

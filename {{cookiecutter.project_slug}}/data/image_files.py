@@ -164,16 +164,7 @@ def read_image(
         ValueError: the file cannot be read as an image; names it.
     """
     channels, height, width = image_shape
-    try:
-        with path.copy() if isinstance(path, Image.Image) else Image.open(path) as image:
-            # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: faster by as much.
-            image.draft(None, (max(height, width),) * 2)
-            image.load()
-            with suppress(Exception):  # EXIF data that is damaged: the pixels are whole
-                ImageOps.exif_transpose(image, in_place=True)
-            pixels = to_bytes(image, "L" if channels == 1 else "RGB", value_range)
-    except Exception as error:  # Pillow's decoders raise many kinds
-        raise UserError(f"{path} cannot be read as an image: {error}") from error
+    pixels = read_pixels(path, channels, max(height, width), value_range)
     scale = min(pixels.shape[0] / height, pixels.shape[1] / width)
     rows, columns = round(height * scale), round(width * scale)
     top, left = (pixels.shape[0] - rows) // 2, (pixels.shape[1] - columns) // 2
@@ -181,6 +172,23 @@ def read_image(
     # The same result as Pillow's, in less time.
     resized = functional.interpolate(middle[None], (height, width), mode="bilinear", antialias=True)
     return resized[0].contiguous()
+
+
+def read_pixels(
+    path: str | Image.Image, channels: int, least: int, value_range: Range | None = None
+) -> Tensor:
+    """Reads an image as uint8 (H, W, C), turned as its EXIF data says; it may be made smaller, but to
+    no fewer than `least` pixels a side."""
+    try:
+        with path.copy() if isinstance(path, Image.Image) else Image.open(path) as image:
+            # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: faster by as much.
+            image.draft(None, (least, least))
+            image.load()
+            with suppress(Exception):  # EXIF data that is damaged: the pixels are whole
+                ImageOps.exif_transpose(image, in_place=True)
+            return to_bytes(image, "L" if channels == 1 else "RGB", value_range)
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise UserError(f"{path} cannot be read as an image: {error}") from error
 
 
 def to_bytes(image: Image.Image, mode: str, value_range: Range | None) -> Tensor:

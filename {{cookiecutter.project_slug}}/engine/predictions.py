@@ -24,8 +24,9 @@ class Predictions(BasePredictionWriter):
     tensors with a row for each.
 
     A vector becomes one column per entry. Where the system has ``names`` for the entries of an
-    output, or for the values of one, they are used. What has more dimensions is left out, and said
-    so. Of several data loaders each row says the number.
+    output, or for the values of one, they are used. What has more dimensions goes to the data module's
+    ``save_outputs``, if it has that; else it is left out, and said so. Of several data loaders each row
+    says the number.
 
     Args:
         output: a ``.csv`` or ``.parquet`` (needs pyarrow) file; by default ``predictions.csv`` in
@@ -65,8 +66,7 @@ class Predictions(BasePredictionWriter):
         if each > 1:
             found = {k: v.flatten(0, 1) for k, v in found.items() if v.shape[1:2] == (each,)}
         columns = {k: v for k, v in found.items() if isinstance(v, Tensor) and v.ndim in (1, 2)}
-        if left_out := [] if self.parts else [name for name in found if name not in columns]:
-            rank_zero_info(f"Not in the table, since no number or vector: {', '.join(left_out)}")
+        others = {name: value for name, value in found.items() if name not in columns}
         sizes = {len(values) for values in columns.values()}
         if len(sizes) != 1:
             kind = type(pl_module).__name__
@@ -84,8 +84,23 @@ class Predictions(BasePredictionWriter):
         place = [
             torch.full((len(index),), number) for number in (dataloader_idx, trainer.global_rank)
         ]
+        if others:
+            self.save(trainer, others, index.tolist())
         columns |= dict(zip(PLACE, (place[0], index, place[1]), strict=True))
         self.parts.append(columns)
+
+    def save(self, trainer: Trainer, outputs: dict[str, Any], index: list[int]) -> None:
+        """Hands what does not fit into the table on to the data module. `index` says of which inputs."""
+        data: Any = trainer.datamodule
+        if not hasattr(data, "save_outputs"):
+            if not self.parts:
+                rank_zero_info(f"Not in the table, since no number or vector: {', '.join(outputs)}")
+        elif not trainer.fast_dev_run:
+            names = data.predict_names
+            data.save_outputs(outputs, [names[i] for i in index], self.path(trainer).parent)
+
+    def path(self, trainer: Trainer) -> Path:
+        return Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         names = dict.fromkeys(name for part in self.parts for name in part)
@@ -99,7 +114,7 @@ class Predictions(BasePredictionWriter):
 
     def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
         """Writes the table, given by column."""
-        output = Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
+        output = self.path(trainer)
         output.parent.mkdir(parents=True, exist_ok=True)
         write_table(output, table)
         self.written = f"{len(table['input'])} predictions: {output}"

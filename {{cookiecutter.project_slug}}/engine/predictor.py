@@ -103,7 +103,7 @@ class Predictor:
             )
 
     def __call__(self, source: Any) -> list[dict[str, Any]]:
-        """The rows that `predict` writes, a dict for each input.
+        """The rows that `predict` writes, a dict for each input, with what no table holds.
 
         Args:
             source: a file, a folder, a list of files, an array or a data frame: what the `read` of
@@ -128,8 +128,16 @@ class Found(Predictions):
         if self.state:
             trainer.datamodule.load_state_dict(self.state)
 
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_predict_start(trainer, pl_module)
+        self.others: dict[str, list] = {}
+
+    def save(self, trainer: Trainer, outputs: dict[str, Any], index: list[int]) -> None:
+        for name, values in outputs.items():
+            self.others.setdefault(name, []).extend(values)
+
     def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
-        self.table = table
+        self.table = table | self.others
 
 
 @contextmanager

