@@ -4,20 +4,23 @@ import csv
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from projects import SMALL, command, inside, small_data
-from templates import CELLS, CHOICES, DATA, LOGGERS, MODELS, ROOT, each_once
+from templates import CELLS, CHOICES, DATA, LOGGERS, MODELS, ROOT, each_once, row_of
 
 FAST = each_once()  # what a maintainer runs on every save
 
 
-def cells(chosen: list, fast: list) -> list:
+def cells(chosen: list, fast: list, slow: Sequence = ()) -> list:
+    """Parameters of a test: cells that are neither fast nor slow are for the night."""
+    marks = {True: pytest.mark.slow, False: pytest.mark.nightly}
     return [
-        pytest.param(*cell, marks=[] if cell in fast else pytest.mark.slow, id="-".join(cell))
+        pytest.param(*cell, marks=[] if cell in fast else marks[cell in slow], id="-".join(cell))
         for cell in chosen
     ]
 
@@ -28,10 +31,13 @@ def test_the_fast_cells_have_each_model_and_each_data_set():
 
 
 ALL = [(*cell, "all") for cell in CELLS]
-EACH = [*((*cell, "all") for cell in FAST), ("digits", "cnn", "core"), ("digits", "gan", "core")]
+CORE = [("digits", "cnn", "core"), ("digits", "gan", "core")]
+EACH = [*((*cell, "all") for cell in FAST), *CORE]
+# One cell of each system.
+SYSTEM = {row_of(*cell)["system"]: (*cell, "all") for cell in reversed(FAST)}
 
 
-@pytest.mark.parametrize(("data", "model", "extras"), cells([*ALL, *EACH[-2:]], [*ALL, *EACH]))
+@pytest.mark.parametrize(("data", "model", "extras"), cells([*ALL, *CORE], [*ALL, *CORE]))
 def test_renders_clean(render, data, model, extras):
     project = render(data=data, model=model, extras=extras)
     for path in project.rglob("*"):
@@ -75,7 +81,10 @@ def test_trains_resumes_evaluates_predicts(render, tmp_path, capsys, data, model
         assert [path.name for path in Path("logs").glob("version_*")] == ["version_0"]
 
 
-@pytest.mark.parametrize(("data", "model", "extras"), cells(EACH, []))
+OWN = cells(EACH, [], [*SYSTEM.values(), *CORE])
+
+
+@pytest.mark.parametrize(("data", "model", "extras"), OWN)
 def test_the_projects_own_tests_pass(render, data, model, extras):
     project = render(data=data, model=model, extras=extras, copy=True)
     pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
@@ -84,7 +93,7 @@ def test_the_projects_own_tests_pass(render, data, model, extras):
     assert not (project / "logs").exists(), "the tests leave files in the project"
 
 
-@pytest.mark.parametrize(("data", "model", "extras"), cells(EACH, []))
+@pytest.mark.parametrize(("data", "model", "extras"), cells(EACH, [], EACH))
 def test_type_checks(render, tmp_path_factory, data, model, extras):
     cache = tmp_path_factory.getbasetemp() / "mypy"  # of this worker: what torch's types are
     mypy = [sys.executable, "-m", "mypy", "--cache-dir", str(cache), "."]

@@ -76,7 +76,8 @@ def cells() -> Iterator[Any]:
     for strategy in ("ddp", "ddp_spawn", "fsdp2"):
         for model in GOALS:
             # The vit is a classifier as the cnn is; ddp_spawn starts new processes each time.
-            nightly = model == "vit" or (strategy == "ddp_spawn" and model != "cnn")
+            nightly = model == "vit" or (strategy != "fsdp2" and model == "autoencoder")
+            nightly |= strategy == "ddp_spawn" and model != "cnn"
             marks = [pytest.mark.nightly] if nightly else []
             yield pytest.param(strategy, model, marks=marks, id=f"{strategy}-{model}")
 
@@ -207,7 +208,8 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    "strategy", ["ddp", pytest.param("ddp_spawn", marks=pytest.mark.nightly), "fsdp2"]
+    "strategy",
+    ["ddp", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("ddp_spawn", "fsdp2"))],
 )
 def test_every_config_and_search_in_two_processes(render, strategy):
     project = render(
