@@ -621,8 +621,9 @@ def test_projects_have_the_files_and_packages_that_they_use(render, post_gen, da
             answers(data=data, model=model, extras=extras, logger="csv")
         )
     }
-    foreign = {name.split(".")[0] for name in used} - ours - OPTIONAL - {*sys.stdlib_module_names}
     expected = {MODULES.get(package, package) for package in packages}
+    foreign = {name.split(".")[0] for name in used} - ours - {*sys.stdlib_module_names}
+    foreign -= OPTIONAL - expected
     # By Lightning's DeviceStatsMonitor and its finders; what brings digits and demand.
     not_imported = {"psutil", "matplotlib", "pmdarima", "sklearn"} & expected
     assert foreign | not_imported == expected

@@ -1051,9 +1051,9 @@ def test_predict_dir_needs_no_training_images(tmp_path, no_network):
 @pytest.mark.parametrize("name", ["digits", "image_folder"])
 def test_predict_dir_without_images_is_refused(name, files, tmp_path):
     with pytest.raises(ValueError, match="There are no images in"):
-        make(name, files, predict_dir=str(tmp_path)).setup("predict")
-    with pytest.raises(ValueError, match="There is no folder"):
-        make(name, files, predict_dir=str(tmp_path / "none")).setup("predict")
+        make(name, files, predict_dir=str(tmp_path)).predict_dataloader()
+    with pytest.raises(ValueError, match="There is no file or folder"):
+        make(name, files, predict_dir=str(tmp_path / "none")).predict_dataloader()
 
 
 class Countdown(torch.utils.data.IterableDataset):

@@ -82,7 +82,7 @@ class Data(LightningDataModule):
         return {}
 
     def adopt(self, facts: dict[str, Any]) -> None:
-        """Reads what `predict_dir` names as the data of these facts was read."""
+        """Has `read` take what `predict_dir` names as the data of these facts was taken."""
 
     def load(self) -> tuple[Any, Rows]:
         """All samples (a map-style data set; `labels` of it are stratified), and the rows of the
@@ -103,6 +103,11 @@ class Data(LightningDataModule):
         """Maps a whole raw batch, on the device, to what the system takes. It becomes part of the
         system, its checkpoints and exported files. Fitted statistics are its buffers."""
         return nn.Identity()
+
+    def served(self, batch: Any) -> Any:
+        """A raw batch as an exported file takes it, if that is not as the loaders give it, such as a
+        dict whose keys name the inputs. `preparation` takes it as well."""
+        return batch
 
     def augment(self, batch: Any) -> Any:
         """Varies a raw batch of the training at random, on the device."""
@@ -151,8 +156,7 @@ class Data(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         if self.reads_other(stage):
-            samples = self.read(self.hparams.predict_dir)
-            self.splits["predict"] = Subset(samples, range(len(samples)))
+            self.splits.pop("predict", None)  # read when a checkpoint has said how
         elif "train" not in self.splits:
             samples, rows = self.load()
             self.splits |= self.dealing.take(samples, rows, self.split)
@@ -192,6 +196,9 @@ class Data(LightningDataModule):
         return loaders.evaluation_loader(self, self.splits["test"])
 
     def predict_dataloader(self) -> Any:
+        if "predict" not in self.splits:
+            samples = self.read(self.hparams.predict_dir)
+            self.splits["predict"] = Subset(samples, range(len(samples)))
         return loaders.evaluation_loader(self, self.splits["predict"])
 
     def state_dict(self) -> dict[str, Any]:

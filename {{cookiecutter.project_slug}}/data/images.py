@@ -47,7 +47,6 @@ class ImageData(Data):
     def adopt(self, facts: dict[str, Any]) -> None:
         self.class_names = facts["class_names"]
         self.image_shape = tuple(facts["image_shape"])
-        self.splits["predict"].dataset.image_shape = self.image_shape
 
     def read(self, source: Any) -> Dataset:
         """The images of `open_images`; what they show is not known: their labels are -1."""

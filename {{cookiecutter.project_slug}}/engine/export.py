@@ -1,7 +1,7 @@
 """Exports a checkpoint: `python export.py CKPT --format onnx|pt2|torchscript --output PATH`.
 
-The file takes what the loaders of the data give, raw, in batches of any size, and gives what the
-system's `predict_step` gives, by the same names. What of a batch that does not need (labels) is no
+The file takes what the loaders of the data give, raw (or as the data module's `served` has it), in
+batches of any size, and gives what the system's `predict_step` gives, by the same names. What of a batch that does not need (labels) is no
 input. An only input is called `input`, several by their keys or numbers in the batch (`input_0`). The
 metadata holds the facts of the data as JSON.
 """
@@ -73,7 +73,8 @@ def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], 
     loaders = data.predict_dataloader()
     loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
     raw = next(iter(loader))
-    batches = [rows_of(raw, size) for size in sizes]
+    served = getattr(data, "served", lambda batch: batch)
+    batches = [served(rows_of(raw, size)) for size in sizes]
     data.predict_dataloader = lambda: Loader(batches)  # the whole way of `predict`, of these rows
     found: Any = trainer.predict(system, datamodule=data)
     return batches, found

@@ -20,6 +20,7 @@ class TensorSamples(Dataset):
         labels: class indices (N,), if splits shall have the same share of every class.
         names: what the samples are called in predictions; by default their numbers.
         ids: what a sample is known by, if its name may change; without both, its content.
+        keys: (N,) of the content, where the tensors follow from more than that; see sample_keys.py.
     """
 
     gives_batches = True
@@ -30,8 +31,10 @@ class TensorSamples(Dataset):
         labels: Tensor | None = None,
         names: list[str] | None = None,
         ids: list[str] | None = None,
+        keys: Tensor | None = None,
     ) -> None:
         self.samples, self.labels, self.names, self.ids = samples, labels, names, ids
+        self.keys = keys
 
     @property
     def tensors(self) -> list[Tensor]:

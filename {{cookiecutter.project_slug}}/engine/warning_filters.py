@@ -33,6 +33,8 @@ FILTERS = (
     (r"You're using the WeightAveraging callback, but load", "lightning.pytorch.callbacks"),
     # engine/predictions.py counts the rows of an iterable data set itself.
     (r"Couldn't infer the batch indices", "lightning.pytorch.loops"),
+    # Inputs of an exported file have batches of one size.
+    (r"# The axis name: batch will not be used", "torch.onnx._internal.exporter"),
     # Continuing a run in its own folder is what was asked for.
     (r"Checkpoint directory .* exists and is not empty", "lightning.pytorch.callbacks"),
 )

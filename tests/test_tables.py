@@ -1,0 +1,384 @@
+"""Tables: what a file says is what is trained on, predicted and exported, or it is refused."""
+
+import csv
+import gzip
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pytest
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from projects import ONE_CPU, QUIET, command, inside, small_data
+from sklearn import metrics
+
+FRUITS = [*ONE_CPU, *QUIET, "--data.batch_size=16"]
+
+
+@pytest.fixture(scope="module")
+def project(render):
+    return render(data="csv", logger="csv")
+
+
+@pytest.fixture
+def tables(project, tmp_path):
+    """`tables(text or bytes, **arguments)` is the data module of that file."""
+    with inside(project, tmp_path):
+        kind = importlib.import_module("data.csv").CSV
+
+        def tables(content: str | bytes, name: str = "table.csv", **arguments):
+            raw = content.encode() if isinstance(content, str) else content
+            Path(name).write_bytes(raw)
+            return kind(**{"data_path": name, "target": "y", **arguments})
+
+        yield tables
+
+
+def lines(header: str, row, count: int = 40) -> str:
+    return "\n".join([header, *(row(i) for i in range(count))])
+
+
+def columns(data) -> dict[str, dict]:
+    return {column.pop("name"): column for column in map(dict, data.facts["columns"])}
+
+
+def test_columns_are_what_their_types_say(tables):
+    colours = ("red", "blue", "")
+    data = tables(
+        lines(
+            "row,n,gap,flag,day,colour,name,nothing,zip,y",
+            lambda i: (
+                f"{i},{i / 4},{i if i % 5 else 'NA'},{'true' if i % 2 else 'false'},"
+                f"2026-01-{1 + i % 28:02},{colours[i % 3]},name {i},,0{i % 4},{i + 0.5}"
+            ),
+        ),
+        categorical=["zip"],
+    )
+    found = columns(data)
+    assert {name: (c["kind"], c["missing"]) for name, c in found.items()} == {
+        "n": ("number", False),
+        "gap": ("number", True),
+        "flag": ("boolean", False),
+        "day": ("date", False),
+        "colour": ("category", True),
+        "zip": ("category", False),
+    }
+    assert found["colour"]["categories"] == ["blue", "red"]
+    assert found["zip"]["categories"] == ["00", "01", "02", "03"]  # a code, whatever it looks like
+    facts = data.facts
+    assert (facts["num_numbers"], facts["cardinalities"]) == (
+        5,
+        [3, 5],
+    )  # and whether gap is missing
+    assert (facts["num_outputs"], facts["class_names"]) == (1, [])
+    data.setup("fit")
+    numbers, codes, targets = data.splits["train"].dataset.samples
+    assert numbers[1].tolist() == [0.25, 1, 1, 20455]  # days from 1970 to 2026-01-02
+    assert codes[:3].tolist() == [[2, 1], [1, 2], [0, 3]]
+    assert targets[:2].tolist() == [0.5, 1.5]
+
+
+def test_categories_and_scales_are_those_of_the_training_rows(tables):
+    data = tables(lines("a,c,y", lambda i: f"{i * i},c{i % 19},{i}.5", 38), val_fraction=0.2)
+    data.setup("fit")
+    train = data.splits["train"].indices
+    assert len(data.splits["test"]) == 8 and len(train) < 30
+    assert columns(data)["c"]["categories"] == sorted({f"c{i % 19}" for i in train})
+    preparation = data.preparation()
+    squares = np.array(train, dtype=float) ** 2
+    assert preparation.mean.item() == pytest.approx(squares.mean())
+    assert preparation.std.item() == pytest.approx(squares.std())
+
+
+def test_what_is_missing_or_unknown_is_prepared_as_such(tables):
+    data = tables(
+        lines("a,b,c,y", lambda i: f"{i if i % 4 else ''},{i * 2},{'uv'[i % 2]},{i % 2}.5")
+    )
+    data.setup("fit")
+    prepare = data.preparation()
+    numbers = torch.tensor([[torch.nan, 3.0], [2.0, torch.inf]])
+    raw = (numbers, torch.tensor([[1], [9]]), torch.zeros(2))
+    (prepared, codes), targets = prepare(raw)
+    scale = (numbers - prepare.mean) / prepare.std
+    assert prepared.tolist() == [[0, scale[0, 1].item(), 1], [scale[1, 0].item(), 0, 0]]
+    assert codes.tolist() == [[1], [0]] and targets is raw[2]
+    (again, same), _ = prepare({"c": raw[1][:, 0], "b": numbers[:, 1], "a": numbers[:, 0]})
+    assert torch.equal(again, prepared) and torch.equal(same, codes)
+
+
+PLAIN = lines("größe,art,y", lambda i: f"{i}.5,{'ä b'[i % 3]},{i * 0.25}")
+GERMAN = PLAIN.replace(",", ";").replace(".", ",")
+FORMATS = {
+    "mark": (PLAIN.encode("utf-8-sig"), {}),
+    "utf-16": (PLAIN.encode("utf-16"), {}),
+    "windows": (PLAIN.replace("\n", "\r\n").encode("cp1252"), {"encoding": "cp1252"}),
+    "decimal comma": (GERMAN.encode(), {}),
+    "tabs": (PLAIN.replace(",", "\t").encode(), {}),
+    "quotes": (
+        "\n".join(f'"{line}"' for line in PLAIN.replace(",", '","').split("\n")).encode(),
+        {},
+    ),
+    "gzip": (gzip.compress(PLAIN.encode()), {"name": "table.csv.gz"}),
+}
+
+
+@pytest.mark.parametrize("case", FORMATS)
+def test_files_of_many_programs_say_the_same(tables, case):
+    content, arguments = FORMATS[case]
+    right, found = tables(PLAIN, "plain.csv"), tables(content, **arguments)
+    assert found.facts == right.facts
+    assert found.facts["columns"][0]["name"] == "größe"
+    assert found.whole[0].equals(right.whole[0])
+
+
+def test_parquet_is_the_same_table(tables, tmp_path):
+    right = tables(PLAIN)
+    importlib.import_module("pyarrow.parquet").write_table(right.whole[0], "table.parquet")
+    kind = type(right)
+    assert kind(data_path="table.parquet", target="y").facts == right.facts
+
+
+TABLE = lines("a,b,y", lambda i: f"{i},{i % 3},{i * 0.5}")
+FAULTS = {
+    "none": (None, {"data_path": "elsewhere.csv"}, "There is no file elsewhere.csv"),
+    "empty": ("", {}, "table.csv is empty"),
+    "header": ("a,b,y\n", {}, "table.csv has no rows"),
+    "few": (lines("a,y", lambda i: f"{i},{i}.5", 5), {}, "5 rows are too few"),
+    "ragged": (TABLE + "\n1,2\n", {}, r"Row #42: Expected 3 columns, got 2: 1,2"),
+    "twice": (TABLE.replace("a,b", "a,a"), {}, "several columns with the name a"),
+    "encoding": (TABLE.replace("a,b", "a,ü").encode("cp1252"), {}, "Give the encoding"),
+    "text": (lines("a,y", lambda i: f"ü{i % 3},{i}.5").encode("cp1252"), {}, "row 1: a is no utf8"),
+    "target": (TABLE, {"target": "z"}, "no column 'z' to predict, but a, b, y.*--data.target"),
+    "column": (TABLE, {"leave_out": ["q"]}, "no column 'q', but a, b, y"),
+    "constant": (lines("a,y", lambda i: f"{i},1"), {}, "the target is always .1"),
+    "rare": (
+        lines("a,y", lambda i: f"{i * 2},{'rare' if i < 2 else 'uv'[i % 2]}"),
+        {},
+        "less than 3 rows.*: rare",
+    ),
+    "words": (
+        lines("a,y", lambda i: f"{i},{'uv'[i % 2]}"),
+        {"task": "regression"},
+        "no numbers to",
+    ),
+    "infinite": (TABLE.replace("\n7,", "\ninf,"), {}, "row 8: a is inf"),
+    "mixed": (TABLE.replace("\n7,", "\nseven,"), {}, "row 8: a is 'seven', and nearly all others"),
+    "nothing": (lines("a,y", lambda i: f",{i}.5"), {}, "no column is left to predict from"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_faults_are_named_with_their_place(tables, case):
+    content, arguments, sentence = FAULTS[case]
+    with pytest.raises(ValueError, match=sentence):
+        tables(TABLE if content is None else content, **arguments).setup("fit")
+
+
+def test_what_a_value_means_can_be_said(tables):
+    content = TABLE.replace("\n7,", "\n?,")
+    data = tables(content, missing=["?"])
+    assert columns(data)["a"] == {"kind": "number", "missing": True}
+    data = tables(lines("d,y", lambda i: f"{1 + i % 28:02}.01.2026,{i}.5"), date_format="%d.%m.%Y")
+    data.setup("fit")
+    assert data.splits["train"].dataset.samples[0][0].item() == 20454  # 2026-01-01
+
+
+@pytest.mark.parametrize(
+    ("values", "task", "names"),
+    [
+        ("uv", "auto", ["u", "v"]),
+        ("01", "auto", ["0", "1"]),
+        ("01", "regression", []),
+        (["10", "9"], "classification", ["9", "10"]),
+        (["true", "false"], "auto", ["false", "true"]),
+        (["1.0", "2.0", ""], "auto", ["1", "2"]),  # rows without a target are left out
+        (["0.5", "1.5"], "auto", []),
+    ],
+)
+def test_the_target_says_whether_to_classify(tables, values, task, names):
+    data = tables(lines("a,y", lambda i: f"{i * 2},{values[i % len(values)]}"), task=task)
+    assert data.facts["class_names"] == names
+    data.setup("fit")
+    targets = data.splits["train"].dataset.samples[2]
+    right = [values[i % len(values)] for i in range(40) if values[i % len(values)]]
+    assert len(targets) == len(right)
+    if names:
+        assert [names[i] for i in targets] == [value.removesuffix(".0") for value in right]
+    else:
+        assert targets.tolist() == [float(value) for value in right]
+
+
+def test_a_test_split_of_its_own(tables):
+    Path("test.csv").write_text(lines("a,b,y", lambda i: f"{i},0,{i}.25", 6))
+    data = tables(TABLE, test_path="test.csv")
+    data.setup("fit")
+    assert data.splits["test"].indices == [*range(40, 46)]
+    assert {i < 40 for name in ("train", "val") for i in data.splits[name].indices} == {True}
+
+
+def read(path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def classified(project, tmp_path_factory):
+    """A folder with a run on the small table of the project's own tests, and its options."""
+    folder = tmp_path_factory.mktemp("classified")
+    with inside(project, folder):
+        options = [*FRUITS, *small_data("csv", folder / "data")]
+        command("train", "fit", *options, "--trainer.max_epochs=4")
+    return folder, options
+
+
+def test_a_classification_is_measured_as_scikit_learn_does(project, classified):
+    folder, options = classified
+    with inside(project, folder):
+        charts = f"--config={project}/configs/callbacks/table_charts.yaml"
+        trainer = command("train", "test", *options, charts, "--ckpt_path=best").trainer
+        command("train", "predict", *options, "--ckpt_path=best")
+        rows = read("logs/version_0/predictions.csv")
+        true = [row["fruit"] for row in rows]
+        probability = [float(row["probability_plum"]) for row in rows]
+        found = {key: value.item() for key, value in trainer.callback_metrics.items()}
+        names = [row["prediction_name"] for row in rows]
+        assert found["test/acc"] == pytest.approx(metrics.accuracy_score(true, names))
+        assert found["test/f1"] == pytest.approx(metrics.f1_score(true, names, average="macro"))
+        plum = [name == "plum" for name in true]
+        assert found["test/auroc"] == pytest.approx(metrics.roc_auc_score(plum, probability))
+        assert found["test/loss"] == pytest.approx(metrics.log_loss(plum, probability), rel=1e-4)
+        importance = read("logs/version_0/importance.csv")
+        assert {row["column"] for row in importance} == {"size", "colour", "ripe", "picked"}
+        assert {row["column"] for row in importance[:2]} == {
+            "size",
+            "colour",
+        }  # the others say nothing
+        assert Path("logs/version_0/predicted.png").stat().st_size > 1000
+
+
+def test_another_table_keeps_its_rows_order_and_ids(project, classified, capsys):
+    """Without the target, with the columns in another order, and values that were never seen."""
+    folder, options = classified
+    table = "colour,picked,size,id,ripe\nred,2026-08-03,4.5,x9,true\npink,,,x1,\nblue,2026-08-09,6,x5,false\n"
+    with inside(project, folder):
+        Path("new.csv").write_text(table)
+        new = ["--data.predict_dir=new.csv", "--predictions.output=new_found.csv"]
+        elsewhere = [
+            option for option in options if "data_path" not in option
+        ]  # the fit's is not needed
+        cli = command("train", "predict", *elsewhere, *new, "--ckpt_path=best")
+        rows = read("new_found.csv")
+        assert [row["id"] for row in rows] == ["x9", "x1", "x5"]
+        assert "fruit" not in rows[0]
+        # By hand, from what the checkpoint holds.
+        columns = {column["name"]: column for column in cli.datamodule.facts["columns"]}
+        place = 1 + columns["colour"]["categories"].index("red")
+        raw = torch.tensor([[4.5, 1.0, 20668.0]])  # size, ripe, days to 2026-08-03
+        prepare, network = cli.model.preparation, cli.model.network.eval()
+        numbers = torch.cat([(raw - prepare.mean) / prepare.std, torch.zeros(1, 1)], dim=1)
+        with torch.no_grad():
+            right = network(numbers, torch.tensor([[place]])).softmax(dim=1)[0]
+            nothing = network(torch.tensor([[0.0, 0, 0, 1]]), torch.tensor([[0]])).softmax(dim=1)[0]
+        given = [[float(row[f"probability_{name}"]) for name in ("apple", "plum")] for row in rows]
+        assert given[0] == pytest.approx(right.tolist(), abs=1e-5)
+        assert given[1] == pytest.approx(nothing.tolist(), abs=1e-5)
+
+
+def test_an_exported_file_takes_raw_columns_by_name(project, classified):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder, options = classified
+    with inside(project, folder):
+        command("train", "predict", *options, "--ckpt_path=best")
+        rows = {row["id"]: row for row in read("logs/version_0/predictions.csv")}
+        command("export", "best", "--format", "onnx")
+        session = onnxruntime.InferenceSession("logs/version_0/model.onnx")
+        facts = {k: json.loads(v) for k, v in session.get_modelmeta().custom_metadata_map.items()}
+        [colours] = [c["categories"] for c in facts["columns"] if c["name"] == "colour"]
+        table = [row for row in read("data/fruits.csv") if row["id"] in rows]
+        inputs = {
+            "size": [float(row["size"] or "nan") for row in table],
+            "ripe": [float(row["ripe"] == "true") for row in table],
+            "picked": np.array([row["picked"] for row in table], "datetime64[D]").astype(int),
+            "colour": [1 + colours.index(row["colour"]) for row in table],
+        }
+        kinds = {one.name: one.type for one in session.get_inputs()}
+        dtypes = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+        given = {name: np.array(inputs[name], dtypes[kind]) for name, kind in kinds.items()}
+        [found] = session.run(["probability"], given)
+        plum = facts["class_names"].index("plum")
+        right = [float(rows[row["id"]]["probability_plum"]) for row in table]
+        assert found[:, plum].tolist() == pytest.approx(right, abs=1e-5)
+
+
+def test_a_regression_is_measured_in_the_unit_of_the_target(render, tmp_path):
+    with inside(render(data="diabetes", logger="csv"), tmp_path):
+        fitted = command("train", "fit", *ONE_CPU, *QUIET, "--trainer.max_epochs=3")
+        test = ["test", *ONE_CPU, *QUIET, "--ckpt_path=best"]
+        found = command("train", *test).trainer.callback_metrics
+        command("train", "predict", *ONE_CPU, *QUIET, "--ckpt_path=best")
+        rows = read("logs/version_0/predictions.csv")
+        true, predicted = ([float(row[k]) for row in rows] for k in ("progression", "prediction"))
+        right = {
+            "mae": metrics.mean_absolute_error(true, predicted),
+            "rmse": metrics.root_mean_squared_error(true, predicted),
+            "r2": metrics.r2_score(true, predicted),
+        }
+        for name, value in right.items():
+            assert found[f"test/{name}"].item() == pytest.approx(value, rel=1e-4)
+        targets = fitted.datamodule.train_targets
+        assert fitted.model.target_mean.item() == pytest.approx(targets.mean().item())
+        assert right["rmse"] < targets.std().item()  # better than the mean
+        assert found["test/loss"].item() == pytest.approx(
+            right["rmse"] ** 2 / targets.var().item(), rel=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("loss", "classes", "taken"),
+    [
+        ("HuberLoss", 0, True),
+        ("L1Loss", 0, True),
+        ("CrossEntropyLoss", 0, False),
+        ("CrossEntropyLoss", 3, True),
+        ("NLLLoss", 3, False),
+        ("MSELoss", 3, False),
+    ],
+)
+def test_a_loss_that_does_not_suit_the_task_is_refused(project, loss, classes, taken):
+    with inside(project):
+        kind = importlib.import_module("models.tabular").Tabular
+        arguments = {"loss": getattr(torch.nn, loss)(), "class_names": [*"abc"][:classes]}
+        if taken:
+            assert isinstance(kind(torch.nn.Identity(), **arguments).criterion, torch.nn.Module)
+            return
+        with pytest.raises(MisconfigurationException, match=f"loss: {loss} does not take"):
+            kind(torch.nn.Identity(), **arguments)
+
+
+def test_dates_and_times_of_any_unit_are_days_and_hours(project):
+    with inside(project):
+        to_numbers = importlib.import_module("data.columns").to_numbers
+        table = pyarrow.table(
+            {
+                "ms": pyarrow.array([86_400_000 * 3 // 2], pyarrow.timestamp("ms", tz="UTC")),
+                "day": pyarrow.array([2], pyarrow.date32()),
+                "time": pyarrow.array([5400], pyarrow.time32("s")),
+            }
+        )
+        assert [to_numbers(table, name, "").item() for name in table.column_names] == [1.5, 2, 1.5]
+
+
+def test_rows_keep_their_split_whatever_else_the_file_has(tables):
+    def splits(data) -> dict[str, set[str]]:
+        data.setup("fit")
+        rows = data.kept["id"].to_pylist()
+        return {name: {rows[i] for i in split.indices} for name, split in data.splits.items()}
+
+    names = [f"no{i}" for i in range(60)]
+    text = lines("id,a,y", lambda i: f"{names[i]},{i * 2},{i}.5", 60)
+    before = splits(tables(text, id_column="id"))
+    head, *rows = text.split("\n")
+    after = splits(tables("\n".join([head, *rows[::-1]]), id_column="id"))
+    assert before == after  # in another order

@@ -1,0 +1,156 @@
+"""Draws at test how good predictions of a table are, and which columns they come from."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from callbacks.pictures import log_picture
+
+MOST_COLUMNS = 30  # in the picture; the table has all
+
+
+class TableCharts(Callback):
+    """Writes into the run folder, and pictures also into the logger:
+
+    - ``predicted.png``: predictions against targets of a regression; of a classification how often the
+      predicted class is right, against the probability that it was given (calibration),
+    - ``importance.csv`` and ``.png``: how much the loss (log loss or squared error) rises when the
+      values of a column are shuffled (permutation importance, Breiman 2001).
+
+    Args:
+        rounds: how often each column is shuffled.
+    """
+
+    def __init__(self, rounds: int = 3) -> None:
+        self.rounds = rounds
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.pairs: list[Tensor] = []  # predicted and true, or probability and whether it was right
+        self.rises: Any = 0.0
+        self.rows = 0
+        self.stands_aside = False
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self.stands_aside or dataloader_idx:
+            return
+        try:
+            # By the strategy: in its precision, and where weights are sharded with all of them.
+            found = trainer.strategy.predict_step(batch, batch_idx)
+            self.pairs.append(pairs(found, batch[1]))
+            self.rises = (
+                self.rises + self.shuffled(trainer, batch, batch_idx) - errors(found, batch[1])
+            )
+            self.rows += len(batch[1])
+        except Exception as error:  # a decoration, which must not end a test
+            rank_zero_warn(f"No charts, which take rows of a table: {error!r}")
+            self.stands_aside = True
+
+    def shuffled(self, trainer: Trainer, batch: Any, batch_idx: int) -> Tensor:
+        """The summed error (columns,) when a column is shuffled."""
+        (numbers, codes), targets = batch
+        preparation: Any = trainer.lightning_module.preparation
+        generator = torch.Generator().manual_seed(batch_idx)
+        sums = []
+        for i in range(len(preparation.numbers) + len(preparation.codes)):
+            total = torch.zeros((), device=targets.device)
+            for _ in range(self.rounds):
+                order = torch.randperm(len(targets), generator=generator).to(targets.device)
+                inputs = [numbers.clone(), codes.clone()]
+                if i < len(preparation.numbers):
+                    for j in preparation.places(i):
+                        inputs[0][:, j] = numbers[order, j]
+                else:
+                    j = i - len(preparation.numbers)
+                    inputs[1][:, j] = codes[order, j]
+                found = trainer.strategy.predict_step((tuple(inputs), targets), batch_idx)
+                total = total + errors(found, targets) / self.rounds
+            sums.append(total)
+        return torch.stack(sums)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.stands_aside or not self.pairs:
+            return
+        strategy: Any = trainer.strategy
+        count = strategy.reduce(
+            torch.tensor(float(self.rows)).to(pl_module.device), reduce_op="sum"
+        )
+        rises = (strategy.reduce(self.rises, reduce_op="sum") / count).tolist()
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        preparation: Any = pl_module.preparation
+        names = [*preparation.numbers, *preparation.codes]
+        ranked = sorted(zip(rises, names, strict=True), reverse=True)
+        folder = Path(trainer.default_root_dir)
+        with (folder / "importance.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows(
+                [["column", "rise of the loss"], *((n, r) for r, n in ranked)]
+            )
+        shown = ranked[:MOST_COLUMNS][::-1]
+        figure = Figure(figsize=(6, 1 + len(shown) / 4), layout="constrained")
+        axes = figure.subplots()
+        axes.barh([plain(name) for _, name in shown], [rise for rise, _ in shown])
+        axes.set_xlabel("rise of the loss when the column is shuffled")
+        save(trainer, figure, "importance")
+        save(trainer, draw(torch.cat(self.pairs).float().cpu(), pl_module), "predicted")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not (self.stands_aside or trainer.fast_dev_run):
+            print(f"Importance of the columns: {Path(trainer.default_root_dir, 'importance.csv')}")
+
+
+def errors(found: dict[str, Tensor], targets: Tensor) -> Tensor:
+    """The summed log loss or squared error."""
+    if "probability" in found:
+        given = found["probability"].float().gather(1, targets.unsqueeze(1))
+        return -given.clamp(min=1e-7).log().sum()
+    return (found["prediction"].float() - targets).square().sum()
+
+
+def pairs(found: dict[str, Tensor], targets: Tensor) -> Tensor:
+    """(B, 2): predicted and true numbers, or probability of the prediction and whether it is right."""
+    if "probability" in found:
+        right = found["prediction"] == targets
+        return torch.stack([found["probability"].float().amax(dim=1), right.float()], dim=1)
+    return torch.stack([found["prediction"].float(), targets.float()], dim=1)
+
+
+def draw(pairs: Tensor, system: Any) -> Figure:
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    if system.class_names:
+        bins = (pairs[:, 0] * 10).long().clamp(max=9)
+        known = [pairs[bins == i].mean(dim=0) for i in range(10) if (bins == i).any()]
+        points, low, high = torch.stack(known), 1 / len(system.class_names), 1.0
+        axes.plot(points[:, 0], points[:, 1], marker="o")
+        axes.set(xlabel="probability of the predicted class", ylabel="share that is right")
+    else:
+        low, high = pairs.min().item(), pairs.max().item()
+        axes.scatter(pairs[:, 1], pairs[:, 0], s=8, alpha=0.5)
+        axes.set(xlabel="true", ylabel="predicted")
+    axes.plot([low, high], [low, high], color="gray", linewidth=1)  # all is right
+    return figure
+
+
+def plain(name: str) -> str:
+    return name.replace("$", r"\$")  # else it is taken for mathematics
+
+
+def save(trainer: Trainer, figure: Figure, name: str) -> None:
+    path = Path(trainer.default_root_dir, f"{name}.png")
+    figure.savefig(path)
+    log_picture(trainer, f"test/{name}", Image.open(path).convert("RGB"))

@@ -1,0 +1,171 @@
+"""The columns of a table: what they are by their types, and their values as numbers."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.compute as arrow
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from pyarrow import types
+from torch import Tensor
+
+from engine.errors import UserError
+from engine.sample_keys import hash_rows, hash_text, mix
+
+# As a checkpoint holds it: name, kind (number, boolean, date, time or category), `missing` (whether
+# training rows lack it), and of a category the `categories` of the training rows.
+Column = dict[str, Any]
+
+MOST_CLASSES = (
+    20  # whole numbers with more values, or with less than five rows for each, are numbers
+)
+DAY = 24 * 60 * 60 * 1000  # milliseconds
+
+
+def kind_of(array: Any) -> str:
+    """Of a column: number, boolean, date, time, category, or the empty string for anything else."""
+    kind = array.type
+    if types.is_boolean(kind):
+        return "boolean"
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        return "number"
+    if types.is_date(kind) or types.is_timestamp(kind):
+        return "date"
+    if types.is_time(kind):
+        return "time"
+    text = types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind)
+    return "category" if text else ""
+
+
+def as_text(array: Any) -> Any:
+    """Values as texts, the same ones from whatever file: whole numbers without a point."""
+    if types.is_floating(array.type):
+        whole = arrow.all(arrow.equal(array, arrow.floor(array))).as_py()
+        array = array.cast(pyarrow.int64()) if whole is not False else array
+    return array.cast(pyarrow.string())
+
+
+def keys_of_rows(table: pyarrow.Table) -> Tensor:
+    """A number (N,) of what each row says, whatever the other rows are."""
+    keys = np.zeros(len(table), np.uint64)
+    for number, name in enumerate(sorted(table.column_names)):
+        array = table[name].combine_chunks()
+        if kind_of(array) in ("number", "boolean"):
+            values = array.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+        else:
+            texts = as_text(array).dictionary_encode()
+            hashes = np.array([0, *map(hash_text, texts.dictionary.to_pylist())], np.uint64)
+            values = hashes[texts.indices.fill_null(-1).to_numpy(zero_copy_only=False) + 1]
+        keys = mix(keys ^ hash_rows(torch.from_numpy(values.view(np.int64)), number))
+    return torch.from_numpy(keys.view(np.int64))
+
+
+def find_columns(
+    table: pyarrow.Table, rows: np.ndarray, categorical: Collection[str], source: str
+) -> list[Column]:
+    """What the inputs are, in these rows, those of the training. Columns that cannot help are left
+    out, and said so."""
+    columns: list[Column] = []
+    left_out: dict[str, str] = {}
+    for name in table.column_names:
+        values = table[name].take(pyarrow.array(rows)).combine_chunks()
+        kind = "category" if name in categorical else kind_of(values)
+        lacking = values.null_count
+        if kind == "number" and types.is_floating(values.type):
+            lacking = len(values) - arrow.sum(arrow.is_finite(values)).as_py() if len(values) else 0
+        if lacking == len(values):
+            left_out[name] = "no values"
+        elif not kind:
+            raise UserError(f"{source}: column {name} holds {values.type}; name it in leave_out.")
+        elif kind == "number" and counts_rows(table[name]):
+            left_out[name] = "the number of the row"
+        elif kind == "category":
+            found = sorted(as_text(values).unique().drop_null().to_pylist())
+            if len(found) > max(20, len(rows) / 2) and name not in categorical:
+                left_out[name] = f"{len(found)} different texts in {len(rows)} rows"
+            else:
+                column = {"name": name, "kind": kind, "missing": lacking > 0}
+                columns.append({**column, "categories": found})
+        else:
+            columns.append({"name": name, "kind": kind, "missing": lacking > 0})
+    if left_out:
+        reasons = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
+        rank_zero_info(f"{source}: left out {reasons}")
+    if not columns:
+        raise UserError(f"{source}: no column is left to predict from.")
+    return columns
+
+
+def counts_rows(array: Any) -> bool:
+    """Whether a column is no more than the number of the row, as tools for data frames write it."""
+    if not types.is_integer(array.type) or array.null_count or len(array) < 2:
+        return False
+    first = array[0].as_py()
+    if first not in (0, 1) or array[len(array) - 1].as_py() != first + len(array) - 1:
+        return False
+    return bool((np.diff(array.to_numpy()) == 1).all())
+
+
+def places_of(values: Any, known: Sequence[str]) -> Tensor:
+    """The place (N,) of each value among the known texts, -1 where it is none of them."""
+    places = arrow.index_in(as_text(values), value_set=pyarrow.array(known, pyarrow.string()))
+    return torch.from_numpy(places.fill_null(-1).to_numpy().astype(np.int64))
+
+
+def encode(table: pyarrow.Table, columns: list[Column], source: str) -> tuple[Tensor, Tensor]:
+    """Numbers (N, n), float32 with NaN for what is missing, and codes of the categories (N, c)."""
+    if lacking := [c["name"] for c in columns if c["name"] not in table.column_names]:
+        raise UserError(f"{source} lacks columns of the training: {', '.join(lacking)}.")
+    numbers = [column["name"] for column in columns if column["kind"] != "category"]
+    texts = [column for column in columns if column["kind"] == "category"]
+    values = torch.empty(len(table), len(numbers))
+    for i, name in enumerate(numbers):
+        values[:, i] = to_numbers(table, name, source)
+    codes = torch.empty(len(table), len(texts), dtype=torch.long)
+    for i, column in enumerate(texts):
+        array = table[column["name"]]
+        codes[:, i] = places_of(array, column["categories"]) + 1
+        new = int((codes[:, i] == 0).sum()) - array.null_count
+        if new:
+            first = next(
+                i for i in (codes[:, i] == 0).nonzero().flatten().tolist() if array[i].is_valid
+            )
+            rank_zero_info(
+                f"{source}: {new} values of {column['name']} are unknown, since no training row has "
+                f"them; the first is {array[first]} in row {first + 1}"
+            )
+    return values, codes
+
+
+def to_numbers(table: pyarrow.Table, name: str, source: str) -> Tensor:
+    """A column (N,) as float32: days since 1970 of a date, the hour of a time.
+
+    Raises:
+        UserError: a value that is no number, or infinite.
+    """
+    array, kind = table[name], kind_of(table[name])
+    if kind == "date":
+        milliseconds = array.cast(pyarrow.timestamp("ms")).cast(pyarrow.int64())
+        array = arrow.divide(milliseconds.cast(pyarrow.float64()), DAY)
+    elif kind == "time":
+        milliseconds = array.cast(pyarrow.time64("us")).cast(pyarrow.int64())
+        array = arrow.divide(milliseconds.cast(pyarrow.float64()), 3.6e9)
+    elif kind == "category":
+        first = next(i for i in range(len(array)) if array[i].is_valid)
+        raise UserError(f"{source}, row {first + 1}: {name} is {array[first]}, but was a number.")
+    values = array.cast(pyarrow.float64()).to_numpy()
+    if np.isinf(values).any():
+        row = int(np.isinf(values).argmax())
+        raise UserError(
+            f"{source}, row {row + 1}: {name} is {values[row]}; mend it or leave it empty."
+        )
+    rounded = values.astype(np.float32)
+    spread, lost = np.nanstd(values) if len(values) else 0, np.abs(rounded - values)
+    if np.nanmax(lost, initial=0) > 1e-3 * spread > 0:
+        rank_zero_warn(
+            f"{source}: {name} differs in digits that float32 does not hold; subtract what is the "
+            "same in all rows"
+        )
+    return torch.from_numpy(rounded)

@@ -1,0 +1,84 @@
+"""Your own table, in a CSV or Parquet file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import torch
+
+from data.table_files import read_table
+from data.table_targets import with_targets
+from data.tables import TableData, Task
+from engine.splits import Rows
+
+
+class CSV(TableData):
+    """A file with a row for each sample and a column to predict. Columns are numbers, booleans, dates
+    or categories by their types; a value that is missing may stay so, but rows without the target are
+    left out. A fifth of the rows, chosen by `seed`, is the test split, unless a file has it.
+
+    Args:
+        data_path: a .csv or .parquet file.
+        target: the column to predict.
+        task: classification or regression; auto: classification of texts, booleans and few whole
+            numbers.
+        id_column: names the rows in the predictions, and is no input.
+        test_path: another file, with the test split.
+        categorical: columns of numbers or texts that are categories in any case.
+        leave_out: columns that are no inputs, such as what is known only after the target.
+        separator: between the fields; auto finds it in the first line.
+        decimal: the decimal point or comma; auto finds it in the first rows.
+        encoding: of the text; auto: UTF-8, or UTF-16 by its byte-order mark.
+        missing: what stands for a missing value, beside nothing, NA, NaN, null and the like.
+        date_format: of dates that are not as 2026-01-31, such as "%d.%m.%Y".
+    """
+
+    def __init__(
+        self,
+        data_path: str = "datasets/table.csv",
+        target: str = "target",
+        task: Task = "auto",
+        id_column: str | None = None,
+        test_path: str | None = None,
+        categorical: Sequence[str] = (),
+        leave_out: Sequence[str] = (),
+        separator: str = "auto",
+        decimal: str = "auto",
+        encoding: str = "auto",
+        missing: Sequence[str] = (),
+        date_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.target, self.task, self.id_column = target, task, id_column
+        self.categorical, self.leave_out = categorical, leave_out
+        self.reading = {
+            "separator": separator,
+            "decimal": decimal,
+            "encoding": encoding,
+            "missing": missing,
+            "date_format": date_format,
+        }
+
+    @property
+    def source(self) -> str:
+        return self.hparams.data_path
+
+    @property
+    def is_there(self) -> bool:
+        return Path(self.source).expanduser().is_file()
+
+    def read_splits(self) -> tuple[pyarrow.Table, Rows]:
+        texts = [*self.categorical, *filter(None, [self.id_column])]
+        tables = [
+            with_targets(read_table(path, **self.reading, texts=texts), self.target, path)
+            for path in (self.source, self.hparams.test_path)
+            if path
+        ]
+        whole = pyarrow.concat_tables(tables, promote_options="permissive")
+        first = len(tables[0])
+        if len(tables) == 1:
+            return whole, {}
+        numbers = torch.arange(len(whole))
+        return whole, {"train": numbers[:first], "test": numbers[first:]}

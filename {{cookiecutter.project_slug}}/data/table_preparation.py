@@ -1,0 +1,74 @@
+"""How a raw row becomes what a network takes, in fit, `predict` and exported files alike."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class PrepareTable(nn.Module):
+    """(numbers, codes, targets), or a dict of columns by name, becomes ((numbers, codes), targets).
+
+    Numbers (B, N) lose their mean and are divided by their deviation; what is missing becomes 0, and a
+    number more, of 0 or 1, says that it is missing, where training rows lack it. Codes of no category
+    become 0, which is unknown.
+
+    Args:
+        columns: see data/columns.py.
+        numbers: those of all rows.
+        rows: the training rows, of which mean and deviation are.
+    """
+
+    mean: Tensor
+    std: Tensor
+    lacking: Tensor
+    cardinalities: Tensor
+
+    def __init__(self, columns: list[dict[str, Any]], numbers: Tensor, rows: Sequence[int]) -> None:
+        super().__init__()
+        counted = [column for column in columns if column["kind"] != "category"]
+        texts = [column for column in columns if column["kind"] == "category"]
+        self.numbers = [column["name"] for column in counted]
+        self.codes = [column["name"] for column in texts]
+        lacking = [i for i, column in enumerate(counted) if column["missing"]]
+        index = torch.as_tensor(rows, device=numbers.device)
+        moments = [self.moments(numbers[:, i][index]) for i in range(len(counted))]
+        mean, std = torch.tensor(moments).view(-1, 2).unbind(1)
+        self.register_buffer("mean", mean.contiguous())
+        self.register_buffer("std", torch.where(std > 0, std, 1.0))
+        self.register_buffer("lacking", torch.tensor(lacking).long())
+        sizes = [1 + len(column["categories"]) for column in texts]
+        self.register_buffer("cardinalities", torch.tensor(sizes).long())
+
+    @staticmethod
+    def moments(values: Tensor) -> tuple[float, float]:
+        values = values.cpu().double()
+        values = values[values.isfinite()]
+        return values.mean().item(), values.std(correction=0).item()
+
+    def forward(self, batch: Any) -> Any:
+        numbers, codes, targets = self.stack(batch) if isinstance(batch, dict) else batch
+        known = numbers.isfinite()
+        scaled = torch.where(known, (numbers - self.mean) / self.std, 0.0)
+        missing = (~known).index_select(1, self.lacking).to(scaled.dtype)
+        codes = torch.where((codes > 0) & (codes < self.cardinalities), codes, 0)
+        return (torch.cat([scaled, missing], dim=1), codes), targets
+
+    def places(self, column: int) -> list[int]:
+        """Where the numbers of a column are among the prepared ones."""
+        lacking = self.lacking.tolist()
+        extra = [len(self.numbers) + lacking.index(column)] if column in lacking else []
+        return [column, *extra]
+
+    def stack(self, columns: dict[str, Tensor]) -> tuple[Tensor, Tensor, None]:
+        """Columns (B,) by name; the targets are not among them."""
+        like = next(iter(columns.values()))
+        numbers = [columns[name].float() for name in self.numbers]
+        codes = [columns[name].long() for name in self.codes]
+        empty = like.new_zeros(like.shape[0], 0)
+        return (
+            torch.stack(numbers, dim=1) if numbers else empty.float(),
+            torch.stack(codes, dim=1) if codes else empty.long(),
+            None,
+        )

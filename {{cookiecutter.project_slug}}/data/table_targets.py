@@ -1,0 +1,65 @@
+"""The column that is predicted: classes or numbers."""
+
+from typing import Any
+
+import pyarrow
+import pyarrow.compute as arrow
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from pyarrow import types
+
+from data.columns import as_text, kind_of
+from engine.errors import UserError
+
+MOST_CLASSES = (
+    20  # whole numbers with more values, or with less than five rows for each, are numbers
+)
+
+
+def with_targets(table: pyarrow.Table, target: str, source: str) -> pyarrow.Table:
+    """The rows that have a target; how many have none is said."""
+    if target not in table.column_names:
+        raise UserError(
+            f"{source} has no column {target!r} to predict, but {', '.join(table.column_names)}. "
+            "Name one: --data.target NAME"
+        )
+    known = table.filter(arrow.is_valid(table[target]))
+    if types.is_floating(known[target].type):
+        known = known.filter(arrow.invert(arrow.is_nan(known[target])))
+    if len(known) < len(table):
+        rank_zero_info(f"{source}: left out {len(table) - len(known)} rows without a target")
+    return known
+
+
+def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
+    """The names of the classes, none for a regression; and if that was for the data to say, why.
+
+    Raises:
+        UserError: the target is neither, it is always the same, or a class has too few rows.
+    """
+    kind, reason = kind_of(targets), ""
+    counts = arrow.value_counts(targets.combine_chunks().drop_null())
+    values, sizes = counts.field("values"), counts.field("counts").to_numpy()
+    if len(values) < 2:
+        raise UserError(f"{source}: the target is always {values.to_pylist()}: nothing to learn.")
+    if task == "auto":
+        whole = kind == "number" and all(float(v).is_integer() for v in values[:1000].to_pylist())
+        few = len(values) <= MOST_CLASSES and len(targets) >= 5 * len(values)
+        task = (
+            "classification" if kind in ("category", "boolean") or whole and few else "regression"
+        )
+        other = {"classification": "regression", "regression": "classification"}[task]
+        reason = (
+            f"taken for {task} of {len(values)} different values (--data.task {other}: for that)"
+        )
+    if task == "regression":
+        if kind not in ("number", "boolean"):
+            raise UserError(f"{source}: the target holds {targets.type}, no numbers to regress.")
+        return [], reason
+    rare = [str(v) for v, size in zip(values.to_pylist(), sizes, strict=True) if size < 3]
+    if rare:
+        raise UserError(
+            f"{source}: these classes have less than 3 rows, too few to train, validate and test: "
+            f"{', '.join(rare[:10])}. Leave those rows out, or set --data.task regression."
+        )
+    names = as_text(values.take(arrow.array_sort_indices(values)) if kind == "number" else values)
+    return (names.to_pylist() if kind == "number" else sorted(names.to_pylist())), reason

@@ -1,0 +1,162 @@
+"""What the tables share: columns by their types, the target, and how a raw row becomes numbers."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import pyarrow
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor, nn
+
+from data.base import Data
+from data.columns import Column, encode, find_columns, keys_of_rows, places_of, to_numbers
+from data.table_files import as_table
+from data.table_preparation import PrepareTable
+from data.table_targets import find_classes
+from engine.errors import UserError
+from engine.sample_keys import keys_of
+from engine.samples import TensorSamples
+from engine.splits import Rows, complete_splits
+
+Task = Literal["auto", "classification", "regression"]
+LEAST_ROWS = 20  # which leave two for each split
+
+
+class TableData(Data):
+    """Base of the tables: a subclass sets the attributes below and implements `read_splits`.
+
+    A raw batch is numbers (B, N), codes of categories (B, C) and targets (B,); exported files take it
+    as a dict of columns (B,). Prepared, it is ((numbers, codes), targets). A date is the days since
+    1970; a code is the place of a category in its column's `categories`, from 1; 0 is unknown or
+    missing, as NaN is of a number. Targets are class indices or floats; of -1 or NaN where unknown.
+    """
+
+    target: str  # the column to predict
+    task: Task = "auto"  # classification: the target is text, a boolean, or few whole numbers
+    categorical: Sequence[str] = ()  # numbers or texts that are categories in any case
+    leave_out: Sequence[str] = ()  # what is no input
+    id_column: str | None = None  # no input either, but a column of the predictions
+    reading: dict[str, Any] = {}  # arguments of `read_table` for what `predict_dir` names
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.columns: list[Column] = []
+        self.class_names: list[str] = []
+        self.keys: Tensor | None = None  # of the rows, whatever they are encoded as
+
+    def read_splits(self) -> tuple[pyarrow.Table, Rows]:
+        """All rows, and those of the splits that the data set comes with."""
+        raise NotImplementedError
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there are rows to train on; to predict others a checkpoint is enough."""
+        return True
+
+    @cached_property
+    def whole(self) -> tuple[pyarrow.Table, Rows]:
+        table, rows = self.read_splits()
+        if len(table) < LEAST_ROWS:
+            raise UserError(
+                f"{self.source}: {len(table)} rows are too few, {LEAST_ROWS} are needed."
+            )
+        return table, rows
+
+    @property
+    def source(self) -> str:
+        return type(self).__name__
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        if not self.columns:
+            if self.hparams.predict_dir is not None and not self.is_there:
+                return {}
+            self.study()
+        names, columns = self.class_names, self.columns
+        numbers = [column for column in columns if column["kind"] != "category"]
+        facts: dict[str, Any] = {"columns": columns, "target": self.target, "class_names": names}
+        facts["num_numbers"] = len(numbers) + sum(column["missing"] for column in numbers)
+        facts["cardinalities"] = [
+            1 + len(column["categories"]) for column in columns if column["kind"] == "category"
+        ]
+        return {**facts, "num_outputs": len(names) or 1}
+
+    def study(self) -> None:
+        """Finds what the target is, and what the training rows have in each column."""
+        table, rows = self.whole
+        others = [*filter(None, [self.id_column]), *self.leave_out]
+        for name in [*others, *self.categorical]:
+            if name not in table.column_names:
+                known = ", ".join(table.column_names)
+                raise UserError(f"{self.source} has no column {name!r}, but {known}.")
+        targets = table[self.target]
+        self.class_names, reason = find_classes(targets, self.task, self.source)
+        if reason:
+            rank_zero_info(f"{self.source}: {self.target} is {reason}")
+        labels = places_of(targets, self.class_names) if self.class_names else None
+        content = table.select([self.id_column]) if self.id_column else table
+        self.keys = keys_of(TensorSamples(keys_of_rows(content)), rows)
+        splits = complete_splits(rows, self.keys, labels, self.test_fraction, self.hparams)
+        inputs = table.drop_columns([*{self.target, *others}])
+        self.columns = find_columns(inputs, splits["train"].numpy(), self.categorical, self.source)
+
+    def adopt(self, facts: dict[str, Any]) -> None:
+        self.columns, self.class_names = facts["columns"], facts["class_names"]
+        self.target = facts["target"]
+
+    def load(self) -> tuple[TensorSamples, Rows]:
+        if self.keys is None:
+            self.study()
+        table, rows = self.__dict__.pop("whole", None) or self.whole
+        samples = self.encoded(table, self.source)
+        samples.keys = self.keys
+        return samples, rows
+
+    def encoded(self, table: pyarrow.Table, source: str) -> TensorSamples:
+        numbers, codes = encode(table, self.columns, source)
+        known = self.target in table.column_names
+        if self.class_names:
+            targets = torch.full((len(table),), -1)
+            targets = places_of(table[self.target], self.class_names) if known else targets
+        else:
+            targets = torch.full((len(table),), torch.nan)
+            targets = to_numbers(table, self.target, source) if known else targets
+        kept = [name for name in (self.id_column, self.target) if name in table.column_names]
+        self.kept = table.select(kept)
+        return TensorSamples((numbers, codes, targets), targets if self.class_names else None)
+
+    def read(self, source: Any) -> TensorSamples:
+        """The rows of a file or, from Python, of what `as_table` takes, with or without the target."""
+        texts = [column["name"] for column in self.columns if column["kind"] == "category"]
+        texts += filter(None, [self.id_column])
+        table = as_table(source, **{**self.reading, "texts": texts})
+        return self.encoded(table, source if isinstance(source, str) else "The table")
+
+    @property
+    def predict_names(self) -> list[str]:
+        return [str(row) for row in self.splits["predict"].indices]
+
+    @property
+    def predict_columns(self) -> dict[str, list]:
+        """The id and the target, as they are in the file."""
+        rows = self.kept.take(list(self.splits["predict"].indices))
+        return {name: rows[name].to_pylist() for name in rows.column_names}
+
+    @property
+    def train_targets(self) -> Tensor:
+        split = self.splits["train"]
+        return split.dataset.samples[2].cpu()[split.indices]
+
+    def preparation(self) -> nn.Module:
+        split = self.splits["train"]
+        return PrepareTable(self.columns, split.dataset.samples[0], split.indices)
+
+    def served(self, batch: Any) -> dict[str, Tensor]:
+        """The columns by their names."""
+        numbers, codes, _ = batch
+        named = [
+            [c["name"] for c in self.columns if (c["kind"] == "category") is is_code]
+            for is_code in (False, True)
+        ]
+        return dict(zip(named[0] + named[1], [*numbers.unbind(1), *codes.unbind(1)], strict=True))

@@ -1,0 +1,103 @@
+"""Classification or regression of the rows of a table, whichever the target asks for."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
+from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
+
+from models.system import System
+
+Batch = tuple[tuple[Tensor, Tensor], Tensor]  # numbers (B, N) and codes (B, C), targets (B,)
+
+
+class Tabular(System):
+    """Trains a network with cross entropy, where there are classes, or else with the squared error of
+    targets that are scaled to mean 0 and deviation 1. Predictions and metrics have the target's unit.
+
+    Args:
+        network: maps numbers and codes to logits (B, classes), or to one number (B, 1).
+        loss: of logits and class indices, or of numbers (B,) and scaled targets.
+        class_names: the data module knows them; without any it is a regression.
+    """
+
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module | None = None,
+        class_names: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(network, **kwargs)
+        self.class_names = class_names or []
+        self.names = {"prediction": self.class_names, "probability": self.class_names}
+        if self.class_names:
+            self.criterion: Any = loss or nn.CrossEntropyLoss()
+            known: Any = {"num_classes": len(self.class_names)}
+            usual: dict[str, Any] = {
+                "auroc": MulticlassAUROC(**known),
+                "f1": MulticlassF1Score(**known),
+            }
+        else:
+            self.criterion = loss or nn.MSELoss()
+            rmse = MeanSquaredError(squared=False)
+            usual = {"mae": MeanAbsoluteError(), "rmse": rmse, "r2": R2Score()}
+        self.metrics = {**usual, **self.metrics}
+        if type(self).loss is Tabular.loss:
+            self.try_loss()
+        self.register_buffer("target_mean", torch.zeros(()))
+        self.register_buffer("target_std", torch.ones(()))
+
+    def try_loss(self) -> None:
+        """Some losses take other targets, and would be wrong without a word."""
+        kind, classes = type(self.criterion).__name__, len(self.class_names)
+        if getattr(self.criterion, "reduction", "mean") != "mean":
+            raise MisconfigurationException("loss: its reduction must be mean, the batch's")
+        targets = torch.arange(2) if classes else torch.tensor([-1.0, 1.0])
+        right = torch.eye(2, classes) * 9 if classes else targets
+        try:
+            best = self.criterion(right, targets)
+            wrong = [-right] if classes else [-right, 2 * right, 0 * right]
+            sensible = all(best < self.criterion(other, targets) for other in wrong)
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            sensible = False
+        if not sensible or isinstance(self.criterion, nn.NLLLoss):
+            takes = f"logits of {classes} classes and indices" if classes else "numbers and numbers"
+            raise MisconfigurationException(f"loss: {kind} does not take {takes}")
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage != "fit" or self.class_names:
+            return
+        targets = getattr(self.trainer.datamodule, "train_targets", None)
+        if targets is not None:
+            self.target_mean.fill_(targets.mean())
+            self.target_std.fill_(targets.std())
+
+    def loss(self, batch: Batch) -> Tensor:
+        inputs, targets = batch
+        outputs = self(*inputs).float()
+        if self.class_names:
+            if not self.training:
+                self.add("acc", (outputs.argmax(dim=1) == targets).sum(), len(targets))
+                self.measure(outputs.softmax(dim=1), targets)
+            return self.criterion(outputs, targets)
+        outputs, targets = outputs.squeeze(1), targets.float()
+        if not self.training:
+            self.measure(outputs * self.target_std + self.target_mean, targets)
+        return self.criterion(outputs, (targets - self.target_mean) / self.target_std)
+
+    def predict_step(
+        self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
+    ) -> dict[str, Tensor]:
+        """Class index (B,) and probabilities (B, classes), or the predicted numbers (B,)."""
+        outputs = self(*batch[0])
+        if self.class_names:
+            probability = outputs.softmax(dim=1)
+            return {"prediction": probability.argmax(dim=1), "probability": probability}
+        return {"prediction": outputs.squeeze(1).float() * self.target_std + self.target_mean}
