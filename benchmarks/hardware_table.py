@@ -1,5 +1,5 @@
-"""Prints the README's table of what hardware goes together: `python benchmarks/hardware_table.py`.
-With `--write` it puts it into README.md, between the lines `<!-- hardware-table -->`.
+"""Prints the table of what hardware goes together: `python benchmarks/hardware_table.py`.
+With `--write` it puts it into docs/accelerators.md, between the lines `<!-- hardware-table -->`.
 
 The table comes from the rules in `hooks/pre_gen_project.py`. Each entry says how it is known:
 
@@ -19,9 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 import readme_tables
-from readme_tables import README  # noqa: F401  For the tests, beside `split`.
 from templates import CHOICES, DEFAULTS, import_hook
 
+PLACE = ROOT / "docs" / "accelerators.md"
 STRATEGIES = ("auto", "ddp", "ddp_spawn", "fsdp", "fsdp2", "deepspeed_*")
 DEVICES = ("auto", "1", "2", "[0]", "[0, 1]")
 RUN = {
@@ -40,7 +40,7 @@ READ = {("tpu", "auto"), ("gpu", "deepspeed_*")}
 
 NOTES = """\
 *run*: trained for real on the digits, the strategies by two processes on a CPU, or by one on an NVIDIA
-card ([docs/hardware.md](docs/hardware.md)). *built*: a real `Trainer` on simulated hardware, nothing
+card ([hardware.md](hardware.md)). *built*: a real `Trainer` on simulated hardware, nothing
 trained. *read*: from lightning 2.6.6's
 `pytorch/strategies/deepspeed.py` and `xla.py`, deepspeed 0.19.8's `runtime/engine.py` and torch_xla
 2.9.0 (with which one device of XLA's CPU backend was trained, no TPU).
@@ -100,4 +100,4 @@ split = partial(readme_tables.split, "hardware-table")
 
 
 if __name__ == "__main__":
-    readme_tables.print_or_write("hardware-table", table, __doc__)
+    readme_tables.print_or_write("hardware-table", table, __doc__, PLACE)

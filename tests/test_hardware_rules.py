@@ -696,16 +696,16 @@ def test_later_fsdp_batch_norm():
     assert re.search(r"RuntimeError: .*(dtype|scalar type)", run.stderr), run.stderr[-500:]
 
 
-# --- The README ----------------------------------------------------------------------------------
+# --- The table -----------------------------------------------------------------------------------
 
 
 def test_readme_has_the_table_of_these_rules(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import hardware_table
 
-    _, inside, _ = hardware_table.split(hardware_table.README.read_text("utf-8"))
+    _, inside, _ = hardware_table.split(hardware_table.PLACE.read_text("utf-8"))
     assert inside == hardware_table.table(), (
-        "README.md differs from the rules: run python benchmarks/hardware_table.py --write"
+        "docs/accelerators.md differs from the rules: run python benchmarks/hardware_table.py --write"
     )
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.compat import step_saved
 from engine.records import read_record, root_of
 from engine.runs import read_checkpoint
+from engine.tensorboard import TensorBoardLogger, compared
 
 # The argument with which a logger goes on with a run that it has in its store.
 IDS = {"WandbLogger": "id", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
@@ -73,6 +74,7 @@ def _place(
         arguments.save_dir = str(run)
         arguments.name = arguments.version = ""
     if kind == "TensorBoardLogger":
+        logger.class_path = "engine.tensorboard.TensorBoardLogger"
         arguments.default_hp_metric = False  # `log_settings` does it
         arguments.purge_step = step
         if command != "fit":  # TensorBoard ends a curve where a smaller step comes after
@@ -137,14 +139,17 @@ def _drop_rows(path: Path, step: int) -> None:
 
 
 def log_settings(logger: Logger, config: str) -> None:
-    """Logs all settings, given as YAML, as hyperparameters; to TensorBoard as a text as well."""
+    """Logs all settings, given as YAML, as hyperparameters; to TensorBoard as a text, and of the
+    hyperparameters those that runs are compared by."""
     settings = _flat(yaml.safe_load(config))
     logger.log_hyperparams(settings)
     if isinstance(logger, TensorBoardLogger):
         from torch.utils.tensorboard.summary import hparams
 
+        logger.show_charts()
+
         logger.experiment.add_text("config", indent(config, "    "))  # a block of code in Markdown
-        _, start, end = hparams(settings, {})
+        _, start, end = hparams(compared(settings), {})
         # Without the first, TensorBoard finds out itself what differs between runs.
         for summary in (start, end):
             logger.experiment.file_writer.add_summary(summary)
