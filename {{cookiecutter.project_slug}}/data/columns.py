@@ -58,7 +58,7 @@ def keys_of_rows(table: pyarrow.Table) -> Tensor:
             texts = as_text(array).dictionary_encode()
             hashes = np.array([0, *map(hash_text, texts.dictionary.to_pylist())], np.uint64)
             values = hashes[texts.indices.fill_null(-1).to_numpy(zero_copy_only=False) + 1]
-        keys = mix(keys ^ hash_rows(torch.from_numpy(values.view(np.int64)), number))
+        keys = mix(keys ^ hash_rows(torch.tensor(values.view(np.int64)), number))
     return torch.from_numpy(keys.view(np.int64))
 
 
