@@ -760,7 +760,7 @@ def test_no_caches_of_the_template_are_copied(tmp_path, post_gen):
 CORE_LACKS = {
     *("export.py", "sweep.py", "crossval.py", "engine/tune.py", "callbacks/norms.py"),
     *("configs/callbacks/ema.yaml", "configs/tune/lr.yaml", "configs/sweep/default.yaml"),
-    *("engine/export.py", "engine/sweep.py", "engine/trial_report.py", "engine/crossval.py"),
+    *("engine/export.py", "engine/sweep.py", "engine/trials.py", "engine/crossval.py"),
 }
 
 

@@ -1,5 +1,6 @@
 """Every fold is a run of its own; mean and deviation are those of their best values."""
 
+import csv
 import re
 import statistics
 from pathlib import Path
@@ -21,7 +22,8 @@ def test_fits_each_fold_and_prints_mean_and_deviation(render, tmp_path, capfd):
     with inside(render(model="mlp"), tmp_path):
         command("crossval", "--folds", "2", *SMALL, "--trainer.max_epochs=1")
         output = capfd.readouterr().out
-        runs = [Path("logs/version_0"), Path("logs/version_1")]
+        runs = [Path("logs/version_0/fold_0"), Path("logs/version_0/fold_1")]
+        assert [path.name for path in Path("logs").glob("version_*")] == ["version_0"]
         for fold, run in enumerate(runs):
             data = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]
             assert (data["num_folds"], data["fold"]) == (2, fold)
@@ -34,6 +36,27 @@ def test_fits_each_fold_and_prints_mean_and_deviation(render, tmp_path, capfd):
         mean, deviation = re.findall(r"val/brier: mean (\S+), deviation (\S+)", output)[0]
         assert float(mean) == pytest.approx(statistics.mean(values), abs=1e-4)
         assert float(deviation) == pytest.approx(statistics.stdev(values), abs=1e-4)
+        with open("logs/version_0/summary.csv", newline="") as file:
+            rows = {row["part"]: row for row in csv.DictReader(file)}
+        assert [*rows] == ["fold_0", "fold_1", "mean", "deviation"]
+        found = [float(row["val/brier"]) for row in rows.values()]
+        assert found == [*values, statistics.mean(values), statistics.stdev(values)]
+        assert 0 <= float(rows["mean"]["val/acc"]) <= 1
+
+
+@pytest.mark.slow
+def test_seeds_differ_in_the_seed_alone(render, tmp_path):
+    with inside(render(model="mlp"), tmp_path):
+        options = [*SMALL, "--trainer.max_epochs=1", "--test_after_fit=true"]
+        command("crossval", "--seeds", "2", *options)
+        runs = [Path("logs/version_0/seed_0"), Path("logs/version_0/seed_1")]
+        first, second = (yaml.safe_load((run / "config.yaml").read_text()) for run in runs)
+        assert (first.pop("seed_everything"), second.pop("seed_everything")) == (0, 1)
+        assert first == second
+        with open("logs/version_0/summary.csv", newline="") as file:
+            rows = {row["part"]: row for row in csv.DictReader(file)}
+        assert {"val/brier", "val/acc", "test/acc"} <= rows["seed_0"].keys()
+        assert rows["seed_0"]["val/brier"] != rows["seed_1"]["val/brier"]
 
 
 @pytest.mark.slow
@@ -41,9 +64,16 @@ def test_a_mistake_in_a_fold_is_told_in_its_sentence(render, tmp_path, capfd):
     with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit):
         command("crossval", "--folds=2", *SMALL, "--model.network.hidden_dim=3")
     assert "hidden_dim" in capfd.readouterr().err
+    assert not (tmp_path / "logs").exists()
 
 
 def test_one_fold_is_refused(render, tmp_path, capsys):
     with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit):
         command("crossval", "--folds=1")
     assert "--folds is 1: it must be 2 or more" in capsys.readouterr().err
+
+
+def test_going_on_from_a_checkpoint_is_refused(render, tmp_path):
+    with inside(render(model="mlp"), tmp_path):
+        with pytest.raises(SystemExit, match="--ckpt_path: each fit is a new one"):
+            command("crossval", "--seeds=2", "--ckpt_path=best")

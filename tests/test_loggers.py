@@ -53,8 +53,8 @@ def train(*options: str):
 
 
 def fit_continue_test(*options: str) -> Path:
-    train("fit", *OPTIONS, *options, "--trainer.max_epochs=2")
-    train("fit", *OPTIONS, *options, "--trainer.max_epochs=3", "--ckpt_path=last")
+    train("fit", *OPTIONS, *options, "--trainer.max_epochs=2", "--name=tested", "--tags=a,b")
+    train("fit", *OPTIONS, *options, "--trainer.max_epochs=3", "--ckpt_path=tested")
     train("test", *OPTIONS, *options, "--ckpt_path=last")
     [run] = Path("logs").glob("version_*")
     names = {"config.yaml", "run.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt"}
@@ -129,7 +129,7 @@ def read_wandb(run: Path):
     for path in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
         for record in wandb_records(path):
             if record.run.run_id:
-                ids.add((record.run.run_id, record.run.display_name))
+                ids.add((record.run.run_id, record.run.display_name, *record.run.tags))
             for item in [*record.run.config.update, *record.config.update]:
                 settings[item.key] = json.loads(item.value_json)
             row = {
@@ -139,8 +139,8 @@ def read_wandb(run: Path):
             for name in row.keys() & LOGGED.keys():
                 metrics.setdefault(name, []).append(int(row["trainer/global_step"]))
             pictures += any(name.startswith("val/pictures") for name in row)
-    [(_, name)] = ids
-    assert name == run.name
+    [(_, *label)] = ids
+    assert label == ["tested", "a", "b"]
     return metrics, flatten(settings), pictures
 
 
@@ -150,7 +150,8 @@ def read_mlflow(run: Path):
     client = MlflowClient(f"sqlite:///{Path('logs', 'mlflow.db').absolute()}")
     [experiment] = [e for e in client.search_experiments() if e.name != "Default"]
     [found] = client.search_runs([experiment.experiment_id])
-    assert found.info.run_name == run.name
+    assert found.info.run_name == "tested"
+    assert (found.data.tags["a"], found.data.tags["b"]) == ("true", "true")
     assert found.info.status == "FINISHED"
     assert not Path("mlruns").exists()
     metrics = {

@@ -59,21 +59,30 @@ def finished() -> dict[int, object]:
 
 
 def test_searches_continues_and_writes_the_best(folder, capsys):
-    command("sweep", "--config=sweep.yaml", "--trials=2")
+    # Options of train.py, and a file of them, beside those of the sweep.
+    Path("of_train.yaml").write_text("model:\n  init_args:\n    decay_all: true\n")
+    sweep = ["sweep", "--config=sweep.yaml", "--config", "of_train.yaml", "--data.seed", "3"]
+    command(*sweep, "--trials=2")
     output = capsys.readouterr().out
     assert [line.split(":")[0] for line in output.splitlines()[:2]] == ["1/2", "2/2"]
     first = finished()
     assert len(first) == 2
 
-    command("sweep", "--config=sweep.yaml", "--trials=2")
+    command(*sweep, "--trials=2")
     assert finished() == first
-    command("sweep", "--config=sweep.yaml", "--trials=3")
+    with pytest.raises(SystemExit, match="Study default has another space, settings or metric"):
+        command("sweep", "--config=sweep.yaml", "--trials=3")
+    command(*sweep, "--trials=3")
     assert len(finished()) == 3
     assert finished().items() > first.items()
 
     for trial in trials():
         run = Path(trial.user_attrs["run"])
-        model = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        model = config["model"]["init_args"]
+        assert (model["decay_all"], config["data"]["init_args"]["seed"]) == (True, 3)
+        assert config["trainer"]["max_epochs"] == 1
+        assert config["tags"] == ["default"]
         assert model["lr"] == trial.params["model.lr"]
         assert model["optimizer"]["class_path"] == trial.params["model.optimizer"]
         assert (run / "checkpoints/best.ckpt").is_file()
@@ -81,11 +90,18 @@ def test_searches_continues_and_writes_the_best(folder, capsys):
         assert list(run.glob("events.*"))
     assert len(list(Path("logs").glob("version_*"))) == 3
 
-    best = max(trials(), key=lambda trial: trial.value)
+    best = min(trials(), key=lambda trial: trial.value)
     output = capsys.readouterr().out
     assert f"in trial {best.number}, {best.user_attrs['run']}" in output
     assert Path("logs/default/history.png").read_bytes().startswith(b"\x89PNG")
+    # A whole fit: of full length, with a bar and a summary.
+    written = yaml.safe_load(Path("logs/default/best.yaml").read_text())
+    short = {"max_epochs", "devices", "enable_progress_bar", "limit_train_batches"}
+    assert not short & written["trainer"].keys()
+    assert "tags" not in written
     fitted = command("train", "fit", "--config=logs/default/best.yaml", "--trainer.fast_dev_run=1")
+    assert fitted.trainer.progress_bar_callback is not None
+    assert fitted.model.decay_all
     assert fitted.model.lr == best.params["model.lr"]
     assert fitted.datamodule.batch_size == best.params["data.batch_size"]
 
@@ -243,4 +259,5 @@ def test_one_setting_can_be_given_and_of_several_none_is_lost(folder):
     with pytest.raises(SystemExit, match="only the last --settings.KEY would count"):
         command("sweep", "--config=sweep.yaml", *options)
     command("sweep", "--config=sweep.yaml", "--trials=1", options[0])
-    assert yaml.safe_load(Path("logs/default/best.yaml").read_text())["trainer"]["max_epochs"] == 2
+    config = yaml.safe_load(Path("logs/version_0/config.yaml").read_text())
+    assert config["trainer"]["max_epochs"] == 2

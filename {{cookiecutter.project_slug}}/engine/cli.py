@@ -51,6 +51,7 @@ class CLI(LightningCLI):
     """
 
     config: Namespace
+    folder: Path | None = None  # of a new run; by default the next `version_N`
 
     def __init__(self) -> None:
         self.made: Path | None = None
@@ -143,7 +144,7 @@ class CLI(LightningCLI):
         # A fit goes on in the run of its checkpoint, or in a new one if that lies elsewhere.
         self.is_new = fits and not (self.checkpoint and runs.is_in_run(self.checkpoint))
         writes = not (rank_zero_only.rank or trainer.fast_dev_run)
-        run = runs.run_folder(self.root, self.checkpoint, self.is_new, writes)
+        run = runs.run_folder(self.root, self.checkpoint, self.is_new, writes, self.folder)
         self.made = run if self.is_new and writes else None
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):

@@ -1,43 +1,88 @@
-"""Cross-validates: `python crossval.py --folds 5 [options of train.py]`.
+"""Cross-validates, or repeats a fit: `python crossval.py --folds 5 [options of train.py]`.
 
-Each fold is an ordinary run that validates on another part of the training data.
+Each fold validates on another part of the training data; with --seeds each fit has another seed. They
+are ordinary runs in a folder of the whole, logs/version_N/fold_0 and so on; summary.csv there has the
+scores.
 """
 
 import argparse
-import sys
+import csv
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from engine.cli import CONFIGS
-from engine.cli import main as cli
+from engine import runs
+from engine.cli import CLI
 from engine.errors import UserError, plain_errors
+from engine.options import read_options, set_options
 from engine.processes import make_worker
+from engine.records import read_record
 
 
-def fit(options: list[str]) -> tuple[str, str, float]:
-    """The run folder, the monitored metric and its best value."""
-    sys.argv = [str(CONFIGS.with_name("train.py")), "fit", *options]
-    trainer = cli().trainer
+class PartCLI(CLI):
+    """A fit in a given folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__()
+
+
+def fit(folder: Path, options: list[str]) -> dict[str, float]:
+    """The best value of the monitored metric, and the others of that epoch and of a test."""
+    set_options(options)
+    with plain_errors():
+        trainer = PartCLI(folder).trainer
     best: Any = trainer.checkpoint_callback
     if best is None or best.best_model_score is None:
         raise UserError("this fit saves no best checkpoint, so there is no score to compare")
-    return trainer.default_root_dir, best.monitor, best.best_model_score.item()
+    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    tests = {name: value for name, value in metrics.items() if name.startswith("test")}
+    others = read_record(folder)[-1]["result"]["metrics"]
+    return {best.monitor: best.best_model_score.item(), **others, **tests}
+
+
+def write_summary(path: Path, scores: dict[str, dict[str, float]]) -> None:
+    """A row for each part, then the mean and the deviation of each metric."""
+    names = list(next(iter(scores.values())))
+    columns = [[score[name] for score in scores.values()] for name in names]
+    rows: list[list] = [[part, *score.values()] for part, score in scores.items()]
+    rows.append(["mean", *map(mean, columns)])
+    rows.append(["deviation", *(stdev(c) if len(c) > 1 else "" for c in columns)])
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["part", *names], *rows])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--folds", type=int, help="how many parts the data is cut into (5)")
+    parser.add_argument("--seeds", type=int, help="how many fits with the same data instead")
     arguments, options = parser.parse_known_args()
-    folds = arguments.folds
-    if folds < 2:
-        parser.error(f"--folds is {folds}: it must be 2 or more")
-    lines, values = [], []
-    for fold in range(folds):
-        print(f"Fold {fold} of {folds}", flush=True)
-        # A process for each: those that ddp starts serve one fit only.
-        with plain_errors(), make_worker() as pool:
-            parts = [f"--data.num_folds={folds}", f"--data.fold={fold}"]
-            run, metric, value = pool.submit(fit, [*options, *parts]).result()
-        lines.append(f"{run}: {metric} {value:.4f}")
-        values.append(value)
-    print(*lines, f"{metric}: mean {mean(values):.4f}, deviation {stdev(values):.4f}", sep="\n")
+    if arguments.folds and arguments.seeds:
+        parser.error("--folds or --seeds, not both")
+    kind, count = ("seed", arguments.seeds) if arguments.seeds else ("fold", arguments.folds or 5)
+    for name in ("folds", "seeds"):
+        number = getattr(arguments, name)
+        if number is not None and number < 2:
+            parser.error(f"--{name} is {number}: it must be 2 or more")
+    scores: dict[str, dict[str, float]] = {}
+    with plain_errors():
+        root = Path(read_options(options).trainer.default_root_dir or "logs")
+        run = runs.new_run(root)
+        try:
+            for i in range(count):
+                print(f"{kind.capitalize()} {i} of {count}", flush=True)
+                part = f"{kind}_{i}"
+                own = [f"--data.num_folds={count}", f"--data.fold={i}"]
+                own = [f"--seed_everything={i}"] if kind == "seed" else own
+                with make_worker() as pool:  # the processes that ddp starts serve one fit only
+                    scores[part] = pool.submit(fit, run / part, [*options, *own]).result()
+                write_summary(run / "summary.csv", scores)
+        finally:
+            if not any(run.iterdir()):
+                run.rmdir()
+    metric, *_ = scores[part]
+    values = [score[metric] for score in scores.values()]
+    for part, score in scores.items():
+        print(f"{run / part}: {metric} {score[metric]:.4f}")
+    print(f"{metric}: mean {mean(values):.4f}, deviation {stdev(values):.4f}")
+    print(f"Summary: {run / 'summary.csv'}")

@@ -52,5 +52,9 @@ def label_of(config: Namespace, record: list[dict[str, Any]]) -> tuple[str | Non
     if config.name in ("best", "last"):
         raise UserError(f"--name {config.name}: --ckpt_path {config.name} means the newest run's")
     before: dict[str, Any] = record[-1] if record else {}
-    tags = config.tags or before.get("tags") or []
-    return config.name or before.get("name"), tags.split(",") if isinstance(tags, str) else tags
+    return config.name or before.get("name"), tags_of(config.tags or before.get("tags"))
+
+
+def tags_of(given: str | list[str] | None) -> list[str]:
+    """Tags as they are given: a list, or with commas between them."""
+    return given.split(",") if isinstance(given, str) else given or []

@@ -42,6 +42,8 @@ class RunRecord(Callback):
         self.is_new = is_new
         self.label = {"name": name, "tags": tags or []}
         self.started: datetime | None = None
+        self.best: float | None = None
+        self.metrics: dict[str, float] = {}
 
     @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -74,6 +76,20 @@ class RunRecord(Callback):
             yaml.safe_dump([record], file, sort_keys=False)
 
     @rank_zero_only
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps all metrics of the best validation, whether its checkpoint is saved by now or not."""
+        callback: Any = trainer.checkpoint_callback
+        metrics = trainer.callback_metrics
+        score = metrics.get(getattr(callback, "monitor", None) or "")
+        if score is None:
+            return
+        best = score if callback.best_model_score is None else callback.best_model_score.to(score)
+        is_best = score <= best if callback.mode == "min" else score >= best
+        if is_best and score.item() != self.best:
+            self.best = score.item()
+            self.metrics = {k: v.item() for k, v in metrics.items() if k.startswith("val")}
+
+    @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.conclude(trainer, "finished")
 
@@ -97,6 +113,7 @@ class RunRecord(Callback):
             "steps": trainer.global_step,
             "seconds": round((datetime.now(timezone.utc) - self.started).total_seconds()),
             **best_of(trainer),
+            "metrics": self.metrics,
         }
         temporary = run / ".run.yaml"
         temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")

@@ -51,13 +51,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return super().load_checkpoint(path, map_location, weights_only)
 
 
-def run_folder(root: Path, checkpoint: Path | None, is_new: bool, writes: bool) -> Path:
-    """The folder that a command writes into: that of its checkpoint, or for a new fit a new one.
+def run_folder(
+    root: Path, checkpoint: Path | None, is_new: bool, writes: bool, folder: Path | None
+) -> Path:
+    """The folder that a command writes into: that of its checkpoint, or for a new fit a new one, which
+    is `folder` if that is given.
 
     Only the first process of a fit that leaves anything makes one; it sends it to the others.
     """
     if checkpoint and not is_new:
         return run_of(checkpoint)
+    if folder and writes:
+        folder.mkdir(parents=True)
+        return folder
     return new_run(root) if writes else root
 
 

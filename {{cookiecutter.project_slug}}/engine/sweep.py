@@ -1,82 +1,40 @@
-"""Searches hyperparameters with Optuna: `python sweep.py --config configs/sweep/default.yaml`.
+"""Searches hyperparameters with Optuna: `python sweep.py --trials 50 [options of train.py]`.
 
-Killed, it goes on when it is started again. Each trial is an ordinary run.
+Killed, it goes on when it is started again. Each trial is an ordinary run, with the name of the study
+among its tags. A --config file is one of the sweep if it has a key of those below, else of train.py.
 """
 
-import json
-import logging
-import shutil
 import sys
-import threading
 import time
 import warnings
-from concurrent.futures.process import BrokenProcessPool
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import auto_cli
-from lightning.pytorch import Trainer
+from jsonargparse import ArgumentParser
 
-from engine.cli import CLI, CONFIGS
-from engine.errors import Diverged, UserError, plain_errors
+from engine.cli import CONFIGS
+from engine.errors import UserError, plain_errors
 from engine.last_checkpoint import command_line
-from engine.monitors import monitored
-from engine.processes import make_worker
+from engine.options import read_options, split_words
+from engine.records import read_yaml
 
 try:
     import optuna
 
-    from engine.trial_report import Report
+    from engine.trials import as_options, fit, fit_in_worker
 except ImportError:
     sys.exit('error: sweep.py needs Optuna: python -m pip install -e ".[sweep]"')
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of plots
 FINISHED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
-thread = threading.local()
-
-
-class TrialCLI(CLI):
-    def __init__(self, trial: optuna.Trial) -> None:
-        self.trial = trial
-        super().__init__()
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        trainer: Any = super().instantiate_trainer(**kwargs)
-        self.report = Report(self.trial, self.config.fit.best_checkpoint.monitor)
-        trainer.callbacks.append(self.report)
-        self.trial.set_user_attr("run", trainer.default_root_dir)
-        return trainer
-
-    def after_fit(self) -> None:
-        if self.report.pruned:
-            raise optuna.TrialPruned
-
-
-def fit(trial: optuna.Trial, settings: dict[str, Any]) -> float:
-    """The best value of the monitored metric in a run with the parameters of the trial."""
-    for name in ("lightning.fabric", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    values = {**settings, **trial.params}.items()
-    options = [f"--{key}={v if isinstance(v, str) else json.dumps(v)}" for key, v in values]
-    sys.argv = [str(CONFIGS.with_name("train.py")), "fit", *QUIET, *options]
-    try:
-        checkpoint: Any = TrialCLI(trial).trainer.checkpoint_callback
-    except Diverged as error:  # not failed, or it would be suggested again
-        raise optuna.TrialPruned(str(error)) from error
-    return checkpoint.best_model_score.item()
-
-
-def fit_in_worker(trial: optuna.Trial, settings: dict[str, Any]) -> float:
-    """`fit`, in a process that each thread has for itself."""
-    if not hasattr(thread, "pool"):
-        thread.pool = make_worker()
-    try:
-        return thread.pool.submit(fit, trial, settings).result()
-    except BrokenProcessPool:  # killed, perhaps for its use of memory
-        del thread.pool
-        raise
+# Of a trial, not of a whole fit with its settings: how long, on what, and how much it prints.
+OF_TRIALS = (
+    *("max_epochs", "min_epochs", "max_steps", "min_steps", "max_time"),
+    *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
+    *("devices", "num_nodes", "strategy", "enable_progress_bar", "enable_model_summary"),
+)
 
 
 def suggest(trial: optuna.Trial, space: dict[str, dict[str, Any]]) -> None:
@@ -108,9 +66,15 @@ def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
     figure: Any = plot_optimization_history(study, target_name=monitor).figure
     figure.savefig(folder / "history.png", bbox_inches="tight")
     best = study.best_trial
-    config = shutil.copy(Path(best.user_attrs["run"], "config.yaml"), folder / "best.yaml")
+    config = read_yaml(Path(best.user_attrs["run"], "config.yaml"))
+    for key in OF_TRIALS:
+        if f"trainer.{key}" not in best.params:
+            config["trainer"].pop(key, None)
+    config = {key: value for key, value in config.items() if key not in ("name", "tags")}
+    path = folder / "best.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     print(f"Best: {monitor} {best.value:.4g} in trial {best.number}, {best.user_attrs['run']}")
-    fit_again = command_line("python", "train.py", "fit", "--config", str(config))
+    fit_again = command_line("python", "train.py", "fit", "--config", str(path))
     print(f"Fit with its settings: {fit_again}")
 
 
@@ -123,28 +87,28 @@ def sweep(
     storage: str = "sqlite:///logs/sweeps.db",
     sampler: optuna.samplers.BaseSampler | None = None,
     pruner: optuna.pruners.BasePruner | None = None,
+    options: list[str] | None = None,
 ) -> None:
     """Searches for the best hyperparameters of train.py.
 
     Args:
         space: keys of train.py's configuration, with arguments of Optuna's suggest functions.
-        settings: keys that are the same in all trials.
+        settings: keys that are the same in all trials; options of train.py come after them.
         trials: how many the study shall have in all.
         workers: processes that fit at the same time.
         study: its name; an old one is continued.
         storage: the database of the studies, as an SQLAlchemy URL.
         sampler: chooses the parameters; by default TPE.
         pruner: stops trials; by default those worse than the median.
+        options: of train.py, in all trials.
     """
     if sum(word.startswith("--settings.") for word in sys.argv) > 1:
         raise UserError("only the last --settings.KEY would count; write all into a --config file")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    suggest(optuna.create_study().ask(), space)  # is it well formed?
-    system = yaml.safe_load((CONFIGS / "model.yaml").read_text("utf-8"))["model"]["class_path"]
-    monitor, mode = (settings.get(f"best_checkpoint.{key}", "auto") for key in ("monitor", "mode"))
-    given = f"--settings.best_checkpoint.monitor {monitor}"
-    monitor, mode = monitored(settings.get("model.class_path", system), monitor, mode, given)
-    best: dict[str, Any] = {"monitor": monitor, "mode": mode}
+    suggest(example := optuna.create_study().ask(), space)  # is it well formed?
+    fixed = [*as_options(settings), *(options or [])]
+    checkpoint = read_options([*fixed, *as_options(example.params)]).best_checkpoint
+    best = {"monitor": checkpoint.monitor, "mode": checkpoint.mode}
     folder = Path("logs", study)
     folder.mkdir(parents=True, exist_ok=True)
     database = connect(storage)
@@ -156,6 +120,8 @@ def sweep(
     tpe = optuna.samplers.TPESampler(seed=len(found.trials), constant_liar=True)
     found.sampler = sampler or tpe
     goal = {"space": space, "settings": settings, "best_checkpoint": best}
+    if options:
+        goal["options"] = options
     if found.user_attrs.get("goal", goal) != goal:
         raise UserError(
             f"Study {study} has another space, settings or metric; choose another --study"
@@ -168,7 +134,7 @@ def sweep(
             if other.params == trial.params and other.value is not None:
                 trial.set_user_attr("run", other.user_attrs["run"])
                 return other.value
-        return (fit if workers == 1 else fit_in_worker)(trial, settings)
+        return (fit if workers == 1 else fit_in_worker)(trial, fixed)
 
     def left() -> int:
         return max(trials - len(found.get_trials(deepcopy=False, states=FINISHED)), 0)
@@ -190,7 +156,15 @@ def main() -> None:
     with plain_errors():
         try:
             default = str(CONFIGS / "sweep" / "default.yaml")
-            auto_cli(sweep, as_positional=False, default_config_files=[default])
+            parser = ArgumentParser(
+                description=__doc__, default_config_files=[default], allow_abbrev=False
+            )
+            parser.add_argument("--config", action="config")
+            parser.add_function_arguments(sweep, skip={"options"})
+            own, options = split_words(sys.argv[1:], {*signature(sweep).parameters} - {"options"})
+            given = parser.instantiate(parser.parse_args(own))
+            given.pop("config")
+            sweep(**given.as_dict(), options=options)
         except (KeyboardInterrupt, SystemExit) as stop:
             if getattr(stop, "code", 130) not in (130, 143):  # what a fit ends with at a signal
                 raise

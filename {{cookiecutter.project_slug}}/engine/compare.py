@@ -1,0 +1,190 @@
+"""Compares runs: what differs in their settings, their best scores, epochs and time.
+
+Trials of sweeps are runs with the study among their tags; folds and seeds stand below the mean of them.
+"""
+
+import argparse
+import csv
+import operator
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from engine.errors import UserError, plain_errors
+from engine.records import all_runs, read_record, read_yaml, runs_named
+
+OPERATORS = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "!=": operator.ne,
+    "=": operator.eq,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+LABELS = ("name", "tags")  # columns of their own, no settings
+WIDEST = 40  # characters of a column in the terminal
+
+
+class Run:
+    """What is known of a run.
+
+    Args:
+        folder: of the run, or of a cross-validation.
+        root: of all runs.
+    """
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        record = read_record(folder)
+        self.mode = "min"
+        place = folder.relative_to(root) if folder.is_relative_to(root) else folder
+        self.columns: dict[str, Any] = {"run": place.as_posix()}
+        self.settings = flat(read_yaml(folder / "config.yaml") or {})
+        if record:
+            self.read(folder, record)
+        elif (folder / "summary.csv").exists():
+            self.read_summary(folder / "summary.csv")
+
+    def read(self, folder: Path, record: list[dict[str, Any]]) -> None:
+        results = [part.get("result", {}) for part in record]
+        last = results[-1]
+        seconds = sum(result.get("seconds", 0) for result in results)
+        metrics = [result["metrics"] for result in results if result.get("metrics")]
+        found = last if "best" in last else best_in_checkpoint(folder)
+        self.mode = found.get("mode", "min")
+        self.columns |= {
+            "name": record[-1].get("name"),
+            "tags": ",".join(record[-1].get("tags", [])),
+            "state": last.get("state", "running, or killed"),
+            "epochs": last.get("epochs"),
+            "time": str(timedelta(seconds=seconds)) if seconds else None,
+            "best": found.get("best"),
+            "best_epoch": found.get("best_epoch"),
+            "monitor": found.get("monitor"),
+            **(metrics[-1] if metrics else {}),
+        }
+
+    def read_summary(self, path: Path) -> None:
+        with path.open(newline="", encoding="utf-8") as file:
+            *parts, means, deviations = csv.DictReader(file)
+        metric = list(means)[1]
+        deviation = float(deviations[metric] or "nan")
+        self.columns["state"] = f"mean of {len(parts)}, {metric} ± {deviation:.4f}"
+        self.columns |= {name: float(means[name]) for name in list(means)[1:]}
+        self.columns |= {"best": self.columns[metric], "monitor": metric}
+
+    def value(self, key: str) -> Any:
+        return self.columns.get(key, self.settings.get(key))
+
+    def passes(self, condition: str) -> bool:
+        """Whether it fulfils a condition such as `model.lr<0.01`, `tags=sgd`, `state!=finished`."""
+        found = re.match(r"(.+?)(<=|>=|!=|=|<|>)(.*)", condition)
+        if not found:
+            raise UserError(f"--filter {condition}: give KEY=VALUE, or with !=, <, <=, > or >=")
+        key, sign, wanted = found.groups()
+        values = str(self.value(key)).split(",") if key == "tags" else [self.value(key)]
+        if sign == "!=":
+            return not any(compared("=", value, wanted) for value in values)
+        return any(compared(sign, value, wanted) for value in values)
+
+
+def compared(sign: str, value: Any, wanted: str) -> bool:
+    try:
+        return OPERATORS[sign](float(value), float(wanted))
+    except (TypeError, ValueError):
+        return sign == "=" and str(value) == wanted
+
+
+def best_in_checkpoint(run: Path) -> dict[str, Any]:
+    """The best score so far of a run that has not ended, or was killed."""
+    path = run / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        return {}
+    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    for state in saved["callbacks"].values():
+        if state.get("best_model_score") is not None:
+            score = state["best_model_score"].item()
+            return {"monitor": state["monitor"], "best": score, "best_epoch": saved["epoch"]}
+    return {}
+
+
+def flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Settings by the keys that options have; a class by that of what it is."""
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return {key.replace(".init_args", "").removesuffix(".class_path"): value}
+    parts = [flat(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()]
+    return {name: item for part in parts for name, item in part.items()}
+
+
+def differing(runs: list[Run]) -> list[str]:
+    """The settings that are not the same in all runs."""
+    runs = [run for run in runs if run.settings]
+    keys = dict.fromkeys(key for run in runs for key in run.settings if key not in LABELS)
+    return [key for key in keys if len({repr(run.settings.get(key)) for run in runs}) > 1]
+
+
+def sort(runs: list[Run], key: str, descending: bool) -> list[Run]:
+    """By a column or setting; those that lack it last. By `best` the best come first."""
+
+    def rank(run: Run) -> tuple:
+        value = run.value(key)
+        number = isinstance(value, int | float)
+        if key == "best" and number and run.mode == "max":
+            value = -value
+        return (not number, value if number else 0, str(value))
+
+    there = [run for run in runs if run.value(key) is not None]
+    missing = [run for run in runs if run.value(key) is None]
+    return sorted(there, key=rank, reverse=descending) + missing
+
+
+def show(table: list[list[Any]]) -> None:
+    texts = [[short(value) for value in row] for row in table]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    for row in texts:
+        print("  ".join(f"{text:{n}}" for text, n in zip(row, widths, strict=True)).rstrip())
+
+
+def short(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    return text if len(text) <= WIDEST else f"…{text[1 - WIDEST :]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("runs", nargs="*", help="folders or names; by default all under --root")
+    parser.add_argument("--root", type=Path, default=Path("logs"))
+    parser.add_argument("--filter", action="append", default=[], help="tags=sgd, 'model.lr<0.01'")
+    parser.add_argument("--sort", metavar="KEY", help="a column, a setting, or best")
+    parser.add_argument("--descending", action="store_true")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there as well")
+    arguments = parser.parse_args()
+    with plain_errors():
+        folders = all_runs(arguments.root)
+        if arguments.runs:
+            chosen = [
+                [Path(n)] if Path(n).is_dir() else runs_named(n, arguments.root)
+                for n in arguments.runs
+            ]
+            folders = [folder for group in chosen for folder in group]
+        runs = [Run(folder, arguments.root) for folder in folders]
+        runs = [run for run in runs if len(run.columns) > 1]
+        runs = [run for run in runs if all(run.passes(one) for one in arguments.filter)]
+        if not runs:
+            raise UserError(f"no such run under {arguments.root}")
+        if arguments.sort:
+            runs = sort(runs, arguments.sort, arguments.descending)
+        columns = dict.fromkeys(key for run in runs for key in run.columns)
+        used = [
+            key for key in columns if any(run.columns.get(key) not in (None, "") for run in runs)
+        ]
+        header = [*used, *differing(runs)]
+        table = [header, *([run.value(key) for key in header] for run in runs)]
+        show(table)
+        if arguments.csv:
+            with arguments.csv.open("w", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerows(table)

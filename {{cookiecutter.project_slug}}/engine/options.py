@@ -1,0 +1,59 @@
+"""Options of train.py that are read by other commands, which fit with them."""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+from engine.cli import CLI, CONFIGS
+from engine.errors import UserError
+from engine.monitors import choose_monitors
+from engine.records import read_yaml
+
+
+class Read(Exception):
+    """The options are read."""
+
+
+class Reader(CLI):
+    def before_instantiate_classes(self) -> None:
+        choose_monitors(self.config.fit)
+        raise Read
+
+
+def set_options(options: list[str]) -> None:
+    sys.argv = [str(CONFIGS.with_name("train.py")), "fit", *options]
+
+
+def read_options(options: list[str]) -> Namespace:
+    """All settings of a fit with these options; what is wrong with them is said here.
+
+    Raises:
+        UserError: it would go on from a checkpoint.
+    """
+    for word in options:
+        if word.split("=")[0] == "--ckpt_path":
+            raise UserError("--ckpt_path: each fit is a new one; start from --model.init_from")
+    set_options(options)
+    reader = Reader.__new__(Reader)
+    with suppress(Read):
+        reader.__init__()  # type: ignore[misc]
+    return reader.config.fit
+
+
+def split_words(words: list[str], names: set[str]) -> tuple[list[str], list[str]]:
+    """The options of these names, and those of train.py. A --config file goes to the first if it has
+    a key of that name."""
+    parts: tuple[list[str], list[str]] = [], []
+    part = parts[0]
+    for i, word in enumerate(words):
+        if word.startswith("-"):
+            key, _, value = word.lstrip("-").partition("=")
+            own = key.split(".")[0].rstrip("+") in {*names, "h", "help", "print_config"}
+            if key == "config":
+                file = read_yaml(Path(value or "".join(words[i + 1 : i + 2])))
+                own = not isinstance(file, dict) or bool(names & file.keys())
+            part = parts[0] if own else parts[1]
+        part.append(word)
+    return parts
