@@ -93,3 +93,20 @@ def test_what_cannot_be_loaded_is_a_sentence(render, tmp_path):
 
         with pytest.raises(ValueError, match="load nothing: no checkpoint there"):
             load("nothing")
+
+
+def test_frames_and_rows_are_read_as_the_file_that_they_make(render, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    with inside(render(data="series_csv"), tmp_path):
+        options = [*SMALL, *small_data("series_csv", tmp_path / "data")]
+        command("train", "fit", *options, "--trainer.max_epochs=1")
+        from predictor import load
+
+        predictor = load()
+        expected = predictor("data/series.csv")
+        assert len(expected) == 6  # the horizon
+        with open("data/series.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        frame = pandas.read_csv("data/series.csv")
+        for source in (rows, frame, frame.set_index("time")):
+            assert predictor(source) == expected

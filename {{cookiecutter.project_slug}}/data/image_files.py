@@ -70,41 +70,6 @@ class ImageFiles(Dataset):
         return read_image(self.images[index], self.image_shape, self.value_range)
 
 
-def open_images(source: Any, channels: int) -> list[str | Image.Image]:
-    """The images of a file, in and below a folder, of Pillow, of integers in an array (H, W),
-    (H, W, C), (N, H, W, C) or (N, C, H, W), where grey ones need no C; or of a list of all these."""
-    if isinstance(source, str | Path):
-        path = Path(source).expanduser()
-        if not path.exists():
-            raise UserError(f"There is no file or folder {path}.")
-        if path.is_file():
-            return [str(path)]
-        others: Counter[str] = Counter()
-        found = find_images(path, others)
-        tell_others(path, others, len(found))
-        return [*found]
-    if isinstance(source, Image.Image):
-        return [source]
-    if isinstance(source, list | tuple):
-        return [image for one in source for image in open_images(one, channels)]
-    pixels = np.asarray(source.cpu() if isinstance(source, Tensor) else source)
-    if pixels.dtype.kind not in "iu":
-        raise UserError(
-            f"Images of {pixels.dtype}: give integers, bytes from 0 to 255, as files do."
-        )
-    colors = (1, 3, 4)
-    if pixels.ndim > 2 and pixels.shape[-3] == channels and pixels.shape[-1] not in colors:
-        if channels > 1 or pixels.ndim == 4:
-            pixels = np.moveaxis(pixels, -3, -1)
-    if pixels.ndim == 2 or pixels.ndim == 3 and pixels.shape[-1] in colors:
-        pixels = pixels[None]
-    if pixels.ndim == 4 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
-    if pixels.ndim != 3 and (pixels.ndim != 4 or pixels.shape[-1] not in colors):
-        raise UserError(f"An array of shape {pixels.shape} is no images: give (N, H, W, C).")
-    return [Image.fromarray(np.ascontiguousarray(image)) for image in pixels]
-
-
 def find_images(folder: str | Path, others: Counter[str] | None = None) -> list[str]:
     """Paths of all images in and below a folder, sorted; hidden files and folders are left out. Adds
     the endings of the files that are no images to `others`."""

@@ -8,7 +8,8 @@ from torch.utils.data import Dataset
 
 from data.augment import random_crop
 from data.base import Data
-from data.image_files import ImageFiles, open_images
+from data.image_files import ImageFiles
+from data.image_sources import open_images
 from data.preparation import ScaleBytes
 from engine.errors import UserError
 from engine.loaders import samples_of

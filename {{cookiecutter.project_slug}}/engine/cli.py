@@ -94,8 +94,7 @@ class CLI(LightningCLI):
         parser.add_argument(
             "--name", type=str | None, help="Of the run; --ckpt_path NAME finds it."
         )
-        help = "Of the run, for compare.py and the loggers: --tags first,short"
-        parser.add_argument("--tags", type=list[str] | str | None, help=help)
+        parser.add_argument("--tags", type=list[str] | str | None, help="Of the run: --tags a,b")
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
         # Has the data module made before the system, which is told its facts. The link hands on no
@@ -150,8 +149,7 @@ class CLI(LightningCLI):
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
         self.label = label_of(config, [] if self.is_new else read_record(run))
-        goes_on = fits and not self.is_new
-        resume = self.checkpoint if goes_on else None
+        resume = self.checkpoint if fits and not self.is_new else None
         place_loggers(trainer, self.subcommand, run, resume, *self.label)
         self.headings = headings(trainer)
         allow_clipping(config.model, trainer)

@@ -119,7 +119,7 @@ def sweep(
     # Another seed after a restart, or it would suggest the same once more.
     tpe = optuna.samplers.TPESampler(seed=len(found.trials), constant_liar=True)
     found.sampler = sampler or tpe
-    goal = {"space": space, "settings": settings, "best_checkpoint": best}
+    goal: dict[str, Any] = {"space": space, "settings": settings, "best_checkpoint": best}
     if options:
         goal["options"] = options
     if found.user_attrs.get("goal", goal) != goal:
