@@ -132,3 +132,21 @@ def test_the_average_forgets_the_first_weights(project, tmp_path):
                 model.weight.fill_(float(step > 0))  # the first weights are 0, all others 1
                 average.update_parameters(model)
         assert average.module.weight.item() > 0.99
+
+
+def test_weights_of_torchvision_get_the_images_that_they_expect(render, tmp_path):
+    from torchvision.models import resnet18
+
+    with inside(render(model="resnet"), tmp_path):
+        from engine.weights import start_from
+        from models.networks.resnet import ResNet
+
+        theirs = resnet18(num_classes=3).eval()
+        torch.save(theirs.state_dict(), "resnet18.pth")
+        ours = ResNet((3, 64, 64), 3, imagenet_scale=True).eval()
+        start_from(ours, "resnet18.pth")
+        ours.head.load_state_dict(theirs.fc.state_dict())  # the head has another name
+        images = torch.rand(2, 3, 64, 64)
+        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
+        expected = theirs((images - mean) / std)
+        assert torch.allclose(ours(images * 2 - 1), expected, atol=1e-4)
