@@ -18,7 +18,7 @@ KEYS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "_systems": (
         {"name", "class", "optimizers", "optimizer"},
-        {"callbacks", "sweep_metric", "files", "packages", "readme"},
+        {"callbacks", "sweep_metric", "sweep_goal", "files", "packages", "readme"},
     ),
     "_models": (
         {"name", "class", "system", "modalities", "lr", "augment", "max_epochs", "batch_norm"},

@@ -102,9 +102,10 @@ def test_the_sweep_file_of_wandb_gives_options_that_are_taken(render, tmp_path):
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_sweeps_of_wandb_minimize_the_metric_of_the_system(system):
+def test_sweeps_of_wandb_look_at_the_metric_of_the_system(system):
     text = (ROOT / "{{cookiecutter.project_slug}}" / "models" / f"{system}.py").read_text("utf-8")
     monitor = re.search(r'^    monitor = "(.+)"', text, re.MULTILINE)
     metric = SYSTEMS[system].get("sweep_metric", "val/loss")
     assert metric == (monitor[1] if monitor else "val/loss")
-    assert '    mode = "max"' not in text
+    goal = SYSTEMS[system].get("sweep_goal", "minimize")
+    assert goal == ("maximize" if '    mode = "max"' in text else "minimize")
