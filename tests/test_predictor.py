@@ -111,4 +111,9 @@ def test_frames_and_rows_are_read_as_the_file_that_they_make(render, tmp_path):
         expected = predictor("ahead.csv")
         assert len(expected) == 6
         for source in (rows, frame, frame.set_index("time")):
-            assert predictor(source) == expected
+            found = predictor(source)
+            assert [row["input"] for row in found] == [row["input"] for row in expected]
+            names = ("lead", "forecast_load", "forecast_price")
+            assert [[row[name] for name in names] for row in found] == [
+                [row[name] for name in names] for row in expected
+            ]
