@@ -1,6 +1,6 @@
 """How fast the loops are, with all defaults on, against loops written by hand.
 
-    python benchmarks/training.py [mlp] [cnn] [memory]
+    python benchmarks/training.py [mlp] [cnn] [unet] [memory]
 
 Prints a Markdown table. Everything has one thread. The loops take turns within one process, an epoch
 each, and the best epoch of each counts, by the clock and by the CPU time of the process. An epoch of
@@ -79,8 +79,8 @@ class Watch:
 class Race(Callback):
     """Measures the training epochs of a fit and lets the others run between them."""
 
-    def __init__(self, others: dict[str, Loop]) -> None:
-        self.others = others
+    def __init__(self, others: dict[str, Loop], batch_size: int = BATCH_SIZE) -> None:
+        self.others, self.batch_size = others, batch_size
         self.watch, self.validation = Watch(), Watch()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,7 +94,7 @@ class Race(Callback):
         self.pause = (now[0] - started[0], now[1] - started[1])
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.watch.stop(OURS, trainer.num_training_batches * BATCH_SIZE, self.pause)
+        self.watch.stop(OURS, trainer.num_training_batches * self.batch_size, self.pause)
         self.watch.run(self.others)
         self.watch.start()
 
@@ -315,6 +315,28 @@ def race_cnn(project: Path, data: Path, epochs: int = 3) -> None:
     row("", race.watch.rates, PER_IMAGE, 1.5)
 
 
+def race_unet(project: Path, data: Path, epochs: int = 3) -> None:
+    from data.earth import Earth
+    from models.networks.unet import UNet
+
+    earth = Earth(augment=True)
+    earth.setup("fit")
+    samples, prepare = earth.splits["train"], earth.preparation()
+    images, masks = (tensor[samples.indices] for tensor in samples.dataset.samples)
+    loop, limit = Reference(UNet((3, 64, 64), 3, width=8, depth=4)), 60
+
+    def augmented() -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in torch.randperm(len(masks))[: limit * 4].split(4):
+            x, y = prepare(earth.augment((images[rows], masks[rows])))
+            yield x, y.long()
+
+    name = f"{TENSORS}, same augmentation"
+    race = Race({name: lambda: loop.train(augmented)}, batch_size=4)
+    limits = (f"--trainer.limit_train_batches={limit}", "--trainer.limit_val_batches=1")
+    start(project, race, "fit", f"--trainer.max_epochs={epochs}", *limits)
+    row("unet, earth, flip", race.watch.rates, TENSORS, 0.95)
+
+
 def row(job: str, rates: Rates, against: str, goal: float | None = None) -> None:
     """Ours against the fastest of the contestants whose names begin so."""
     ours = rates[OURS]
@@ -372,13 +394,13 @@ def weigh(project: Path, data: Path) -> None:
 
 
 def main() -> None:
-    jobs = sys.argv[1:] or ["mlp", "cnn", "memory"]
+    jobs = sys.argv[1:] or ["mlp", "cnn", "unet", "memory"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if {"mlp", "memory"} & {*jobs}:
             mnist = write_mnist(folder / "mnist", train=60_000, test=10_000)
             mlp = render_template(folder, data="mnist", model="mlp", project_slug="mlp")
-        if {"mlp", "cnn"} & {*jobs}:
+        if {"mlp", "cnn", "unet"} & {*jobs}:
             print("| loop | ours | against | its rate | ratio | by CPU time | goal |")
             print("|---|---|---|---|---|---|---|", flush=True)
         processes = multiprocessing.get_context("spawn")
@@ -390,6 +412,11 @@ def main() -> None:
             cifar10 = write_cifar10(folder / "cifar10", train=50_000, test=10_000)
             cnn = render_template(folder, data="cifar10", model="cnn", project_slug="cnn")
             race = processes.Process(target=in_project, args=(race_cnn, cnn, cifar10))
+            race.start()
+            race.join()
+        if "unet" in jobs:
+            unet = render_template(folder, data="earth", model="unet", project_slug="unet")
+            race = processes.Process(target=in_project, args=(race_unet, unet, folder))
             race.start()
             race.join()
         if "memory" in jobs:

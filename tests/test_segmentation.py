@@ -262,6 +262,16 @@ def test_the_earth_is_split_by_longitude_and_lies_north_up(render, tmp_path):
         assert not longitudes["train"] & longitudes["test"]
         assert not longitudes["val"] & (longitudes["train"] | longitudes["test"])
         assert [len(longitudes[split]) for split in ("train", "val", "test")] == [46, 6, 15]
+        folds = [Earth(num_folds=3, fold=fold) for fold in range(3)]
+        held = []
+        for fold in folds:
+            fold.setup("fit")
+            rows = {split: fold.splits[split].indices for split in ("train", "val", "test")}
+            sides = [{names[i].split("lon")[1] for i in rows[split]} for split in rows]
+            assert not sides[0] & sides[1] and rows["test"] == data.splits["test"].indices
+            held += rows["val"]
+        assert len(held) == len({*held})
+        assert {*held} == {*data.splits["train"].indices, *data.splits["val"].indices}
         share = {name: (masks[i] == 1).float().mean() for i, name in enumerate(names)}
         assert share["lat+27_lon+20"] == 1  # the Sahara
         assert share["lat-85_lon+20"] == 1  # the ice of Antarctica

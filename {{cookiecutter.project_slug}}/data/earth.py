@@ -11,11 +11,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from data.segmentation import SegmentationData
+from engine.errors import UserError
 from engine.samples import TensorSamples
 from engine.splits import Rows
 
 TILE = 64  # pixels a side, 5.3 degrees
 ROWS, COLUMNS = 33, 67  # of tiles; 2 degrees at each pole and 2.7 at the date line are left over
+BAND = 3  # columns
 TOP = 24  # pixels above the first row
 
 
@@ -45,14 +47,26 @@ class Earth(SegmentationData):
         masks = tiles(mask.view(1, 2160, -1).flip(1))[:, 0]  # from south to north
         names = [name(row, column) for row in range(ROWS) for column in range(COLUMNS)]
         column = torch.arange(COLUMNS).repeat(ROWS)
-        band = column // 3
-        test, val = band % 5 == 0, band % 10 == 3
+        self.bands = column // BAND
+        test, val = self.bands % 5 == 0, self.bands % 10 == 3
         plain = (masks == masks[:, :1, :1]).flatten(1).all(dim=1) & (
             torch.arange(len(masks)) % 8 > 0
         )
         splits = {"train": ~(test | val | plain), "val": val, "test": test}
         rows = {split: chosen.nonzero().flatten() for split, chosen in splits.items()}
         return TensorSamples((images, masks), names=names), rows
+
+    def split(self, samples: TensorSamples, rows: Rows) -> Rows:
+        """Folds are of whole bands, too."""
+        folds = self.hparams.num_folds
+        if folds is None:
+            return super().split(samples, rows)
+        pool = torch.cat([rows["train"], rows["val"]])
+        bands, place = self.bands[pool].unique(return_inverse=True)
+        if folds > len(bands):
+            raise UserError(f"num_folds is {folds}: there are {len(bands)} bands of longitude.")
+        held = place % folds == self.hparams.fold
+        return {"train": pool[~held], "val": pool[held], "test": rows["test"]}
 
     def preparation(self) -> nn.Module:
         return SquareRoots()
