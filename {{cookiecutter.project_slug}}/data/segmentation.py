@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from data.augment import random_crop
-from data.image_files import open_images
+from data.image_sources import open_images
 from data.images import ImageData
 from data.mask_files import IGNORED, MaskFiles, image_size, refuse_alike
 from engine import loaders
