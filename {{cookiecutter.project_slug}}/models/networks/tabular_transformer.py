@@ -11,6 +11,8 @@ class Tokenizer(nn.Module):
     """Each number times a vector of its own, each category an embedding, a bias for each column; before
     them a token that is always the same, from which the outputs are read."""
 
+    first: Tensor  # row of each category's code 0
+
     def __init__(self, num_numbers: int, cardinalities: Sequence[int], dim: int) -> None:
         super().__init__()
         columns = num_numbers + len(cardinalities)
@@ -19,7 +21,7 @@ class Tokenizer(nn.Module):
         self.embedding = nn.Embedding(max(1, sum(cardinalities)), dim)
         nn.init.uniform_(self.embedding.weight, -(dim**-0.5), dim**-0.5)
         first = torch.tensor([0, *cardinalities]).cumsum(0)[:-1]
-        self.register_buffer("first", first, persistent=False)  # row of each category's code 0
+        self.register_buffer("first", first, persistent=False)
 
     def forward(self, numbers: Tensor, codes: Tensor) -> Tensor:  # -> (B, 1 + columns, D)
         factors = F.pad(numbers, (1, 0), value=1.0)
