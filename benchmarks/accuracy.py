@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py                     # all models on the digits
     python benchmarks/accuracy.py --data earth --models unet
+    python benchmarks/accuracy.py --data python_source --models gpt
     python benchmarks/accuracy.py --data cifar10 --models cnn vit --options --data.data_dir=/data
 
 Each cell is `python train.py` in a new process, then `python train.py test`. The columns: the
@@ -29,13 +30,17 @@ GOALS = {
     "gan": ("<= 0.35", 180),
 }
 # On other data.
-OTHER_GOALS = {("earth", "unet"): (">= 0.80", 300)}
+OTHER_GOALS = {
+    ("earth", "unet"): (">= 0.80", 300),
+    ("python_source", "gpt"): ("<= 2.4", 300),
+}
 # By system.
 FIGURES = {
     "classifier": ("acc", "accuracy"),
     "autoencoder": ("loss", "MSE / MSE of the training mean"),
     "gan": ("frechet", "Fréchet distance / untrained generator's"),
     "segmenter": ("mean_iou", "mean IoU"),
+    "language_model": ("bits_per_byte", "bits per byte"),
 }
 # The figure is relative to what costs nothing to reach: this prints it.
 BASELINES = {

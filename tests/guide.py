@@ -23,7 +23,7 @@ KEYS: dict[str, tuple[set[str], set[str]]] = {
     "_models": (
         {"name", "class", "system", "modalities", "lr", "augment", "max_epochs", "batch_norm"},
         {"arguments", "system_arguments", "scheduler_arguments", "optimizer", "patience", "on"}
-        | {"fsdp_blocks", "files", "packages"},
+        | {"fsdp_blocks", "trainer", "files", "packages"},
     ),
     "_loggers": ({"name", "class_path"}, {"arguments", "files", "packages", "readme"}),
 }

@@ -1,6 +1,7 @@
-"""Puts pictures into the logger."""
+"""Puts pictures, or generated text, into the logger."""
 
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import torch
@@ -61,10 +62,26 @@ def log_picture(trainer: Trainer, name: str, picture: Image.Image) -> None:
             experiment.log_image(picture, name=name, step=step)
 
 
+def log_text(trainer: Trainer, name: str, text: str) -> None:
+    """Sends a text to every logger that takes texts; the others are left alone."""
+    step = step_logged(trainer)
+    for logger in trainer.loggers:
+        kind = type(logger).__name__
+        experiment: Any = logger.experiment
+        if kind == "TensorBoardLogger":
+            experiment.add_text(name, indent(text, "    "), step)  # a block of code in Markdown
+        elif kind == "WandbLogger":
+            logger.log_text(name, columns=["text"], data=[[text]], step=step)
+        elif kind == "MLFlowLogger":
+            experiment.log_text(logger.run_id, text, f"{name}-{step}.txt")
+        elif kind == "CometLogger":
+            experiment.log_text(text, step=step, metadata={"name": name})
+
+
 class Pictures(Callback):
-    """Shows what the system's ``pictures`` method makes of the first samples, images with captions or
-    a ready picture; of a validation in the logger, of ``predict`` in a file beside the table. What is
-    no image is left alone.
+    """Shows what the system's ``pictures`` method makes of the first samples: images with captions, a
+    ready picture, or a text; of a validation in the logger, of ``predict`` in a file beside the table.
+    What is no image is left alone.
 
     Args:
         every_n_epochs: how often in a fit; 0 turns the pictures off.
@@ -77,7 +94,7 @@ class Pictures(Callback):
         self.shown: int | None = None  # the epoch of the last ones
         self.stands_aside = every_n_epochs <= 0 or count <= 0
 
-    def draw(self, trainer: Trainer, pl_module: Any, batch: Any) -> Image.Image | None:
+    def draw(self, trainer: Trainer, pl_module: Any, batch: Any) -> Image.Image | str | None:
         """The pictures of a batch; where there are none, says why, and does not try again."""
         if self.stands_aside or not hasattr(pl_module, "pictures"):
             return None
@@ -85,8 +102,9 @@ class Pictures(Callback):
         try:
             with trainer.precision_plugin.val_step_context():  # as in the steps
                 found: Any = pl_module.pictures(batch)
-            # Few columns: loggers show pictures small.
-            return found if isinstance(found, Image.Image) else draw_grid(*found, columns=4)
+            if isinstance(found, Image.Image | str):
+                return found
+            return draw_grid(*found, columns=4)  # few: loggers show pictures small
         except Exception as error:  # a decoration, which must not end a fit
             rank_zero_warn(f"No pictures of these batches: {error}")
             self.stands_aside = True
@@ -113,7 +131,8 @@ class Pictures(Callback):
         # On all processes: where the network is sharded, each of them has to take part.
         picture = self.draw(trainer, pl_module, batch)
         if picture and trainer.is_global_zero:
-            log_picture(trainer, "val/pictures", picture)
+            log: Any = log_text if isinstance(picture, str) else log_picture
+            log(trainer, "val/pictures", picture)
 
     def on_predict_batch_end(
         self,
@@ -127,5 +146,10 @@ class Pictures(Callback):
         if batch_idx or dataloader_idx or trainer.fast_dev_run:
             return
         picture = self.draw(trainer, pl_module, batch)
-        if picture and trainer.is_global_zero:
-            picture.save(Path(trainer.default_root_dir, "predictions.png"))
+        if not picture or not trainer.is_global_zero:
+            return
+        path = Path(trainer.default_root_dir, "predictions.png")
+        if isinstance(picture, str):
+            path.with_suffix(".txt").write_text(picture, encoding="utf-8")
+        else:
+            picture.save(path)

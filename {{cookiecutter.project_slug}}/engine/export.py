@@ -82,18 +82,17 @@ def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], 
 
 def write(program: Program, metadata: dict[str, str], kind: str, path: str) -> None:
     example = tuple(program.inputs.values())
-    shapes = (tuple({0: torch.export.Dim("batch")} for _ in example),)
     if kind == "torchscript":
         script = torch.jit.trace(program, example, strict=False)  # for the dict that it returns
         torch.jit.save(script, path, _extra_files=metadata)
         return
-    exported = torch.export.export(program, example, dynamic_shapes=shapes)
+    exported = torch.export.export(program, example, dynamic_shapes=program.shapes)
     if kind == "pt2":
         torch.export.save(exported, path, extra_files=metadata)
         return
     onnx: Any = torch.onnx.export(
         exported,
-        dynamic_shapes=shapes,
+        dynamic_shapes=program.shapes,
         verbose=False,
         input_names=program.named(),
         output_names=program.named_outputs(),

@@ -21,7 +21,7 @@ PLACE = ("_loader", "_index", "_process")  # of a row, in the data
 class Predictions(BasePredictionWriter):
     """One row per input, in the order of the data: its name (path or index), what else the data module
     says of it in ``predict_columns``, then what the system's ``predict_step`` gave for it, a dict of
-    tensors with a row for each.
+    tensors, or lists of texts, with a row for each.
 
     A vector becomes one column per entry. Where the system has ``names`` for the entries of an
     output, or for the values of one, they are used. What has more dimensions goes to the data module's
@@ -43,7 +43,7 @@ class Predictions(BasePredictionWriter):
                 'python -m pip install -e ".[parquet]"'
             )
         self.output = output
-        self.parts: list[dict[str, Tensor]] = []
+        self.parts: list[dict[str, Any]] = []
         self.counts: dict[int, int] = {}
         self.written = ""
 
@@ -65,14 +65,14 @@ class Predictions(BasePredictionWriter):
         each = getattr(trainer.datamodule, "rows_per_input", 1)
         if each > 1:
             found = {k: v.flatten(0, 1) for k, v in found.items() if v.shape[1:2] == (each,)}
-        columns = {k: v for k, v in found.items() if isinstance(v, Tensor) and v.ndim in (1, 2)}
+        columns = {k: v for k, v in found.items() if is_column(v)}
         others = {name: value for name, value in found.items() if name not in columns}
         sizes = {len(values) for values in columns.values()}
         if len(sizes) != 1:
             kind = type(pl_module).__name__
             raise UserError(
                 f"{kind}.predict_step must give a dict of tensors with a row for each input; it "
-                f"gives {', '.join(f'{k} ({v.shape})' for k, v in columns.items()) or 'none'}"
+                f"gives {', '.join(f'{k} ({len(v)})' for k, v in columns.items()) or 'none'}"
             )
         size, first = sizes.pop() // each, self.counts.get(dataloader_idx, 0)
         self.counts[dataloader_idx] = first + size
@@ -104,8 +104,7 @@ class Predictions(BasePredictionWriter):
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         names = dict.fromkeys(name for part in self.parts for name in part)
-        columns = {k: torch.cat([part[k] for part in self.parts]).cpu() for k in names}
-        columns = gather(columns)
+        columns = gather({k: join([part[k] for part in self.parts]) for k in names})
         self.parts.clear()
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
@@ -125,7 +124,18 @@ class Predictions(BasePredictionWriter):
         self.written = ""
 
 
-def rows(columns: dict[str, Tensor], data: Any, system: LightningModule) -> dict[str, list]:
+def is_column(values: Any) -> bool:
+    """Whether it is a number, a vector or a text for each row."""
+    if isinstance(values, list):
+        return all(isinstance(value, str) for value in values)
+    return isinstance(values, Tensor) and values.ndim in (1, 2)
+
+
+def join(parts: list[Any]) -> Any:
+    return sum(parts, []) if isinstance(parts[0], list) else torch.cat(parts).cpu()
+
+
+def rows(columns: dict[str, Any], data: Any, system: LightningModule) -> dict[str, list]:
     """The table by column. The data module knows the names of what is predicted."""
     loader, index, _ = (columns.pop(name).tolist() for name in PLACE)
     several = len(set(loader)) > 1
@@ -138,6 +148,9 @@ def rows(columns: dict[str, Tensor], data: Any, system: LightningModule) -> dict
     table: dict[str, list] = {}
     for key, values in columns.items():
         names: list[str] = getattr(system, "names", {}).get(key, [])
+        if isinstance(values, list):
+            table[key] = values
+            continue
         if values.ndim == 1:
             table[key] = values.tolist()
             if names and not values.is_floating_point():
@@ -151,16 +164,19 @@ def rows(columns: dict[str, Tensor], data: Any, system: LightningModule) -> dict
     return place | table
 
 
-def gather(columns: dict[str, Tensor]) -> dict[str, Tensor]:
+def gather(columns: dict[str, Any]) -> dict[str, Any]:
     """The rows of all processes, in the order of the data."""
     parts = [columns]
     if is_initialized():
         parts = [{}] * get_world_size()
         all_gather_object(parts, columns)
-    columns = {k: torch.cat([part[k] for part in parts]) for k in columns}
+    columns = {k: join([part[k] for part in parts]) for k in columns}
     places = zip(*(columns[name].tolist() for name in PLACE), strict=True)
-    order = torch.tensor([i for _, i in sorted((p, i) for i, p in enumerate(places))]).long()
-    return {k: values[order] for k, values in columns.items()}
+    order = [i for _, i in sorted((p, i) for i, p in enumerate(places))]
+    return {
+        k: [v[i] for i in order] if isinstance(v, list) else v[torch.tensor(order).long()]
+        for k, v in columns.items()
+    }
 
 
 def write_table(path: Path, table: dict[str, list]) -> None:

@@ -36,8 +36,9 @@ class Program(nn.Module):
     """Maps the tensors of a raw batch that matter to the tensors that `predict_step` gives.
 
     Args:
-        system: a system in evaluation mode. One whose predictions do not come from a batch says
-            what they come from in `export_inputs`, and `export_step` is what it gives.
+        system: a system in evaluation mode. One of which a file is to give something else than
+            predictions says so in `export_step`; if that does not come from a batch, in
+            `export_inputs` what it comes from. `export_dims` names the dimensions that may vary.
         batch: a raw batch, of three rows.
         data: its data module, which prepares batches for a system that does not.
     """
@@ -47,7 +48,7 @@ class Program(nn.Module):
         self.system = system
         own = getattr(data, "own_preparation", nn.Identity())
         self.preparation = getattr(system, "preparation", own)
-        self.generates = hasattr(system, "export_step")
+        self.generates = hasattr(system, "export_inputs")
         self.batch = system.export_inputs(3) if self.generates else batch
         every = leaves(self.batch)
         self.inputs = dict(every)
@@ -58,16 +59,27 @@ class Program(nn.Module):
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
         given = dict(zip(self.inputs, tensors, strict=True))
         batch = with_leaves(self.batch, leaves(self.batch) | given)
-        if self.generates:
+        return results(self.step(batch))
+
+    def step(self, batch: Any) -> Any:
+        if not self.generates:
+            batch = self.preparation(batch)
+        if hasattr(self.system, "export_step"):
             return self.system.export_step(batch)
-        return results(self.system.predict_step(self.preparation(batch), 0))
+        return self.system.predict_step(batch, 0)
+
+    @property
+    def shapes(self) -> tuple:
+        """The dimensions of each input that vary, for `torch.export`."""
+        names = getattr(self.system, "export_dims", ("batch",))
+        dims = {i: torch.export.Dim(name) for i, name in enumerate(names)}
+        return (tuple(dims for _ in self.inputs),)
 
     def used(self) -> list[str]:
         """The tensors of a batch that the predictions depend on."""
         example = tuple(self.inputs.values())
-        shapes = (tuple({0: torch.export.Dim("batch")} for _ in example),)
         try:
-            graph = torch.export.export(self, example, dynamic_shapes=shapes).graph
+            graph = torch.export.export(self, example, dynamic_shapes=self.shapes).graph
         except Exception as error:  # torch's own names are private
             if "specialized it to be a constant" not in str(error):
                 raise
@@ -95,7 +107,8 @@ class Program(nn.Module):
         if self.generates:
             size = len(next(iter(leaves(batch).values())))
             batch = self.system.export_inputs(size)
-            predicted = self.system.export_step(batch)
+        if hasattr(self.system, "export_step"):
+            predicted = self.step(batch)
         every, right = leaves(batch), results(predicted)
         inputs = dict(zip(self.named(), (every[name] for name in self.inputs), strict=True))
         return inputs, [right[name] for name in self.outputs]

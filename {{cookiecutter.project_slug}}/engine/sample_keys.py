@@ -58,10 +58,9 @@ def hash_text(text: str) -> int:
 
 def hash_rows(tensor: Tensor, seed: int, chunk: int = 4096) -> np.ndarray:
     """A number (N,) of each row: the sum of its words, each times an odd number of its place."""
-    table = tensor.detach().cpu().reshape(len(tensor), -1).contiguous()
     found = [np.zeros(0, np.uint64)]
-    for part in table.split(chunk):
-        words = part.view(torch.uint8).numpy()
+    for part in tensor.detach().split(chunk):  # it may be mapped, and larger than memory
+        words = part.cpu().reshape(len(part), -1).contiguous().view(torch.uint8).numpy()
         if rest := words.shape[1] % 8:
             words = np.pad(words, ((0, 0), (0, 8 - rest)))
         words = words.view(np.uint64)

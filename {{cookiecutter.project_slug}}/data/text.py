@@ -1,0 +1,186 @@
+"""What the text sets share: a text as numbers, cut into windows, split by position."""
+
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from data.base import Data
+from data.text_reading import find_files, read_bytes, read_characters, read_lines
+from engine.errors import UserError
+from engine.samples import TensorSamples
+from engine.sizes import fraction_of
+from engine.splits import Rows
+
+UNKNOWN = "\ufffd"  # stands for characters that are not in the training split
+
+
+class TextData(Data):
+    """Base of the text sets: a subclass says which `files` make up the text.
+
+    The text is cut into windows of `context` units and the one that follows. The last tenth of them
+    is the test split, what lies before it that of the validation; a fold is a piece of the text. A
+    batch is (B, context + 1) bytes (uint8) or code points (int32), which on the device become token ids
+    (int64).
+
+    Args:
+        context: how many units a model looks back.
+        unit: what is predicted, one after the other.
+        prompt: what `predict` goes on with.
+        prompt_file: a file with a prompt in each line.
+        length: of what it writes, in units.
+        temperature: how freely it chooses; 0: always what is most likely.
+        top_k: chooses from so many only.
+    """
+
+    test_fraction = 0.1
+    evaluation_scale = 1  # a window has as many logits as units times what they may be
+
+    def __init__(
+        self,
+        context: int = 128,
+        unit: Literal["byte", "character"] = "byte",
+        prompt: str = "",
+        prompt_file: str | None = None,
+        length: int = 400,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        least = {"context": (context, 2), "length": (length, 1), "temperature": (temperature, 0)}
+        for name, (value, limit) in (least | {"top_k": (top_k or 1, 1)}).items():
+            if not value >= limit:
+                raise UserError(f"{name} is {value}: it must be {limit} or more.")
+        if prompt is None:  # of YAML, which the command line takes it for
+            raise UserError("prompt reads as null or a comment: write it into --data.prompt_file.")
+        self.context, self.unit = context, unit
+
+    def files(self) -> list[Path]:
+        """The files of the text, in order."""
+        raise NotImplementedError
+
+    def read_files(self, paths: list[Path]) -> Tensor:
+        """Bytes (T,) or code points (T,)."""
+        return read_bytes(paths) if self.unit == "byte" else read_characters(paths)
+
+    @cached_property
+    def text(self) -> Tensor:
+        return self.read_files(self.files())
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The windows of the splits."""
+        count = (len(self.text) - 1) // self.context
+        rest = count - round(count * self.test_fraction)
+        train = rest - max(round(rest * fraction_of(self.hparams.val_fraction, rest)), 1)
+        if not 0 < train < rest < count:
+            raise UserError(
+                f"The text has {len(self.text)} {self.unit}s, too few for windows of {self.context} "
+                "in training, validation and test: take more text, or a smaller context."
+            )
+        parts = torch.arange(count).split([train, rest - train, count - rest])
+        rows = dict(zip(("train", "val", "test"), parts, strict=True))
+        if folds := self.hparams.num_folds:  # each is a piece of the text
+            pieces = [*torch.arange(rest).tensor_split(folds)]
+            rows["val"] = pieces.pop(self.hparams.fold)
+            rows["train"] = torch.cat(pieces)
+        return rows
+
+    @cached_property
+    def characters(self) -> list[str]:
+        """Of the training split, after the one for all others; of bytes none."""
+        if self.unit == "byte":
+            return []
+        try:
+            codes = self.windows(self.text).samples[self.rows["train"]].unique()
+        except UserError:
+            if self.reads_other("predict"):  # the checkpoint knows them
+                return []
+            raise
+        return [UNKNOWN, *(c for c in map(chr, codes) if c != UNKNOWN)]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        size = 256 if self.unit == "byte" else len(self.characters)
+        return {"context": self.context, "vocab_size": size, "characters": self.characters}
+
+    def load(self) -> tuple[TensorSamples, Rows]:
+        return self.windows(self.text), self.rows
+
+    def split(self, samples: TensorSamples, rows: Rows) -> Rows:
+        return rows
+
+    def windows(self, text: Tensor) -> TensorSamples:
+        """Views of the text, each of which begins with the last unit of the one before. What is left
+        at the end is less than a window, and left out."""
+        if len(text) <= self.context:
+            raise UserError(
+                f"The text has {len(text)} {self.unit}s, and a window {self.context + 1}: take more text."
+            )
+        return TensorSamples(text.unfold(0, self.context + 1, self.context))
+
+    def preparation(self) -> nn.Module:
+        if self.unit == "character" and "train" not in self.splits:
+            raise KeyError("train")
+        return Tokens(self.characters)
+
+    def reads_other(self, stage: str) -> bool:
+        return stage == "predict" and any(
+            self.hparams[name] for name in ("prompt", "prompt_file", "predict_dir")
+        )
+
+    def adopt(self, facts: dict[str, Any]) -> None:
+        self.context, self.characters = facts["context"], facts["characters"]
+        self.unit = "character" if self.characters else "byte"
+
+    def read(self, source: str | list[str] | None) -> TensorSamples:
+        """The windows of a file or folder; of a list, and where there is a prompt, prompts."""
+        if isinstance(source, list):
+            return self.encode(source)
+        if source and not (self.hparams.prompt or self.hparams.prompt_file):
+            return self.windows(self.read_files(find_files(Path(source))))
+        prompts = [self.hparams.prompt] if self.hparams.prompt else []
+        if self.hparams.prompt_file:
+            prompts += read_lines(Path(self.hparams.prompt_file))
+        return self.encode(prompts)
+
+    def encode(self, prompts: list[str]) -> TensorSamples:
+        """A batch is a dict: prompts (B, P), with zeros after their sizes (B,), and how to go on."""
+        count = len(prompts)
+        if not all(prompts):
+            raise UserError("A prompt is empty: give what the text begins with.")
+        encode = str.encode if self.unit == "byte" else partial(map, ord)
+        codes = [torch.tensor([*encode(prompt)]) for prompt in prompts]
+        options = {
+            "size": torch.tensor([len(one) for one in codes]),
+            "length": torch.full((count,), self.hparams.length),
+            "temperature": torch.full((count,), float(self.hparams.temperature)),
+            "top_k": torch.full((count,), self.hparams.top_k or 0),
+        }
+        return TensorSamples({"prompt": pad_sequence(codes, True), **options}, names=prompts)
+
+
+class Tokens(nn.Module):
+    """Bytes or code points (B, T) become token ids (B, T), int64; so do the prompts of a dict.
+
+    Args:
+        characters: those of the ids; none: the ids are bytes.
+    """
+
+    ids: Tensor
+
+    def __init__(self, characters: list[str]) -> None:
+        super().__init__()
+        codes = torch.tensor([ord(character) for character in characters[1:]] or range(256))
+        ids = torch.zeros(int(codes.max()) + 2, dtype=torch.int32)  # the last one for all beyond
+        ids[codes] = torch.arange(len(codes), dtype=torch.int32) + (1 if characters else 0)
+        self.register_buffer("ids", ids)
+
+    def forward(self, batch: Any) -> Any:
+        if isinstance(batch, dict):
+            return {**batch, "prompt": self(batch["prompt"])}
+        return self.ids[batch.long().clamp(max=len(self.ids) - 1)].long()

@@ -1,0 +1,102 @@
+"""Text files as numbers."""
+
+import codecs
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import UserError
+
+MOST = 2**30  # bytes that are decoded: characters take four times as much memory
+
+
+def find_files(root: Path, pattern: str = "*") -> list[Path]:
+    """The file, or those in and below the folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    if root.is_file():
+        return [root]
+    found = sorted(path for path in root.rglob(pattern) if path.is_file())
+    found = [p for p in found if not any(x.startswith(".") for x in p.relative_to(root).parts)]
+    if not found:
+        what = f"no file {pattern} in" if root.is_dir() else "no"
+        raise UserError(f"There is {what} {root}: name a UTF-8 text file, or a folder of some.")
+    return found
+
+
+def read_bytes(paths: list[Path]) -> Tensor:
+    """The bytes (T,) of some files, one after the other. A single file is mapped: it may be larger than
+    memory, and what is not needed is not read."""
+    parts = [read_file(path, mapped=len(paths) == 1) for path in paths]
+    text = parts[0] if len(parts) == 1 else torch.cat(parts)
+    if not len(text):
+        raise UserError(f"{paths[0]} is empty." if len(paths) == 1 else "All files are empty.")
+    return text
+
+
+def read_file(path: Path, mapped: bool = False) -> Tensor:
+    """The bytes (T,) of a file, without a byte-order mark.
+
+    Raises:
+        UserError: it cannot be read, or is no text.
+    """
+    try:
+        size = path.stat().st_size
+        if mapped and size:
+            text = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+        else:
+            text = torch.from_numpy(np.fromfile(path, np.uint8))
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    start = text[:4096].numpy().tobytes()
+    if b"\0" in start:
+        raise UserError(
+            f"{path} has zero bytes, as no text in UTF-8 has: convert it, or leave it out, for example "
+            "with --data.pattern '*.txt'."
+        )
+    return text[len(codecs.BOM_UTF8) :] if start.startswith(codecs.BOM_UTF8) else text
+
+
+def read_characters(paths: list[Path]) -> Tensor:
+    """The code points (T,), int32, of some files, one after the other.
+
+    Raises:
+        UserError: one is not UTF-8, or they are too large.
+    """
+    if (size := sum(path.stat().st_size for path in paths)) > MOST:
+        raise UserError(
+            f"unit is character, and the text has {size / 1e9:.1f} GB, which have to fit into memory "
+            "four times: take --data.unit byte, which maps a file."
+        )
+    read_bytes(paths)  # for its checks
+    codes = [np.frombuffer(decode(path).encode("utf-32-le"), np.int32) for path in paths]
+    return torch.from_numpy(np.concatenate(codes))
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a file that are not empty."""
+    lines = [line for line in decode(path).splitlines() if line]
+    if not lines:
+        raise UserError(f"{path} is empty.")
+    return lines
+
+
+def decode(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    raw = read_file(path).numpy().tobytes()
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: the byte {raw[error.start]:#04x} is not UTF-8. Save the file as "
+            "UTF-8, or take --data.unit byte."
+        ) from error

@@ -1,0 +1,51 @@
+"""How a language model writes: a token at a time, each chosen at random by its probability."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def generate(
+    network: Any,
+    prompts: Tensor,
+    length: int,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Goes on with prompts (B, T) for `length` token ids (B, length).
+
+    Args:
+        network: its ``step`` gives logits of the next token and a state, with which it goes on.
+        prompts: token ids.
+        length: how many follow.
+        temperature: divides the logits; 0: always the most likely.
+        top_k: choose from so many of the most likely only; 0: from all.
+        generator: of the random numbers; by default the global one.
+    """
+    tokens, state, found = prompts, None, []
+    for _ in range(length):
+        logits, state = network.step(tokens, state)
+        logits = logits.float()
+        if top_k:
+            least = logits.topk(min(top_k, logits.shape[1])).values[:, -1:]
+            logits = logits.masked_fill(logits < least, -torch.inf)
+        if temperature:
+            probability = (logits / temperature).softmax(dim=1)
+            tokens = probability.multinomial(1, generator=generator)
+        else:
+            tokens = logits.argmax(dim=1, keepdim=True)
+        found.append(tokens)
+    return torch.cat(found, dim=1)
+
+
+def decode(tokens: Tensor, characters: list[str]) -> str:
+    """The text of token ids (T,): of `characters`, or where there are none of bytes in UTF-8. What is no
+    text, and the null character, is U+FFFD."""
+    ids = tokens.tolist()
+    if characters:
+        text = "".join(characters[i] for i in ids)
+    else:
+        text = bytes(ids).decode(errors="replace")
+    return text.replace("\0", "\ufffd")

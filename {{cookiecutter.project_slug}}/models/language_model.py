@@ -1,0 +1,85 @@
+"""Language models: what comes next in a text."""
+
+from math import log
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics.text import Perplexity
+
+from models.generation import decode, generate
+from models.system import System
+
+SHOWN = (4, 32, 200)  # prompts, their length and that of what follows, for the logger
+
+
+class LanguageModel(System):
+    """Trains a network to say of each token what the next one is, by cross entropy.
+
+    Args:
+        network: maps token ids (B, T) to logits (B, T, vocab_size); its ``step`` gives those of the
+            last token, (B, vocab_size), and a state, with which it goes on.
+        characters: what the token ids stand for; without them they are bytes.
+        loss: of logits (N, vocab_size) and token ids (N,), in the place of cross entropy.
+    """
+
+    monitor = "val/bits_per_byte"
+    export_dims = ("batch", "length")
+
+    def __init__(
+        self,
+        network: nn.Module,
+        characters: list[str] | None = None,
+        loss: nn.Module | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(network, **kwargs)
+        self.criterion = loss or nn.CrossEntropyLoss()
+        self.characters = characters or []
+        sizes = [len(character.encode()) for character in self.characters] or [1] * 256
+        self.register_buffer("byte_counts", torch.tensor(sizes), persistent=False)  # in bytes
+
+    def loss(self, batch: Tensor) -> Tensor:
+        """Of token ids (B, T + 1)."""
+        logits, targets = self(batch[:, :-1]).flatten(0, 1).float(), batch[:, 1:].flatten()
+        if not self.training:
+            nats = F.cross_entropy(logits, targets, reduction="sum")
+            self.add("bits_per_byte", nats / log(2), int(self.byte_counts[targets].sum()))
+            perplexity = Perplexity().to(self.device)
+            perplexity = self.measured.setdefault(f"{self.stage}/perplexity", perplexity)
+            perplexity.update(logits[None], targets[None])
+            self.measure(logits, targets)
+        return self.criterion(logits, targets)
+
+    def predict_step(
+        self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0
+    ) -> dict[str, Any]:
+        """Of windows (B, T + 1) the bits per byte (B,); of prompts (see `TextData`) what follows."""
+        if isinstance(batch, dict):
+            names = ("prompt", "size", "length", "temperature", "top_k")
+            rows = zip(*(batch[name] for name in names), strict=True)
+            return {"text": [self.write(p[None, :n], *options) for p, n, *options in rows]}
+        logits, targets = self(batch[:, :-1]).float(), batch[:, 1:]
+        nats = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none").sum(dim=1)
+        return {"bits_per_byte": nats / log(2) / self.byte_counts[targets].sum(dim=1)}
+
+    def write(self, prompt: Tensor, length: Any, temperature: Any, top_k: Any) -> str:
+        """What follows a prompt (1, T)."""
+        found = generate(self.network, prompt, int(length), float(temperature), int(top_k))
+        return decode(found[0], self.characters)
+
+    def export_step(self, batch: Tensor) -> dict[str, Tensor]:
+        """Of token ids (B, T) the probabilities (B, vocab_size) of the next one."""
+        return {"probability": self(batch)[:, -1].softmax(dim=1)}
+
+    def pictures(self, batch: Any) -> str:
+        """What follows the beginnings of some windows, by the same random numbers each time."""
+        if isinstance(batch, dict):
+            return ""
+        count, size, length = SHOWN
+        prompts = batch[:count, :size]
+        random = torch.Generator(self.device).manual_seed(0)
+        found = generate(self.network, prompts, length, generator=random)
+        texts = [decode(one, self.characters) for one in torch.cat([prompts, found], dim=1)]
+        return "\n\n----\n\n".join(texts)
