@@ -9,6 +9,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -171,6 +172,12 @@ def made(compat, links: dict) -> dict:
     cli = SimpleNamespace(config_dump={"model": config}, _dump_config=lambda: None)
     make = compat.ModuleInstantiator(cli, "model")
     return dict(make(Kept, applied_instantiation_links=links).hparams)
+
+
+def test_make_optional_is_still_needed():
+    from jsonargparse import ArgumentParser
+
+    assert "linked_targets" not in signature(ArgumentParser.add_function_arguments).parameters
 
 
 def test_the_class_of_a_system_is_taken_out_of_its_hyperparameters(compat):

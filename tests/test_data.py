@@ -350,7 +350,7 @@ def test_a_tilde_is_the_home_folder(files, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(files))
     assert len(ready(folder("~/images")).splits["train"]) > 0
     assert module("mnist").MNIST(data_dir="~").root == files
-    assert module("image_files").find_images("~/images")
+    assert module("image_search").find_images("~/images")
 
 
 def test_a_fit_needs_its_images_also_with_others_to_predict(files, tmp_path):
@@ -730,11 +730,11 @@ def test_images_of_12_bits_are_not_black(tmp_path, cache, caplog):
     (tmp_path / "new").mkdir()
     Image.fromarray(np.full((24, 24), (low + high) // 2, np.uint16)).save(tmp_path / "new/a.tif")
     other = folder(tmp_path / "none", predict_dir=str(tmp_path / "new"), image_size=24)
-    other.setup("predict")
     with pytest.raises(ValueError, match="16 bits, of a range that is not known"):
-        other.splits["predict"][0]
+        next(iter(other.predict_dataloader()))
+    other.splits.clear()
     other.adopt(data.facts)
-    image, _ = other.splits["predict"][0]
+    [image], _ = next(iter(other.predict_dataloader()))
     assert image.unique().tolist() in ([127], [128])
 
 
@@ -762,7 +762,7 @@ def test_nothing_that_can_be_read_is_an_error(tmp_path):
     (tmp_path / "new" / "a.jpg").write_bytes(b"no image")
     data = folder(tmp_path / "none", predict_dir=str(tmp_path / "new"), skip_unreadable=True)
     with pytest.raises(ValueError, match="None of 1 images can be read"):
-        data.setup("predict")
+        data.predict_dataloader()
 
 
 def read(path, shape=(3, 8, 8), value_range=None):
@@ -964,7 +964,7 @@ def test_links_to_folders_are_followed_but_not_round_in_a_circle(tmp_path):
     (tmp_path / "images" / "dog").symlink_to(tmp_path / "dog")
     (tmp_path / "images" / "cat" / "up").symlink_to("..")
     (tmp_path / "images" / "cat" / ".hidden").symlink_to(tmp_path / "dog")
-    find_images = module("image_files").find_images
+    find_images = module("image_search").find_images
     assert len(find_images(tmp_path / "images")) == 24
     assert len(find_images(tmp_path / "images" / "cat")) == 12
 

@@ -142,8 +142,9 @@ def consolidates(checkpoint: Path, metrics: dict[str, float], epochs: int) -> No
 
 def test_finds_the_folders_that_deepspeed_writes(render, tmp_path):
     with inside(render(), tmp_path):
+        from engine.checkpoint_io import AtomicCheckpointIO
         from engine.errors import UserError
-        from engine.runs import AtomicCheckpointIO, find_checkpoint, read_checkpoint
+        from engine.runs import find_checkpoint, read_checkpoint
 
         for stage, name in ((2, "mp_rank_00"), (3, "zero_pp_rank_0_mp_rank_00")):
             best = tmp_path / f"logs/version_{stage}/checkpoints/best.ckpt"

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -344,3 +345,25 @@ def test_two_processes_log_once(render, tmp_path):
             metrics, settings, _ = read(run)
             assert metrics["val/acc"] == [3, 7]
             assert not config.keys() - settings.keys()
+
+
+@pytest.mark.nightly
+def test_three_fits_make_a_database_at_once(render, tmp_path):
+    script = (
+        "from pathlib import Path\n"
+        "from engine.loggers import database_address, make_experiment\n"
+        "root = Path('logs').absolute()\n"
+        "address = database_address(root / 'mlflow.db')\n"
+        "make_experiment(address, 'all', (root / 'mlflow').as_uri(), root)\n"
+    )
+    project = render(logger="mlflow")
+    environment = {**os.environ, "PYTHONPATH": str(project)}
+    fits = [
+        subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=environment)
+        for _ in range(3)
+    ]
+    assert [fit.wait(300) for fit in fits] == [0, 0, 0]
+    database = sqlite3.connect(tmp_path / "logs" / "mlflow.db")
+    assert database.execute("select count(*) from experiments where name = 'all'").fetchone() == (
+        1,
+    )

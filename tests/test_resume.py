@@ -323,7 +323,7 @@ def test_a_stop_at_a_validation_keeps_what_it_logged(render, tmp_path, monkeypat
 
 def test_a_save_is_atomic(render, tmp_path, monkeypatch):
     with inside(render(), tmp_path):
-        from engine.runs import AtomicCheckpointIO
+        from engine.checkpoint_io import AtomicCheckpointIO
         from engine.trainer_settings import save_whole
 
         for strategy in (SingleDeviceStrategy(), DDPStrategy(), FSDPStrategy()):

@@ -41,9 +41,7 @@ class Data(LightningDataModule):
     test_fraction = 0.2  # where the data set has no test split
     largest_batch = 128  # where it is chosen by the number of samples
     evaluation_scale = 8  # 1: evaluation batches are no larger than training batches
-    rows_per_input = (
-        1  # of the table of predictions: further rows are the second dimension of outputs
-    )
+    rows_per_input = 1  # of the predictions: more are the second dimension of an output
 
     def __init__(
         self,
@@ -85,9 +83,8 @@ class Data(LightningDataModule):
         """Has `read` take what `predict_dir` names as the data of these facts was taken."""
 
     def load(self) -> tuple[Any, Rows]:
-        """All samples (a map-style data set; `labels` of it are stratified), and the rows of the
-        splits that the data set comes with. Where to a sample belongs follows from its text in `ids`
-        or `names`, if the data set has one of these lists; else from its content or number."""
+        """All samples (a map-style data set; its `labels` are stratified, its `ids` or `names` say what
+        a sample is known by, or else its content or number), and the rows of the splits it comes with."""
         raise NotImplementedError
 
     def split(self, samples: Any, rows: Rows) -> Rows:
@@ -171,10 +168,9 @@ class Data(LightningDataModule):
                 system.preparation = self.preparation()  # else it is that of the checkpoint
                 describe(system.preparation)  # can a checkpoint hold it? Better now than at a save
             except KeyError as error:
-                # Fitted on the samples of a split, which are not here: the checkpoint has it.
-                self.unprepared = "train" not in self.splits and error.args[0] in SPLITS
-                if not self.unprepared:
+                if "train" in self.splits or error.args[0] not in SPLITS:
                     raise
+                self.unprepared = True  # fitted on a split that is not here: the checkpoint has it
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         trainer = self.trainer

@@ -1,6 +1,5 @@
 """Images to predict, whatever they come in."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from data.image_files import find_images, tell_others
+from data.image_search import find_images
 from engine.errors import UserError
 
 
@@ -19,12 +18,7 @@ def open_images(source: Any, channels: int) -> list[str | Image.Image]:
         path = Path(source).expanduser()
         if not path.exists():
             raise UserError(f"There is no file or folder {path}.")
-        if path.is_file():
-            return [str(path)]
-        others: Counter[str] = Counter()
-        found = find_images(path, others)
-        tell_others(path, others, len(found))
-        return [*found]
+        return [str(path)] if path.is_file() else [*find_images(path)]
     if isinstance(source, Image.Image):
         return [source]
     if isinstance(source, list | tuple):

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Subset, default_convert
 
-from data.image_files import find_images
+from data.image_search import find_images
 from data.mask_files import IGNORED, MaskFiles, refuse_alike
 from data.segmentation import SegmentationData
 from engine.errors import UserError

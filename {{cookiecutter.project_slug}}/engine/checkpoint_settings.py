@@ -40,6 +40,12 @@ def settings_of(saved: dict[str, Any], fit: bool) -> dict[str, Any]:
     return found
 
 
+def differ(there: dict[str, Any], configured: Namespace) -> bool:
+    """Whether the configuration says anything else: to read it again takes a moment."""
+    now = flat(configured)
+    return not all(same(now.get(key), value) for key, value in flat(there).items())
+
+
 @contextmanager
 def as_defaults(parser: ArgumentParser, settings: dict[str, Any]) -> Iterator[None]:
     """Has these settings count more than the configuration files, and less than the command line."""

@@ -46,9 +46,7 @@ CALLBACKS = {
 
 
 class CLI(LightningCLI):
-    """What a command does stands here in its order: its options are declared and read, its checkpoint
-    is found, its folder chosen, the Trainer made; then Lightning fits, validates, tests or predicts.
-    """
+    """What a command does, in its order; then Lightning fits, validates, tests or predicts."""
 
     config: Namespace
     folder: Path | None = None  # of a new run; by default the next `version_N`
@@ -120,11 +118,11 @@ class CLI(LightningCLI):
         saved = runs.read_checkpoint(self.checkpoint)
         self.trained_on = saved.get("datamodule_hyper_parameters", {}).get("_class_path", "")
         there = checkpoint_settings.settings_of(saved, fit)
-        with checkpoint_settings.as_defaults(self.subparser, there):
-            super().parse_arguments(parser, args)
-        checkpoint_settings.tell(there, config, self.config[self.config.subcommand])
-        config = self.config[self.config.subcommand]
-        config.ckpt_path = None  # Lightning is given it later: it would read all of it here
+        if checkpoint_settings.differ(there, config):
+            with checkpoint_settings.as_defaults(self.subparser, there):
+                super().parse_arguments(parser, args)
+            checkpoint_settings.tell(there, config, self.config[self.config.subcommand])
+        self.config[self.config.subcommand].ckpt_path = None  # given later: Lightning reads it all
         self.config = checkpoint_settings.with_model(parser, self.config, saved)
 
     def before_instantiate_classes(self) -> None:
@@ -144,6 +142,7 @@ class CLI(LightningCLI):
         self.is_new = fits and not (self.checkpoint and runs.is_in_run(self.checkpoint))
         writes = not (rank_zero_only.rank or trainer.fast_dev_run)
         run = runs.run_folder(self.root, self.checkpoint, self.is_new, writes, self.folder)
+        run = run if fits or not writes else runs.writable(run, self.root)
         self.made = run if self.is_new and writes else None
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace, _typehints
+from jsonargparse import ArgumentParser, Namespace, _required, _typehints
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -27,6 +27,12 @@ def on_class_swap(function: Callable[[Any, Namespace | None, Namespace], None]) 
     """Has jsonargparse call ``function(parser, old, new)`` where a class takes another's place. Its
     own keeps those arguments of the old class whose names the new class knows too."""
     _typehints.discard_init_args_on_class_path_change = function
+
+
+def make_optional(parser: ArgumentParser, name: str) -> None:
+    """Lets a configuration leave out an argument of a function. Those of a class may be the targets of
+    links; ``add_function_arguments`` takes none."""
+    _required.clear_required(parser, name)
 
 
 def pop_class_path(hyper_parameters: dict[str, Any]) -> str | None:

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from engine.checkpoint_io import AtomicCheckpointIO
 from engine.errors import UserError, plain_errors
-from engine.runs import AtomicCheckpointIO
 
 
 def load_sharded(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,8 @@
-"""A user's mistake ends in a sentence; any other error in its traceback."""
+"""A user's mistake ends in a sentence; any other error in its traceback, and with FULL_TRACEBACK=1 in
+the environment each."""
 
+import errno
+import os
 import re
 import sys
 import sysconfig
@@ -24,6 +27,12 @@ CLEAR = (
 COMPILER = re.compile(r"No working C\+\+ compiler found|Cannot find a working triton installation")
 
 
+# Where one may not write, or there is no room.
+NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EFBIG}
+# What Lightning raises where a setting cannot work.
+REFUSALS = (ValueError, TypeError, RuntimeError, NotImplementedError)
+
+
 class UserError(ValueError):
     """A mistake of the user's: its message is all they need to see."""
 
@@ -41,6 +50,8 @@ def plain_errors() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, ProcessExitedException) and error.exit_code > 128:
             sys.exit(error.exit_code)  # last_checkpoint.py has stopped the fit
+        if os.environ.get("FULL_TRACEBACK"):
+            raise
         chain = causes(error)
         for link in chain:
             if is_mistake(link):
@@ -61,21 +72,25 @@ def causes(error: BaseException | None) -> list[BaseException]:
 
 
 def is_mistake(error: BaseException) -> bool:
-    """Whether the message says all. So does that of a class which refuses its arguments: one of
-    the user's or of torch.optim, or the Trainer."""
+    """Whether the message says all. So does that of Lightning where it refuses something, and of a class
+    that refuses its arguments: one of the user's, or of torch.optim."""
     kind, message = kind_and_message(error)
     if kind in ("UserError", "Diverged", "MisconfigurationException") or message.startswith(CLEAR):
         return True
-    if not isinstance(error, ValueError | TypeError):
-        return False
+    if isinstance(error, OSError) and error.errno in NO_PLACE:
+        return True
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:  # it comes from another process
         return False
     *_, last = frames
     own, parts = is_own(last.filename), Path(last.filename).parts
+    refuses = (last.line or "").startswith(f"raise {kind}")
     if "lightning" in parts and not own:
-        return any(frame.name == "instantiate_trainer" for frame in frames)
-    refuses = (last.line or "").startswith("raise ValueError")
+        # Before a first step, a TypeError of Python's comes from arguments, too.
+        made = any(frame.name == "instantiate_trainer" for frame in frames)
+        return isinstance(error, REFUSALS) and (refuses or made)
+    if not isinstance(error, ValueError | TypeError):
+        return False
     return refuses and (own and last.name == "__init__" or "optim" in parts)
 
 
@@ -96,7 +111,7 @@ def place(error: BaseException | None) -> str:
     for link in causes(error):
         frames += [(f.filename, f.lineno) for f in traceback.extract_tb(link.__traceback__)]
         frames += re.findall(r'File "(.+?)", line (\d+)', str(link))  # of another process
-    own = [(Path(file), line) for file, line in frames if is_own(file)]
+    own = [(Path(file).absolute(), line) for file, line in frames if is_own(file)]
     if not own:
         return ""
     file, line = own[-1]
@@ -106,8 +121,8 @@ def place(error: BaseException | None) -> str:
 
 def is_own(file: str) -> bool:
     """Whether a file is the user's: of no library, and not of the engine."""
-    path = Path(file)
-    return path.is_absolute() and not any(map(path.is_relative_to, (ENGINE, *LIBRARIES)))
+    path = Path(file).absolute()  # in a folder of PYTHONPATH it may be relative
+    return path.is_file() and not any(map(path.is_relative_to, (ENGINE, *LIBRARIES)))
 
 
 def last_file(error: BaseException) -> str:

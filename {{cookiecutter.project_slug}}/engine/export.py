@@ -22,11 +22,12 @@ from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
+from engine.checkpoint_io import AtomicCheckpointIO
 from engine.errors import UserError, plain_errors
 from engine.facts import facts_of
 from engine.predictor import load_system
 from engine.program import Program, rows_of
-from engine.runs import AtomicCheckpointIO, find_checkpoint, read_checkpoint, run_of
+from engine.runs import find_checkpoint, read_checkpoint, run_of
 
 TOLERANCE = 1e-4  # of the largest number that an output has, or of 1
 

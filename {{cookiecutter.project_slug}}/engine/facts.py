@@ -1,9 +1,10 @@
 """What the data says, and networks and systems take by name: no number is written twice."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from inspect import Parameter, isclass, signature
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, get_type_hints
 
 from lightning.pytorch import LightningDataModule
 from torch import nn
@@ -43,10 +44,18 @@ def required(kind: Any) -> set[str]:
     return {name for name, default in arguments_of(kind).items() if default is Parameter.empty}
 
 
+def makes_module(kind: Any) -> bool:
+    """Whether it is a class of modules, or a function whose annotation says that it returns one."""
+    if not isclass(kind) and callable(kind):
+        with suppress(NameError, TypeError):
+            kind = get_type_hints(kind).get("return")
+    return isclass(kind) and issubclass(kind, nn.Module)
+
+
 def may_lack(kind: Any) -> set[str]:
     """The arguments that a configuration may leave out, since something else knows them: of a
     network or system the facts, of a schedule the length of the fit."""
-    if isclass(kind) and issubclass(kind, nn.Module):
+    if makes_module(kind):
         return required(kind)
     return {"T_max"} if isclass(kind) and issubclass(kind, LRScheduler) else set()
 
@@ -107,7 +116,7 @@ class Facts:
         """Completes the arguments of every network in a configuration, in place."""
         for spec in specs(settings):
             kind = resolve_name(spec["class_path"])
-            if isclass(kind) and issubclass(kind, nn.Module):
+            if makes_module(kind):
                 spec["init_args"] = self.complete(kind, spec.get("init_args") or {})
 
 

@@ -16,6 +16,8 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.compat import step_saved
+from engine.errors import UserError
+from engine.last_checkpoint import relative
 from engine.records import read_record, root_of
 from engine.runs import read_checkpoint
 from engine.tensorboard import TensorBoardLogger, compared
@@ -92,10 +94,11 @@ def _place(
             wandb.termwarn(WANDB_WARNING, repeat=False)
     elif kind == "MLFlowLogger":
         if not arguments.get("tracking_uri"):
-            # Absolute: mlflow keeps one connection for each name of a database.
             root = root_of(run).absolute()
-            arguments.tracking_uri = f"sqlite:///{(root / 'mlflow.db').as_posix()}"
+            arguments.tracking_uri = database_address(root / "mlflow.db")
             arguments.artifact_location = (root / "mlflow").as_uri()
+            name = arguments.get("experiment_name") or "lightning_logs"
+            make_experiment(arguments.tracking_uri, name, arguments.artifact_location, root)
     elif kind == "CometLogger":
         # An archive for each process that logs: comet_ml gives all of them the same random name.
         archive = run / f"comet_{len(list(run.glob('comet_*')))}"
@@ -105,6 +108,32 @@ def _place(
             arguments.online = None
             os.environ["COMET_START_ONLINE"] = "0"
         logger.dict_kwargs = options | logger.get("dict_kwargs", {})
+
+
+def database_address(path: Path) -> str:
+    """The address of a SQLite database, in which `?`, `%` and `#` mean something. Absolute where it can
+    be: mlflow keeps one connection for each address."""
+    known = path.as_posix()
+    if set(known) & set("?%#"):
+        known = Path(relative(str(path))).as_posix()
+    if set(known) & set("?%#"):
+        raise UserError(
+            f"{path}: no address of a database can name it; give a --trainer.default_root_dir without "
+            "?, % and #, or --trainer.logger.tracking_uri"
+        )
+    return f"sqlite:///{known}"
+
+
+def make_experiment(address: str, name: str, artifacts: str, folder: Path) -> None:
+    """Makes the tables and the experiment of a database, one process after another."""
+    from filelock import FileLock
+    from mlflow import MlflowClient
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".mlflow.lock"):
+        client = MlflowClient(address)
+        if client.get_experiment_by_name(name) is None:
+            client.create_experiment(name, artifacts)
 
 
 def _label(logger: Namespace, name: str, tags: list[str]) -> None:

@@ -1,6 +1,7 @@
 """What LightningCLI's parser lacks: plain errors, and class swaps that forget the old class."""
 
 import difflib
+import os
 import re
 import sys
 from inspect import isclass
@@ -16,9 +17,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 
-from engine.compat import ModuleInstantiator, on_class_swap
+from engine.compat import ModuleInstantiator, make_optional, on_class_swap
 from engine.errors import place
-from engine.facts import Facts, arguments_of, may_lack
+from engine.facts import Facts, arguments_of, makes_module, may_lack, specs
 
 UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
 # What jsonargparse says about every value that it refuses, whatever the reason.
@@ -43,6 +44,13 @@ class Parser(LightningArgumentParser):
             kwargs["linked_targets"] = lacks | (kwargs.get("linked_targets") or set())
         return super().add_class_arguments(theclass, *args, **kwargs)
 
+    def add_function_arguments(self, function: Any, *args: Any, **kwargs: Any) -> list[str]:
+        """The same for a function that makes a network."""
+        added = super().add_function_arguments(function, *args, **kwargs)
+        for name in may_lack(function):
+            make_optional(self, name)
+        return added
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = UNKNOWN.search(message)
         if unknown and "Did you mean" not in message:
@@ -50,6 +58,8 @@ class Parser(LightningArgumentParser):
             keys = parser.get_defaults().keys(branches=True)
             near = nearest(unknown[1] or unknown[2], {k.replace("init_args.", "") for k in keys})
             message += f". Did you mean --{near}?" if near else ""
+        if os.environ.get("FULL_TRACEBACK") and self.exit_on_error and ex:
+            raise ex
         if not self.exit_on_error:  # parses one class; the outer parser may try another type
             super().error(message, ex)
         sys.stderr.write(f"error: {condense(message)}{place(ex)}\n")
@@ -136,6 +146,10 @@ def hand_on_settings(cli: Any) -> None:
     kinds = {"model": LightningModule, "data": LightningDataModule, "part": nn.Module}
     for key, kind in kinds.items():
         cli.parser.add_instantiator(Instantiator(cli, key), kind, subclasses=True)
+    for spec in specs(cli.config_dump["model"]):
+        made = resolve_name(spec["class_path"])
+        if makes_module(made) and not isclass(made):  # a function
+            cli.parser.add_instantiator(Instantiator(cli, "part"), made, subclasses=False)
 
 
 class Instantiator(ModuleInstantiator):

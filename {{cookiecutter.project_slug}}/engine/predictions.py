@@ -4,6 +4,7 @@ import csv
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -47,9 +48,25 @@ class Predictions(BasePredictionWriter):
         self.counts: dict[int, int] = {}
         self.written = ""
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "predict" or trainer.fast_dev_run or not trainer.is_global_zero:
+            return
+        folder = self.path(trainer).parent
+        try:  # before the work
+            folder.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise UserError(
+                f"Predictions cannot be written to {folder} ({error.strerror}); --predictions.output "
+                "names another file"
+            ) from error
+
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.predict_loop.return_predictions = False  # they would fill the memory
         self.parts, self.counts = [], {}
+
+    def path(self, trainer: Trainer) -> Path:
+        return Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
 
     def write_on_batch_end(
         self,
@@ -99,9 +116,6 @@ class Predictions(BasePredictionWriter):
             names = data.predict_names
             data.save_outputs(outputs, [names[i] for i in index], self.path(trainer).parent)
 
-    def path(self, trainer: Trainer) -> Path:
-        return Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
-
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         names = dict.fromkeys(name for part in self.parts for name in part)
         columns = gather({k: join([part[k] for part in self.parts]) for k in names})
@@ -114,7 +128,6 @@ class Predictions(BasePredictionWriter):
     def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
         """Writes the table, given by column."""
         output = self.path(trainer)
-        output.parent.mkdir(parents=True, exist_ok=True)
         write_table(output, table)
         self.written = f"{len(table['input'])} predictions: {output}"
 

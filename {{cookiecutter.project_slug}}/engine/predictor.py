@@ -16,10 +16,11 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import instantiate_module
 
+from engine.checkpoint_io import AtomicCheckpointIO
 from engine.errors import UserError
 from engine.facts import arguments_of
 from engine.predictions import Predictions
-from engine.runs import AtomicCheckpointIO, find_checkpoint, read_checkpoint
+from engine.runs import find_checkpoint, read_checkpoint
 from engine.warning_filters import silence
 
 PROJECT = Path(__file__).parents[1]

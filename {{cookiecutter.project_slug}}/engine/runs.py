@@ -1,54 +1,20 @@
 """Run folders and the checkpoints in them: `logs/version_N/checkpoints/{best,last}.ckpt`."""
 
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
+from tempfile import TemporaryFile, mkdtemp
 from typing import Any, Literal
 
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.multiprocessing.spawn import ProcessException
 
-from engine.compat import load_sharded
 from engine.errors import UserError
 from engine.records import all_runs, number_of, runs_named
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames, so that a kill leaves the old checkpoint whole. Reads
-    the weights of sharded checkpoints, too."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
-    ) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def load_checkpoint(
-        self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        if Path(path).is_dir():
-            if not Path(path, "meta.pt").exists():
-                raise UserError(
-                    f"{path} was saved by DeepSpeed; convert_zero_checkpoint_to_fp32_state_dict of "
-                    "lightning.pytorch.utilities.deepspeed makes one file of it"
-                )
-            return load_sharded(Path(path))
-        return super().load_checkpoint(path, map_location, weights_only)
 
 
 def run_folder(
@@ -67,9 +33,37 @@ def run_folder(
     return new_run(root) if writes else root
 
 
+def is_writable(folder: Path) -> bool:
+    try:
+        TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
+
+
+def writable(run: Path, root: Path) -> Path:
+    """Where an evaluation writes: into the run folder of its checkpoint, if it may."""
+    if is_writable(run):
+        return run
+    folder = root / f"of_{run.name}"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not is_writable(folder):
+        folder = Path(mkdtemp(prefix=f"{run.name}-"))
+    rank_zero_info(f"{run} cannot be written to: what this command writes goes to {folder}")
+    return folder
+
+
 def new_run(root: Path) -> Path:
     """Makes the next `version_N` folder under `root`; safe with several processes at once."""
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=root).close()
+    except OSError as error:
+        raise UserError(
+            f"Runs cannot be written to {root} ({error.strerror}); --trainer.default_root_dir names "
+            "another folder for them"
+        ) from error
     number = max((number_of(run) for run in root.glob("version_*")), default=-1)
     while True:
         number += 1

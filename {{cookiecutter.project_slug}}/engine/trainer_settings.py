@@ -8,9 +8,9 @@ from lightning.pytorch import LightningModule, Trainer, strategies
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from engine.checkpoint_io import AtomicCheckpointIO
 from engine.compat import find_unused
 from engine.errors import UserError
-from engine.runs import AtomicCheckpointIO
 
 
 def allow_clipping(model: Namespace, trainer: Namespace) -> None:

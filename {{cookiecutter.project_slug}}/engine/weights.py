@@ -8,8 +8,9 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
+from engine.checkpoint_io import AtomicCheckpointIO
 from engine.errors import UserError
-from engine.runs import AtomicCheckpointIO, find_checkpoint
+from engine.runs import find_checkpoint
 
 WRAPPINGS = ("state_dict", "model_state_dict", "model")  # under which files keep the weights
 MOST_NAMES = 4  # that a message lists

@@ -1,0 +1,148 @@
+"""What once ended in a traceback, or nowhere, works or says why not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+from projects import SMALL, command, inside
+
+FIT = ["fit", *SMALL, "--trainer.max_epochs=1", "--pictures.every_n_epochs=0"]
+
+
+@pytest.fixture
+def project(render, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    with inside(render(model="mlp"), tmp_path):
+        yield tmp_path
+
+
+NETWORK = """
+import torch
+from torch import nn
+
+
+def small(input_shape: list[int], num_classes: int, width: int = 8) -> nn.Module:
+    size = torch.Size(input_shape).numel()
+    return nn.Sequential(nn.Flatten(), nn.Linear(size, width), nn.ReLU(), nn.Linear(width, num_classes))
+"""
+
+
+def test_a_function_may_make_the_network(project):
+    Path("own_network.py").write_text(NETWORK)
+    options = ["--model.network=own_network.small", "--model.network.width=5"]
+    command("train", *FIT, *options)
+    cli = command("train", "test", *SMALL, "--ckpt_path=best")
+    assert [len(p) for p in cli.model.network.parameters()] == [5, 5, 10, 10]
+
+
+class Numbers(Callback):
+    """Keeps what NumPy made, as a user's callback may."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def state_dict(self):
+        return {"best": self.value, "more": [np.int64(3)]}
+
+    def load_state_dict(self, state_dict):
+        self.value = state_dict["best"]
+
+
+def test_numbers_of_numpy_in_a_callback_do_not_spoil_a_checkpoint(project):
+    from engine.checkpoint_io import AtomicCheckpointIO
+    from engine.errors import UserError
+
+    path = project / "last.ckpt"
+    for value, expected in ((np.float64(0.5), 0.5), (np.arange(3), torch.arange(3))):
+        states = {"Numbers": Numbers(value).state_dict()}
+        AtomicCheckpointIO().save_checkpoint({"callbacks": states}, path)
+        state = torch.load(path, weights_only=True)["callbacks"]["Numbers"]
+        assert type(state["best"]) is type(expected) and state["more"] == [3]
+        assert np.array_equal(state["best"], expected)
+    states = {"Numbers": Numbers(slice(3)).state_dict()}
+    with pytest.raises(UserError, match=r"cannot be read again: Numbers: best \(builtins.slice\)"):
+        AtomicCheckpointIO().save_checkpoint({"callbacks": states}, path)
+    assert [file.name for file in project.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ulimit")
+def test_a_full_disk_leaves_the_old_checkpoint_and_says_why(render, project):
+    script = (
+        "import resource, torch\n"
+        "from engine.checkpoint_io import AtomicCheckpointIO\n"
+        "from engine.errors import plain_errors\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "with plain_errors():\n"
+        "    AtomicCheckpointIO().save_checkpoint({'x': torch.zeros(10)}, 'last.ckpt')\n"
+        "    AtomicCheckpointIO().save_checkpoint({'x': torch.zeros(10**6)}, 'last.ckpt')\n"
+    )
+    root = render(model="mlp")
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(root)},
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(
+        "error: last.ckpt cannot be written ([Errno 27] File too large)"
+    )
+    assert "the one before is whole" in result.stderr
+    assert torch.load("last.ckpt", weights_only=True)["x"].shape == (10,)
+    assert [path.name for path in project.iterdir()] == ["last.ckpt"]
+
+
+def test_where_one_may_not_write(project, monkeypatch, caplog):
+    command("train", *FIT)
+    from engine import runs
+
+    writable = runs.is_writable
+    monkeypatch.setattr(
+        runs, "is_writable", lambda path: path.name != "version_0" and writable(path)
+    )
+    before = sorted(Path("logs/version_0").rglob("*"))
+    cli = command("train", "test", *SMALL, "--ckpt_path=best")
+    assert "test/acc" in cli.trainer.callback_metrics
+    assert "what this command writes goes to logs/of_version_0" in caplog.text
+    command("train", "predict", *SMALL, "--ckpt_path=best")
+    assert Path("logs/of_version_0/predictions.csv").exists()
+    assert sorted(Path("logs/version_0").rglob("*")) == before
+    Path("file").touch()
+    with pytest.raises(SystemExit, match="Predictions cannot be written to file"):
+        command("train", "predict", *SMALL, "--ckpt_path=best", "--predictions.output=file/a.csv")
+    with pytest.raises(SystemExit, match="Runs cannot be written to file.*default_root_dir"):
+        command("train", *FIT, "--trainer.default_root_dir=file/logs")
+
+
+def test_what_lightning_refuses_after_the_start_is_one_sentence(project, monkeypatch):
+    with pytest.raises(SystemExit) as stop:
+        command("train", *FIT, "--trainer.val_check_interval=1000")
+    assert stop.value.code.startswith("error: `val_check_interval` (1000) must be less than")
+    assert not [*Path("logs").glob("*")]
+    monkeypatch.setenv("FULL_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="val_check_interval"):
+        command("train", *FIT, "--trainer.val_check_interval=1000")
+
+
+@pytest.mark.parametrize("folder", ["my%20work #1", "why? 50%"])
+def test_a_database_may_lie_in_any_folder(project, folder):
+    from sqlalchemy import make_url
+
+    from engine.loggers import database_address
+
+    path = project / folder
+    path.mkdir()
+    with inside(Path(sys.modules["engine"].__path__[0]).parent, path):
+        address = make_url(database_address(path / "logs" / "mlflow.db"))
+        assert Path(address.database).absolute() == path / "logs" / "mlflow.db"
+    with pytest.raises(ValueError, match="give a --trainer.default_root_dir without"):
+        database_address(path / "mlflow.db")
+
+
+def test_line_ends_do_not_depend_on_git(render, tmp_path):
+    for folder in (render(), Path(__file__).parents[1]):
+        assert "* text=auto eol=lf" in (folder / ".gitattributes").read_text()

@@ -1,0 +1,108 @@
+"""How a checkpoint is written: whole or not at all, and of what can be read again."""
+
+import os
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from engine.compat import load_sharded
+from engine.errors import UserError
+from engine.modules import is_plain
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and renames, so that a kill leaves the old checkpoint whole. Reads
+    the weights of sharded checkpoints, too."""
+
+    is_read = False  # whether a checkpoint of this fit can be
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
+    ) -> None:
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.tmp")
+        checkpoint = without_numpy(checkpoint)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if not self.is_read:
+                check_read(temporary, checkpoint)
+                self.is_read = True
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:
+            # torch may hide the system's reason behind its own.
+            reason = next((e for e in contexts(error) if isinstance(e, OSError)), error)
+            kept = "; the one before is whole" if path.exists() else ""
+            raise UserError(f"{path} cannot be written ({reason}){kept}.") from error
+        finally:
+            if temporary.exists():
+                temporary.unlink()
+
+    def load_checkpoint(
+        self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        if Path(path).is_dir():
+            if not Path(path, "meta.pt").exists():
+                raise UserError(
+                    f"{path} was saved by DeepSpeed; convert_zero_checkpoint_to_fp32_state_dict of "
+                    "lightning.pytorch.utilities.deepspeed makes one file of it"
+                )
+            return load_sharded(Path(path))
+        return super().load_checkpoint(path, map_location, weights_only)
+
+
+def contexts(error: BaseException | None) -> list[BaseException]:
+    """An error, and those during whose handling it was raised."""
+    found = []
+    while error:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def without_numpy(value: Any) -> Any:
+    """The same with Python's numbers and torch's tensors in the place of NumPy's, in plain dicts and
+    lists: reading a checkpoint of those would run code of the file's choice."""
+    if type(value) is dict:
+        return {without_numpy(key): without_numpy(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(without_numpy, value))
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return torch.from_numpy(value.copy())
+    return value
+
+
+def check_read(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Raises a UserError if a checkpoint that was written cannot be read, and says what of it."""
+    try:
+        torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except UnpicklingError as error:
+        parts = {**checkpoint, **checkpoint.get("callbacks", {})}
+        parts.pop("callbacks", None)
+        names = (f"{part}: {name}" for part, value in parts.items() for name in foreign(value))
+        raise UserError(
+            f"The checkpoint would hold what cannot be read again: {', '.join(names) or error}. Keep "
+            "numbers, text, tensors, lists and dicts of them in state_dict"
+        ) from error
+
+
+def foreign(value: Any, key: str = "") -> list[str]:
+    """The entries of a state that are neither plain values nor tensors, with their classes."""
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list | tuple):
+        pairs = enumerate(value)
+    elif isinstance(value, torch.Tensor) or is_plain(value):
+        return []
+    else:
+        return [f"{key} ({type(value).__module__}.{type(value).__qualname__})"]
+    return [one for name, item in pairs for one in foreign(item, f"{key}.{name}".strip("."))]
