@@ -582,3 +582,22 @@ def test_an_error_in_a_data_worker_is_one_sentence(render, tmp_path):
             match=rf"^error: {image} cannot be read as an image.* \(data/\w+.py:\d+\)$",
         ):
             command("train", *FIT, *options)
+
+
+def test_help_shows_what_most_people_want_and_where_the_rest_is(project, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command("train", "fit", "--help")
+    assert not stop.value.code
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < 30
+    for option in ("--trainer.max_epochs 20 ", "--data.batch_size 64 ", "--model.lr 0.002 "):
+        assert option in shown
+    assert "--model.network models.networks.cnn.CNN " in shown
+    with pytest.raises(SystemExit):
+        command("train", *shown.partition("python train.py fit --help all")[1].split()[2:])
+    assert "--trainer.gradient_clip_val" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        command("train", *FIT, "--model=resnet")
+    assert "resnet is no class path; a network is given as --model.network models." in (
+        capsys.readouterr().err
+    )

@@ -17,6 +17,7 @@ from engine.divergence import Divergence
 from engine.early_stopping import EarlyStopping
 from engine.errors import UserError, plain_errors
 from engine.heading import headings
+from engine.help import show_wanted
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
 from engine.monitors import Monitors, choose_monitors
@@ -89,9 +90,7 @@ class CLI(LightningCLI):
             default=False,
             help="Test the best checkpoint after a fit. Off, so that test scores choose no model.",
         )
-        parser.add_argument(
-            "--name", type=str | None, help="Of the run; --ckpt_path NAME finds it."
-        )
+        parser.add_argument("--name", type=str | None, help="Of the run, for --ckpt_path NAME.")
         parser.add_argument("--tags", type=list[str] | str | None, help="Of the run: --tags a,b")
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
@@ -196,4 +195,5 @@ def class_name(data: LightningDataModule) -> str:
 
 def main() -> CLI:
     with plain_errors():
+        show_wanted(DEFAULTS)
         return CLI()

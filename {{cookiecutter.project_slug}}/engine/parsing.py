@@ -27,6 +27,10 @@ FILLER = re.compile(
     r"$|Expected a path but|Does not validate|Subtypes:|Errors:|Given value|Problem with given"
     r"|Expected a <class 'NoneType'>|Parser key"
 )
+# A class path is wanted, and a word was given.
+WANTS_CLASS = (
+    r"\1 is no class path; a network is given as --model.network models.networks.NAME.CLASS"
+)
 SWAPS: dict[str, tuple[str, str]] = {}  # by the new class, the old one and its arguments
 
 
@@ -94,6 +98,7 @@ def condense(message: str) -> str:
     text = re.sub(r"Type \S+\[.*?\] expects .*?: |typing\.|\.? Got value: Namespace.*", "", text)
     text = re.sub(r"<class '([^']+)'>", r"\1", text).replace("Expected a ", "expected ")
     text = text.replace("mean --", f"mean --{key}.")
+    text = re.sub("expected dot import path string: ([^.]*)$", WANTS_CLASS, text)
     given = [line for line in lines if re.match(r"Given value: (?!\[?\w+\(|{)", line)]
     if given and "Got" not in text:
         text += f". {given[0]}"
