@@ -117,3 +117,24 @@ def test_frames_and_rows_are_read_as_the_file_that_they_make(render, tmp_path):
             assert [[row[name] for name in names] for row in found] == [
                 [row[name] for name in names] for row in expected
             ]
+
+
+def test_tables_take_frames_and_rows(render, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    with inside(render(data="csv"), tmp_path):
+        options = [*SMALL, *small_data("csv", tmp_path / "data")]
+        command("train", "fit", *options, "--trainer.max_epochs=1")
+        command("train", "predict", *ONE_CPU, *QUIET, "--data.predict_dir=data/fruits.csv")
+        from predictor import load
+
+        predictor = load()
+        expected = predictor("data/fruits.csv")
+        with open("logs/version_0/predictions.csv", newline="") as file:
+            written = [row["probability_plum"] for row in csv.DictReader(file)]
+        assert [str(row["probability_plum"]) for row in expected] == written
+        frame = pandas.read_csv("data/fruits.csv")
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+        for source in (frame, rows):
+            assert numbers(predictor(source)) == numbers(expected)
+        with pytest.raises(ValueError, match="An array has no names of columns"):
+            predictor(np.zeros((3, 4)))

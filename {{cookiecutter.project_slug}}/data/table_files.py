@@ -34,6 +34,8 @@ def as_table(source: Any, **reading: Any) -> pyarrow.Table:
         return pyarrow.Table.from_pylist(source)
     if hasattr(source, "to_arrow"):
         return source.to_arrow()
+    if not hasattr(source, "columns"):
+        raise UserError("An array has no names of columns: give a data frame or a list of dicts.")
     return pyarrow.Table.from_pandas(source, preserve_index=False)
 
 
