@@ -152,7 +152,7 @@ def read_mlflow(run: Path):
     [experiment] = [e for e in client.search_experiments() if e.name != "Default"]
     [found] = client.search_runs([experiment.experiment_id])
     assert found.info.run_name == "tested"
-    assert (found.data.tags["a"], found.data.tags["b"]) == ("true", "true")
+    assert (found.data.tags["a"], found.data.tags["b"]) == ("tagged", "tagged")
     assert found.info.status == "FINISHED"
     assert not Path("mlruns").exists()
     metrics = {

@@ -144,7 +144,7 @@ def _label(logger: Namespace, name: str, tags: list[str]) -> None:
         logger.dict_kwargs = {"tags": tags} | logger.get("dict_kwargs", {})
     elif kind == "MLFlowLogger":
         arguments.run_name = arguments.get("run_name") or name
-        arguments.tags = dict.fromkeys(tags, "true") | (arguments.get("tags") or {})
+        arguments.tags = dict.fromkeys(tags, "tagged") | (arguments.get("tags") or {})
     elif kind == "CometLogger":
         logger.dict_kwargs = {"name": name, "tags": tags} | logger.dict_kwargs
 
