@@ -97,6 +97,7 @@ def check_read(path: Path, checkpoint: dict[str, Any]) -> None:
 
 def foreign(value: Any, key: str = "") -> list[str]:
     """The entries of a state that are neither plain values nor tensors, with their classes."""
+    pairs: Any
     if isinstance(value, dict):
         pairs = value.items()
     elif isinstance(value, list | tuple):

@@ -54,9 +54,9 @@ def set_lengths(system: Any, lengths: dict[LRScheduler, tuple[str, float | None]
     for config in system.trainer.lr_scheduler_configs:
         name, configured = lengths.get(config.scheduler, ("", None))
         fit = fit_length(system.trainer, config.interval, len(system.parts)) if name else 0
-        if configured is None and name:
+        if name and configured is None:
             config.scheduler = resize(config.scheduler, system.scheduler, name, fit)
-        elif name and getattr(config.scheduler, name) != configured:
+        elif configured is not None and getattr(config.scheduler, name) != configured:
             config.scheduler = resize(config.scheduler, system.scheduler, name, configured)
         if isinstance(config.scheduler, OneCycleLR) and configured and configured < fit < inf:
             raise MisconfigurationException(
