@@ -104,7 +104,8 @@ class Pictures(Callback):
                 found: Any = pl_module.pictures(batch)
             if isinstance(found, Image.Image | str):
                 return found
-            return draw_grid(*found, columns=4)  # few: loggers show pictures small
+            images, captions = found
+            return draw_grid(images, captions, columns=4)  # few: loggers show pictures small
         except Exception as error:  # a decoration, which must not end a fit
             rank_zero_warn(f"No pictures of these batches: {error}")
             self.stands_aside = True
