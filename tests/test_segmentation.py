@@ -205,12 +205,13 @@ def test_metrics_are_those_of_all_pixels_that_count(folder):
     masks = torch.zeros(4, 8, 8, dtype=torch.uint8)
     masks[:, :2] = 1
     masks[:, 7] = 255
-    masks[3] = 255  # of whole images, too
+    masks[2:] = 255  # of a whole batch, too
     loader = torch.utils.data.DataLoader(list(zip(images, masks, strict=True)), batch_size=2)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
     system = Segmenter(Known(), class_names=["dark", "bright"])
     [found] = trainer.validate(system, loader, verbose=False)
     # Of 8 rows: 2 are bright and found, 2 are dark and taken for bright, 3 are dark and found.
+    assert 0 <= found["val/loss"] < 50
     assert found["val/iou_dark"] == pytest.approx(3 / 5)
     assert found["val/iou_bright"] == pytest.approx(2 / 4)
     assert found["val/mean_iou"] == pytest.approx((3 / 5 + 2 / 4) / 2)
@@ -242,7 +243,8 @@ def test_learns_writes_masks_of_the_images_size_and_predicts_others(folder):
 
     from predictor import load
 
-    [found] = load("best")("data/new/below/one.png")
+    found, again = load("best")(["data/new/below/one.png"] * 2)
+    assert torch.equal(found["probability"], again["probability"])
     assert found["share_foreground"] == pytest.approx(share, abs=1e-5)
     assert found["probability"].shape == (2, 32, 32)
 

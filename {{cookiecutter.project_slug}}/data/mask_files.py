@@ -83,9 +83,8 @@ def refuse_alike(names: list[str]) -> None:
     stems: dict[str, str] = {}
     for name in names:
         stem = os.path.splitext(name)[0]
-        if other := stems.get(stem):
+        if (other := stems.setdefault(stem, name)) != name:
             raise UserError(f"{other} and {name} would have the same mask: rename one.")
-        stems[stem] = name
 
 
 def image_size(path: str) -> tuple[int, int]:

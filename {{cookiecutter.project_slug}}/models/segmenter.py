@@ -76,6 +76,8 @@ class Segmenter(System):
                 ).to(self.device)
             self.matrices[self.stage].update(logits, masks)
             self.measure(logits, masks)
+            if (masks == self.ignore_index).all():
+                return logits.sum() * 0  # no pixel counts, and cross entropy would be no number
         return self.criterion(logits, masks)
 
     def on_validation_epoch_end(self) -> None:
@@ -85,11 +87,11 @@ class Segmenter(System):
             hits, both = counts.diagonal(), counts.sum(dim=0) + counts.sum(dim=1)
             found = {"iou": hits / (both - hits), "dice": 2 * hits / both}
             for metric, values in found.items():
-                # A class that is neither there nor predicted is not a number.
+                # A class that is neither there nor predicted has none.
                 self.log(f"{stage}/mean_{metric}", values.nanmean(), prog_bar=metric == "iou")
-                for i, value in enumerate(values):
+                for i in values.isfinite().nonzero().flatten().tolist():
                     name = self.class_names[i] if self.class_names else i
-                    self.log(f"{stage}/{metric}_{name}", value)
+                    self.log(f"{stage}/{metric}_{name}", values[i])
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end
