@@ -1,6 +1,6 @@
 """How fast the loops are, with all defaults on, against loops written by hand.
 
-    python benchmarks/training.py [mlp] [cnn] [unet] [memory]
+    python benchmarks/training.py [mlp] [cnn] [unet] [tcn] [memory]
 
 Prints a Markdown table. Everything has one thread. The loops take turns within one process, an epoch
 each, and the best epoch of each counts, by the clock and by the CPU time of the process. An epoch of
@@ -337,6 +337,43 @@ def race_unet(project: Path, data: Path, epochs: int = 3) -> None:
     row("unet, earth, flip", race.watch.rates, TENSORS, 0.95)
 
 
+def race_tcn(project: Path, data: None, epochs: int = 6) -> None:
+    from data.demand import Demand
+    from models.networks.tcn import TCN
+
+    demand = Demand(batch_size=BATCH_SIZE)
+    demand.setup("fit")
+    split = demand.splits["train"]
+    series, starts = split.dataset.samples[:, 0], torch.tensor(split.indices)
+    known = series[: starts.max() + 528]
+    mean, std, unit = known.mean(), known.std(), (known[336:] - known[:-336]).abs().mean()
+    loop = Reference(TCN([144, 2], [48, 1], 1))
+
+    def windows() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        limit = len(starts) // BATCH_SIZE * BATCH_SIZE
+        for rows in starts[torch.randperm(len(starts))][:limit].split(BATCH_SIZE):
+            window = series[rows[:, None] + torch.arange(528)]
+            past, future, pattern = window[:, :480], window[:, 480:], window[:, 144:192]
+            change = (past[:, 336:] - past[:, :-336]) / unit
+            base = pattern + past[:, -1:] - past[:, 143:144]
+            inputs = torch.stack([(past[:, 336:] - mean) / std, change], dim=2)
+            yield inputs, ((pattern - mean) / std)[..., None], ((future - base) / unit)[..., None]
+
+    def train() -> int:
+        loop.network.train()
+        count = 0
+        for inputs, pattern, target in windows():
+            loop.optimizer.zero_grad()
+            F.l1_loss(loop.network(inputs, pattern), target).backward()
+            loop.optimizer.step()
+            count += len(target)
+        return count
+
+    race = Race({"loop over one tensor": train})
+    start(project, race, "fit", f"--trainer.max_epochs={epochs}", f"--data.batch_size={BATCH_SIZE}")
+    row("tcn, demand", race.watch.rates, "loop", 0.85)
+
+
 def row(job: str, rates: Rates, against: str, goal: float | None = None) -> None:
     """Ours against the fastest of the contestants whose names begin so."""
     ours = rates[OURS]
@@ -394,13 +431,13 @@ def weigh(project: Path, data: Path) -> None:
 
 
 def main() -> None:
-    jobs = sys.argv[1:] or ["mlp", "cnn", "unet", "memory"]
+    jobs = sys.argv[1:] or ["mlp", "cnn", "unet", "tcn", "memory"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if {"mlp", "memory"} & {*jobs}:
             mnist = write_mnist(folder / "mnist", train=60_000, test=10_000)
             mlp = render_template(folder, data="mnist", model="mlp", project_slug="mlp")
-        if {"mlp", "cnn", "unet"} & {*jobs}:
+        if {"mlp", "cnn", "unet", "tcn"} & {*jobs}:
             print("| loop | ours | against | its rate | ratio | by CPU time | goal |")
             print("|---|---|---|---|---|---|---|", flush=True)
         processes = multiprocessing.get_context("spawn")
@@ -417,6 +454,11 @@ def main() -> None:
         if "unet" in jobs:
             unet = render_template(folder, data="earth", model="unet", project_slug="unet")
             race = processes.Process(target=in_project, args=(race_unet, unet, folder))
+            race.start()
+            race.join()
+        if "tcn" in jobs:
+            tcn = render_template(folder, data="demand", model="tcn", project_slug="tcn")
+            race = processes.Process(target=in_project, args=(race_tcn, tcn, None))
             race.start()
             race.join()
         if "memory" in jobs:

@@ -228,6 +228,16 @@ def test_a_fault_in_the_columns_is_named(tmp_path):
         read(str(tmp_path / "none.csv"))
 
 
+def test_an_array_is_gone_on_from_as_a_file_is(numbered):
+    data = series_csv(numbered)
+    windows = data.read(np.arange(100.0))
+    [batch] = windows.__getitems__([0])["past"].tolist()
+    assert batch == [[step] for step in range(100 - WINDOW, 100)] and len(windows) == 1
+    assert data.series.times_as_text()[WINDOW] == "100"
+    with pytest.raises(ValueError, match=r"shape \(100, 2\): give \(steps, 1\)"):
+        data.read(np.zeros((100, 2)))
+
+
 # --- A project ---
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from data.series import SeriesData
-from data.series_reading import Columns, Series
 from data.series_times import Clock
+from data.series_types import Columns, Series
 
 HALF_HOUR = np.timedelta64(30, "m")
 
@@ -22,7 +22,7 @@ class Demand(SeriesData):
     test_fraction = 1 / 3
 
     def __init__(
-        self, window: int = 432, horizon: int = 48, season: int = 336, **kwargs: Any
+        self, window: int = 480, horizon: int = 48, season: int = 336, **kwargs: Any
     ) -> None:
         super().__init__(window, horizon, season, **kwargs)
         self.columns = Columns(time="time", values=["demand"])

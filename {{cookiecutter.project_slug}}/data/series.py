@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from data.base import Data
-from data.series_reading import Columns, Series, read_series
+from data.series_reading import read_series
+from data.series_types import Columns, Series
 from data.series_windows import FromSeason, Windows
 from engine.errors import UserError
+from engine.sizes import fraction_of
 from engine.splits import Rows
 
 
@@ -68,7 +70,9 @@ class SeriesData(Data):
 
     def load(self) -> tuple[Windows, Rows]:
         self.series = self.load_series()
-        return self.windows(self.tensor(self.series)), {}
+        samples = self.windows(self.tensor(self.series))
+        samples.ids = self.series.times_as_text()[self.window :][: len(samples)]
+        return samples, {}
 
     def tensor(self, series: Series) -> Tensor:
         return torch.from_numpy(series.steps).float()
@@ -84,7 +88,8 @@ class SeriesData(Data):
         """The windows whose horizon lies in each part of the time."""
         steps, window, horizon = len(samples.samples), self.window, self.horizon
         test = steps - round(steps * self.test_fraction)
-        val, end = test - round(test * self.hparams.val_fraction), test
+        fraction = fraction_of(self.hparams.val_fraction, test)
+        val, end = test - round(test * fraction), test
         if folds := self.hparams.num_folds:
             bounds = np.linspace(0, test, folds + 2).round().astype(int).tolist()
             val, end = bounds[self.hparams.fold + 1 : self.hparams.fold + 3]
@@ -103,19 +108,28 @@ class SeriesData(Data):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if not self.reads_other(stage):  # each step once
-            test = self.splits["test"]
-            samples = self.windows(test.dataset.samples, with_future=False)
-            self.splits["predict"] = Subset(samples, test.indices[:: self.horizon])
+        if not self.reads_other(stage):
+            self.predict_each_step_once()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if "test" in self.splits and not self.predicts_other:
+            self.predict_each_step_once()
+
+    def predict_each_step_once(self) -> None:
+        test = self.splits["test"]
+        samples = self.windows(test.dataset.samples, with_future=False)
+        self.splits["predict"] = Subset(samples, test.indices[:: self.horizon])
 
     def preparation(self) -> nn.Module:
         split = self.splits["train"]
         known = split.dataset.samples[: max(split.indices) + self.window + self.horizon]
         return FromSeason(known, split.dataset.num_series, self.season, self.horizon)
 
-    def read(self, source: str) -> Windows:
-        """The last window of a file."""
-        self.series = read_series(source, self.columns).end(source, self.window, self.horizon)
+    def read(self, source: Any) -> Windows:
+        """The last window of a file or an array (steps, values and covariates)."""
+        series = read_series(source, self.columns)
+        self.series = series.end(source, self.window, self.horizon)
         return self.windows(self.tensor(self.series), with_future=False)
 
     def adopt(self, facts: dict[str, Any]) -> None:
@@ -125,8 +139,6 @@ class SeriesData(Data):
         self.rows_per_input = self.horizon
         values, covariates = facts["value_columns"], facts["covariate_columns"]
         self.columns = replace(self.columns, values=values, covariates=covariates)
-        samples = self.read(self.hparams.predict_dir)
-        self.splits["predict"] = Subset(samples, range(len(samples)))
 
     @property
     def predicted(self) -> list[int]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from data.series import SeriesData
 from data.series_files import File
-from data.series_reading import Columns, Series, read_series
+from data.series_reading import read_series
+from data.series_types import Columns, Series
 from engine.errors import UserError
 
 

@@ -1,109 +1,30 @@
 """A series from a file, checked: each step of its clock once, in order, and numbers only."""
 
-from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from data.series_files import File
 from data.series_times import Clock, count, read_times
+from data.series_types import Columns, Series
 from engine.errors import UserError
 
 MISSING = {"", "na", "n/a", "nan", "nat", "null", "none"}
 
 
-@dataclass
-class Columns:
-    """Which columns of a file are read, and how.
-
-    Args:
-        time: of the times.
-        values: what is forecast; None: all other columns.
-        covariates: numbers that are known of the future, too.
-        time_format: of the times, as `datetime.strptime` takes it; by default ISO 8601.
-        fill_gaps: missing steps in a row, up to so many, take the value before.
-    """
-
-    time: str = "time"
-    values: list[str] | None = None
-    covariates: list[str] = field(default_factory=list)
-    time_format: str | None = None
-    fill_gaps: int = 0
-
-    def value_names(self, file: File) -> list[str]:
-        """The names of what is forecast.
-
-        Raises:
-            UserError: the file lacks a column, or one is asked for twice.
-        """
-        given = [self.time, *(self.values or []), *self.covariates]
-        for name in given:
-            if name not in file.names:
-                raise UserError(
-                    f"{file.path} has no column {name!r}; it has {', '.join(file.names)}."
-                )
-            if given.count(name) > 1:
-                raise UserError(f"{name} is named twice among time, values and covariates.")
-        names = [name for name in file.names if name not in given]
-        names = names if self.values is None else self.values
-        if not names:
-            raise UserError(f"{file.path} has no column of values beside {', '.join(given)}.")
-        return names
-
-
-@dataclass
-class Series:
-    """A series with a step for each time of its clock.
-
-    Args:
-        columns: the names of its values.
-        counts: of the clock (T,).
-        steps: values and covariates (T, values + covariates); values are NaN after the last that is
-            known.
-        clock: tells the times.
-    """
-
-    columns: list[str]
-    counts: np.ndarray
-    steps: np.ndarray
-    clock: Clock
-
-    @property
-    def num_known(self) -> int:
-        known = np.flatnonzero(~np.isnan(self.steps[:, : len(self.columns)]).all(axis=1))
-        return int(known[-1]) + 1 if len(known) else 0
-
-    def times_as_text(self) -> list[str]:
-        return self.clock.text(self.counts)
-
-    def part(self, first: int, last: int) -> "Series":
-        """The steps from first to last; those after the end of the series are NaN."""
-        more = np.full((max(last - len(self.steps), 0), self.steps.shape[1]), np.nan)
-        steps = np.concatenate([self.steps, more])[first:last]
-        counts = self.counts[0] + np.arange(first, last) * self.clock.step
-        return Series(self.columns, counts, steps, self.clock)
-
-    def end(self, source: str, window: int, horizon: int) -> "Series":
-        """The last window, and the horizon that follows it."""
-        last, more = self.num_known, len(self.steps) - self.num_known
-        if last < window:
-            raise UserError(f"{source} has {last} steps, fewer than a window: {window}.")
-        if self.steps.shape[1] > len(self.columns) and more < horizon:
-            raise UserError(
-                f"{source} has covariates of {more} steps after the last values: a forecast needs "
-                f"{horizon}. Add rows that have a time and covariates, but no values."
-            )
-        return self.part(last - window, last + horizon)
-
-
-def read_series(path: str, columns: Columns) -> Series:
-    """The columns of a file.
+def read_series(source: Any, columns: Columns) -> Series:
+    """The columns of a file; or an array (T, values + covariates), with the numbers of
+    its steps as times.
 
     Raises:
         UserError: something in the file makes no series; names the file, and line and column.
     """
-    file = File(path)
-    names = columns.value_names(file)
+    if not isinstance(source, str | Path):
+        return from_array(source, columns)
+    file = File(source)
+    path, names = str(file.path), columns.value_names(file)
     numbers, lines, texts = [], [], []
     for chunk, table in file.chunks([columns.time, *names, *columns.covariates]):
         lines += chunk
@@ -139,6 +60,19 @@ def read_series(path: str, columns: Columns) -> Series:
     counts = counts[0] + np.arange(len(steps)) * clock.step
     series = Series(names, counts, steps, clock)
     fill(series, [*names, *columns.covariates], path, columns.fill_gaps)
+    return series
+
+
+def from_array(source: Any, columns: Columns) -> Series:
+    steps, names = np.array(source, dtype=float), columns.values or []
+    steps = steps[:, None] if steps.ndim == 1 else steps
+    wanted = [*names, *columns.covariates]
+    if steps.ndim != 2 or steps.shape[1] != len(wanted):
+        raise UserError(f"An array of shape {steps.shape}: give (steps, {len(wanted)}), {wanted}.")
+    if np.isinf(steps).any():
+        raise UserError("The array has infinite numbers.")
+    series = Series(names, np.arange(len(steps)), steps, Clock("number", 1))
+    fill(series, wanted, "The array", columns.fill_gaps)
     return series
 
 

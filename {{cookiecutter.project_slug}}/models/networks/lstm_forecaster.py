@@ -26,14 +26,13 @@ class LSTMForecaster(nn.Module):
         num_series: int,
         width: int = 64,
         depth: int = 1,
-        dropout: float = 0.1,
+        dropout: float = 0.2,
     ) -> None:
         super().__init__()
         self.backbone = nn.LSTM(input_shape[1], width, depth, batch_first=True)
-        self.dropout = nn.Dropout(dropout)
-        self.head = ForecastHead(width, known_shape, num_series)
+        self.head = ForecastHead(width, input_shape, known_shape, num_series, dropout)
 
     def forward(self, past: Tensor, known: Tensor) -> Tensor:
         """(B, steps, inputs) and (B, horizon, known) floats -> (B, horizon, series)."""
         states, _ = self.backbone(past)
-        return self.head(self.dropout(states[:, -1]), known)
+        return self.head(states[:, -1], past, known)

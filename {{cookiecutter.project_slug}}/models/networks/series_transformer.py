@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.networks.forecast_head import ForecastHead
+from models.networks.forecast_head import ForecastHead, by_series
 
 
 class Block(nn.Module):
@@ -32,8 +32,8 @@ class Block(nn.Module):
 
 
 class SeriesTransformer(nn.Module):
-    """Cuts each series into patches that overlap by half -> transformer blocks -> a head. All series
-    share the weights, and none sees another.
+    """Cuts each series into patches that overlap by half -> transformer blocks -> mean over the patches
+    -> a head. All series share the weights, and none sees another.
 
     Args:
         input_shape: steps of the past that are seen, and numbers of each: values and their changes
@@ -72,21 +72,15 @@ class SeriesTransformer(nn.Module):
         self.to_patches = nn.Conv1d(2 + covariates, dim, kernel_size=patch, stride=stride)
         self.position = nn.Parameter(0.02 * torch.randn(num_patches, dim))
         self.blocks = nn.Sequential(*(Block(dim, heads, dropout) for _ in range(depth)))
-        self.norm = nn.Sequential(nn.LayerNorm(dim), nn.Flatten(), nn.Dropout(dropout))
-        self.head = ForecastHead(num_patches * dim, (horizon, 1 + covariates), 1)
+        self.norm = nn.LayerNorm(dim)
+        shapes = (steps, 2 + covariates), (horizon, 1 + covariates)
+        self.head = ForecastHead(dim, *shapes, num_series=1, dropout=dropout)
 
     def forward(self, past: Tensor, known: Tensor) -> Tensor:
         """(B, steps, inputs) and (B, horizon, known) floats -> (B, horizon, series)."""
-        past = self.by_series(past, 2)[:, self.first :].transpose(1, 2)
-        patches = self.to_patches(past).transpose(1, 2)  # (B x series, N, D)
-        features = self.norm(self.blocks(patches + self.position))
-        forecast = self.head(features, self.by_series(known, 1))
-        return forecast.unflatten(0, (-1, self.num_series)).squeeze(-1).transpose(1, 2)
-
-    def by_series(self, numbers: Tensor, each: int) -> Tensor:
-        """(B, T, each x series + covariates) -> (B x series, T, each + covariates)."""
-        own = numbers[:, :, : each * self.num_series].unflatten(2, (each, self.num_series))
-        shared = numbers[:, :, each * self.num_series :]
-        own = own.permute(0, 3, 1, 2)  # (B, series, T, each)
-        shared = shared[:, None].expand(-1, self.num_series, -1, -1)
-        return torch.cat([own, shared], dim=3).flatten(0, 1)
+        past = by_series(past, 2, self.num_series).flatten(0, 1)  # (B x series, steps, 2 + shared)
+        known = by_series(known, 1, self.num_series).flatten(0, 1)
+        patches = self.to_patches(past[:, self.first :].transpose(1, 2)).transpose(1, 2)
+        features = self.norm(self.blocks(patches + self.position)).mean(dim=1)
+        forecast = self.head(features, past, known).squeeze(2)
+        return forecast.unflatten(0, (-1, self.num_series)).transpose(1, 2)

@@ -35,7 +35,7 @@ class TCN(nn.Module):
         num_series: numbers that are forecast of each step.
         width: channels of the convolutions.
         kernel: steps that a convolution sees.
-        dropout: probability of dropping a number after a convolution.
+        dropout: probability of dropping a number after a convolution and before the head.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class TCN(nn.Module):
         num_series: int,
         width: int = 32,
         kernel: int = 3,
-        dropout: float = 0.1,
+        dropout: float = 0.2,
     ) -> None:
         super().__init__()
         steps, dim = input_shape
@@ -55,8 +55,8 @@ class TCN(nn.Module):
             self.blocks.append(Block(dim, width, kernel, dilation, dropout))
             seen += 2 * (kernel - 1) * dilation
             dim, dilation = width, 2 * dilation
-        self.head = ForecastHead(width, known_shape, num_series)
+        self.head = ForecastHead(width, input_shape, known_shape, num_series, dropout)
 
     def forward(self, past: Tensor, known: Tensor) -> Tensor:
         """(B, steps, inputs) and (B, horizon, known) floats -> (B, horizon, series)."""
-        return self.head(self.blocks(past.transpose(1, 2))[:, :, -1], known)
+        return self.head(self.blocks(past.transpose(1, 2))[:, :, -1], past, known)
