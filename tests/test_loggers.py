@@ -160,7 +160,9 @@ def read_mlflow(run: Path):
         for name in found.data.metrics
     }
     pictures = [
-        f for f in client.list_artifacts(found.info.run_id, "images") if f.path[-3:] == "png"
+        file
+        for file in client.list_artifacts(found.info.run_id, "images")
+        if file.path.endswith("png") and "confusion_matrix" not in file.path
     ]
     return metrics, found.data.params, len(pictures)
 
@@ -179,7 +181,8 @@ def read_comet(run: Path):
                 elif message["type"] == "parameter_msg":
                     parameter = payload.get("param") or payload["params"]
                     settings[parameter["paramName"]] = parameter["paramValue"]
-                pictures += payload.get("upload_type") == "visualization"
+                is_picture = payload.get("upload_type") == "visualization"
+                pictures += is_picture and b"confusion_matrix" not in line
     assert len(ids) == 1
     return metrics, {k.replace("|", "/"): v for k, v in settings.items()}, pictures
 
