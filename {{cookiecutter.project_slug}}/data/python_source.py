@@ -27,7 +27,7 @@ class PythonSource(TextData):
 
     @cached_property
     def sha256(self) -> str:
-        return hashlib.sha256(read_bytes(self.files()).numpy()).hexdigest()
+        return hashlib.sha256(read_bytes(self.files()).numpy().tobytes()).hexdigest()
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the text sets share: a text as numbers, cut into windows, split by position."""
 
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,7 +101,7 @@ class TextData(Data):
             if self.reads_other("predict"):  # the checkpoint knows them
                 return []
             raise
-        return [UNKNOWN, *(c for c in map(chr, codes) if c != UNKNOWN)]
+        return [UNKNOWN, *(c for c in map(chr, codes.tolist()) if c != UNKNOWN)]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -153,8 +153,8 @@ class TextData(Data):
         count = len(prompts)
         if not all(prompts):
             raise UserError("A prompt is empty: give what the text begins with.")
-        encode = str.encode if self.unit == "byte" else partial(map, ord)
-        codes = [torch.tensor([*encode(prompt)]) for prompt in prompts]
+        by_byte = self.unit == "byte"
+        codes = [torch.tensor([*p.encode()] if by_byte else [*map(ord, p)]) for p in prompts]
         options = {
             "size": torch.tensor([len(one) for one in codes]),
             "length": torch.full((count,), self.hparams.length),

@@ -24,7 +24,8 @@ def generate(
         top_k: choose from so many of the most likely only; 0: from all.
         generator: of the random numbers; by default the global one.
     """
-    tokens, state, found = prompts, None, []
+    tokens, found = prompts, list[Tensor]()
+    state: Any = None
     for _ in range(length):
         logits, state = network.step(tokens, state)
         logits = logits.float()

@@ -24,6 +24,7 @@ class LanguageModel(System):
         loss: of logits (N, vocab_size) and token ids (N,), in the place of cross entropy.
     """
 
+    byte_counts: Tensor  # of each token id
     monitor = "val/bits_per_byte"
     export_dims = ("batch", "length")
 
@@ -38,7 +39,7 @@ class LanguageModel(System):
         self.criterion = loss or nn.CrossEntropyLoss()
         self.characters = characters or []
         sizes = [len(character.encode()) for character in self.characters] or [1] * 256
-        self.register_buffer("byte_counts", torch.tensor(sizes), persistent=False)  # in bytes
+        self.register_buffer("byte_counts", torch.tensor(sizes), persistent=False)
 
     def loss(self, batch: Tensor) -> Tensor:
         """Of token ids (B, T + 1)."""
@@ -46,9 +47,8 @@ class LanguageModel(System):
         if not self.training:
             nats = F.cross_entropy(logits, targets, reduction="sum")
             self.add("bits_per_byte", nats / log(2), int(self.byte_counts[targets].sum()))
-            perplexity = Perplexity().to(self.device)
-            perplexity = self.measured.setdefault(f"{self.stage}/perplexity", perplexity)
-            perplexity.update(logits[None], targets[None])
+            name, metric = f"{self.stage}/perplexity", Perplexity().to(self.device)
+            self.measured.setdefault(name, metric).update(logits[None], targets[None])
             self.measure(logits, targets)
         return self.criterion(logits, targets)
 

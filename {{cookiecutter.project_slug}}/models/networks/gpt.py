@@ -40,10 +40,9 @@ class Block(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.attention = Attention(dim, heads)
-        self.mlp = nn.Sequential(
-            nn.RMSNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
-        )
-        nn.init.zeros_(self.mlp[-1].weight)
+        last = nn.Linear(4 * dim, dim)
+        nn.init.zeros_(last.weight)
+        self.mlp = nn.Sequential(nn.RMSNorm(dim), nn.Linear(dim, 4 * dim), nn.GELU(), last)
 
     def forward(self, x: Tensor, angles: Tensor, past: Past | None) -> tuple[Tensor, Past]:
         change, present = self.attention(x, angles, past)
@@ -65,7 +64,8 @@ class Backbone(nn.Module):
         positions = torch.arange(first, first + tokens.shape[1], device=tokens.device)
         exponents = torch.arange(0, self.head_dim, 2, device=tokens.device) / self.head_dim
         angles = positions[:, None] * 10_000.0**-exponents
-        x, presents = self.embedding(tokens), []
+        x = self.embedding(tokens)
+        presents: list[Past] = []
         for block, past in zip(self.blocks, pasts, strict=False):
             x, present = block(x, angles, past)
             presents.append(present)
