@@ -78,8 +78,8 @@ WINDOWS_NAMES = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
     f"{port}{number}" for port in ("com", "lpt") for number in range(10)
 }
 PROJECT_NAMES = {
-    *("callbacks", "configs", "consolidate", "crossval", "data", "datasets", "engine", "export"),
-    *("launch", "logs", "models", "sweep", "tests", "train"),
+    *("callbacks", "compare", "configs", "consolidate", "crossval", "data", "datasets", "engine"),
+    *("export", "launch", "logs", "models", "predictor", "sweep", "tests", "train"),
 }
 STANDARD_LIBRARY = {"test"} | {name.lower() for name in getattr(sys, "stdlib_module_names", ())}
 

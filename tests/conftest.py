@@ -1,5 +1,6 @@
 """Fixtures that every test file shares."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,12 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem in SLOW:
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def say_all():
+    """Commands that print sentences of their own silence Lightning, for the rest of their process."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.INFO)
 
 
 @pytest.fixture(scope="session")

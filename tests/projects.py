@@ -48,7 +48,7 @@ def inside(project: Path, folder: Path | None = None) -> Iterator[None]:
         sys.argv = argv
         sys.path.remove(str(project))
         for name in set(sys.modules) - before:
-            if lies_in(name, project):
+            if lies_in(name, project) or folder and lies_in(name, folder):
                 del sys.modules[name]
         sys.modules.update(others)
 

@@ -17,7 +17,17 @@ import yaml
 from cookiecutter.exceptions import FailedHookException
 from cookiecutter.main import cookiecutter
 from guide import gaps
-from templates import CHOICES, DATA, DEFAULTS, MODELS, PROMPTS, ROOT, each_once, render_template
+from templates import (
+    CELLS,
+    CHOICES,
+    DATA,
+    DEFAULTS,
+    MODELS,
+    PROMPTS,
+    ROOT,
+    each_once,
+    render_template,
+)
 
 PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 PYPROJECT = "{{'pyproject.toml'}}"  # ruff would read it under its own name
@@ -288,7 +298,9 @@ def test_num_nodes_are_refused(pre_gen, nodes, fix):
 
 @pytest.mark.parametrize("prompt", CHOICES)
 def test_choices_are_checked(pre_gen, prompt):
-    for value in ("", "nonsense", CHOICES[prompt][-1].upper() + " "):
+    of_default = [model for data, model in CELLS if data == DEFAULTS["data"]]
+    last = of_default[-1] if prompt == "model" else CHOICES[prompt][-1]
+    for value in ("", "nonsense", last.upper() + " "):
         assert refused(pre_gen, **{prompt: value}) == [prompt]
         assert pre_gen.problems(pre_gen.fixed(answers(**{prompt: value}))) == []
     spelled = pre_gen.fixed(answers(model="ViT"))
@@ -568,7 +580,7 @@ def test_rendering_twice_gives_the_same(render):
 
 
 # Imported only where they are used: what an extra installs, and the loggers that were not chosen.
-OPTIONAL = {"onnx", "onnxruntime", "onnxscript", "optuna", "pyarrow"} | {
+OPTIONAL = {"filelock", "onnx", "onnxruntime", "onnxscript", "optuna", "pyarrow"} | {
     *("comet_ml", "mlflow", "tensorboard", "wandb")
 }
 MODULES = {

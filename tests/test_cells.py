@@ -42,7 +42,8 @@ def test_renders_clean(render, data, model, extras):
     project = render(data=data, model=model, extras=extras)
     for path in project.rglob("*"):
         if path.is_file() and path.suffix != ".pyc":
-            text = path.read_text(encoding="utf-8").replace("${{", "").replace("cookiecutter-", "")
+            text = path.read_text(encoding="utf-8").replace("${{", "")
+            text = text.replace("cookiecutter-", "").replace("cookiecutter gh:", "")
             assert "cookiecutter" not in text, path
             assert path.suffix == ".py" or not re.search(r"\{\{|\{%|\{#", text), path
     for path in project.rglob("*.yaml"):
@@ -147,6 +148,8 @@ def test_every_choice_is_rendered(render, prompt):
     gpu = {"accelerator": "gpu", "devices": "2"}
     for choice in CHOICES[prompt]:
         answers = {prompt: choice, **companions.get(choice, {})}
+        if prompt == "model" and choice != "auto":
+            answers["data"] = next(data for data, model in CELLS if model == choice)
         if prompt == "strategy" and choice != "auto":
             answers |= gpu
         if prompt == "precision" and choice != "auto":

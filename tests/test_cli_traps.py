@@ -238,8 +238,11 @@ def test_a_folder_is_predicted_as_the_fit_read_its_images(render, tmp_path):
                 rows = list(csv.DictReader(file))
             assert [row["input"] for row in rows] == sorted(map(str, photos.glob("*")))
             assert {row["prediction_name"] for row in rows} <= {"cat", "dog"}
+        # What is tested are the images of the fit, unless others are named; those do not fit here.
+        cli = command("train", "test", *SMALL, f"--data.predict_dir={photos}")
+        assert cli.datamodule.image_shape == (3, 24, 24)
         with pytest.raises(SystemExit, match="but this data has image_shape"):
-            command("train", "test", *SMALL, f"--data.predict_dir={photos}")
+            command("train", "test", *SMALL, "--data.image_size=32")
 
 
 def test_a_swap_forgets_the_arguments_of_the_old_class(project):
@@ -574,12 +577,12 @@ def test_a_gan_refuses_an_optimizer_that_makes_its_steps_itself(render, tmp_path
 def test_an_error_in_a_data_worker_is_one_sentence(render, tmp_path):
     with inside(render(data="image_folder"), tmp_path):
         options = small_data("image_folder", tmp_path / "data")
-        [image, *_] = sorted((tmp_path / "data").rglob("*.jpg"))
-        image.write_bytes(image.read_bytes()[:40])
+        for image in (tmp_path / "data").rglob("*.jpg"):  # whichever is trained on
+            image.write_bytes(image.read_bytes()[:40])
         options += ["--trainer.limit_train_batches=1.0", "--data.num_workers=1"]
         with pytest.raises(
             SystemExit,
-            match=rf"^error: {image} cannot be read as an image.* \(data/\w+.py:\d+\)$",
+            match=rf"^error: {tmp_path}/data/.*jpg cannot be read as an image.* \(data/\w+.py:\d+\)$",
         ):
             command("train", *FIT, *options)
 

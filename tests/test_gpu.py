@@ -7,7 +7,7 @@ import sys
 import zipfile
 
 import pytest
-from templates import CHOICES, ROOT
+from templates import MODELS, ROOT
 
 GPU = ROOT / "benchmarks" / "gpu"
 
@@ -53,7 +53,9 @@ def test_only_what_is_missing_is_taken_from_the_wheels(module, monkeypatch, tmp_
 
 def test_every_model_has_a_goal_on_a_card(module):
     goals = module("cells").GOALS
-    missing = set(CHOICES["model"]) - {"auto"} - set(goals)
+    # Those of images: the others have no loop by hand beside them yet.
+    models = {name for name, row in MODELS.items() if "images" in row["modalities"]}
+    missing = models - set(goals)
     assert not missing, f"add {missing} to GOALS in benchmarks/gpu/cells.py"
 
 

@@ -281,6 +281,7 @@ FACTS = {
     "images": {"image_shape": (1, 8, 8), "input_shape": (1, 8, 8), "num_classes": 10},
     "series": {"input_shape": (96, 2), "known_shape": (48, 1), "num_series": 1},
     "segmentation": {"image_shape": (3, 32, 32), "num_classes": 3},
+    "text": {"context": 16, "vocab_size": 256},
     "tables": {"num_numbers": 5, "cardinalities": [3, 4], "num_outputs": 2},
 }
 
