@@ -401,7 +401,7 @@ def test_the_best_checkpoint_is_ours_beside_another(project, capfd):
     assert len(trainer.checkpoint_callbacks) == 3
 
 
-OWN = """
+BEST = """
 from models.classifier import Classifier
 
 class Own(Classifier):
@@ -412,7 +412,7 @@ class Own(Classifier):
 
 def test_a_system_says_what_is_best(render, tmp_path):
     project = render(copy=True)
-    (project / "own.py").write_text(OWN)
+    (project / "own.py").write_text(BEST)
     fit = ["fit", *SMALL, "--trainer.fast_dev_run=false", "--trainer.max_epochs=1"]
 
     def monitored(*options: str) -> list[tuple[str, str]]:

@@ -35,7 +35,8 @@ def records() -> list[dict]:
 
 
 def test_the_difference_can_be_applied_whatever_the_encoding(project):
-    (project / ".gitattributes").unlink()  # it has git write its own line ends
+    git(project, "rm", "--quiet", ".gitattributes")  # it has git write its own line ends
+    git(project, "commit", "--message=Line ends as they are")
     changed = project / "train.py"
     before = changed.read_bytes()
     after = before + b"# caf\xe9\r\n"
