@@ -97,7 +97,7 @@ class CLI(LightningCLI):
         # Has the data module made before the system, which is told its facts. The link hands on no
         # more than a name: what it does is kept, and callbacks that copy the system would copy it.
         target = "model.init_args.data"
-        parser.link_arguments("data", target, compute_fn=class_name, apply_on="instantiate")
+        parser.link_arguments("data", target, compute_fn=kind_of, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Finds the checkpoint; the system and network become those that it was trained with."""
@@ -189,7 +189,7 @@ class CLI(LightningCLI):
     after_validate = after_test
 
 
-def class_name(data: LightningDataModule) -> str:
+def kind_of(data: LightningDataModule) -> str:
     return type(data).__name__
 
 
