@@ -18,6 +18,7 @@ from projects import ONE_CPU, QUIET, command, inside
 from templates import LOGGERS as TABLE
 
 STEPS = 4  # batches an epoch
+NAMED = ["--name=tested", "--tags=a,b"]
 OPTIONS = [
     *(*ONE_CPU, *QUIET, f"--trainer.limit_train_batches={STEPS}", "--trainer.limit_val_batches=2"),
     *("--trainer.limit_test_batches=2", "--trainer.log_every_n_steps=2", "--data.batch_size=8"),
@@ -54,7 +55,7 @@ def train(*options: str):
 
 
 def fit_continue_test(*options: str) -> Path:
-    train("fit", *OPTIONS, *options, "--trainer.max_epochs=2", "--name=tested", "--tags=a,b")
+    train("fit", *OPTIONS, *options, "--trainer.max_epochs=2", *NAMED)
     train("fit", *OPTIONS, *options, "--trainer.max_epochs=3", "--ckpt_path=tested")
     train("test", *OPTIONS, *options, "--ckpt_path=last")
     [run] = Path("logs").glob("version_*")
@@ -300,7 +301,7 @@ def test_a_run_finds_its_logger_again_after_a_fit_without_it(folder):
     for epochs, logger in enumerate(loggers, start=1):
         resume = ["--ckpt_path=last"] * (epochs > 1)
         options = [f"--trainer.logger={LOGGERS}{logger}", f"--trainer.max_epochs={epochs}"]
-        train("fit", *OPTIONS, *options, *resume)
+        train("fit", *OPTIONS, *options, *(resume or NAMED))
     assert read_mlflow(Path("logs/version_0"))[0]["val/acc"] == [3, 11]
 
 
@@ -309,7 +310,7 @@ def test_fits_in_one_process_are_runs_of_their_own(folder):
     for logger in ("WandbLogger", "CometLogger"):
         options = [f"--trainer.logger={LOGGERS}{logger}", *READERS[logger][0]]
         for _ in range(2):
-            command("train", "fit", *OPTIONS, *options, "--trainer.max_epochs=1")
+            command("train", "fit", *OPTIONS, *options, *NAMED, "--trainer.max_epochs=1")
     train("fit", *OPTIONS, "--trainer.logger=false", "--trainer.max_epochs=1")
     ids = set()
     for number, read in enumerate((read_wandb, read_wandb, read_comet, read_comet)):
@@ -329,7 +330,7 @@ def test_two_processes_log_once(render, tmp_path):
     (tmp_path / "loggers.yaml").write_text(yaml.safe_dump({"trainer": {"logger": loggers}}))
     options = [*OPTIONS, "--config=loggers.yaml", "--trainer.devices=2", "--trainer.strategy=ddp"]
     script = [sys.executable, str(project / "train.py"), "fit", *options]
-    command_line = [*script, "--trainer.max_epochs=2"]
+    command_line = [*script, *NAMED, "--trainer.max_epochs=2"]
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW", "COMET", "WANDB"))
     }
@@ -340,7 +341,7 @@ def test_two_processes_log_once(render, tmp_path):
     assert "warn" not in (result.stdout + result.stderr).lower(), result.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"logs", "loggers.yaml"}
     assert sorted(p.name for p in (tmp_path / "logs").iterdir()) == [
-        *("mlflow", "mlflow.db", "version_0")
+        *(".mlflow.lock", "mlflow", "mlflow.db", "version_0")
     ]
     with inside(project, tmp_path):
         run = Path("logs/version_0")

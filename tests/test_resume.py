@@ -223,11 +223,11 @@ def test_a_run_that_was_moved_goes_on_with_its_best_score(render, tmp_path, recw
         # A score that the third epoch does not reach.
         last = torch.load("moved/checkpoints/last.ckpt", weights_only=True)
         [state] = [s for k, s in last["callbacks"].items() if k.startswith("ModelCheckpoint")]
-        state["best_model_score"] = state["kth_value"] = torch.tensor(2.0)
-        state["best_k_models"] = {state["best_model_path"]: torch.tensor(2.0)}
+        state["best_model_score"] = state["kth_value"] = torch.tensor(-1.0)
+        state["best_k_models"] = {state["best_model_path"]: torch.tensor(-1.0)}
         torch.save(last, "moved/checkpoints/last.ckpt")
         fit = command("train", "fit", *OPTIONS, "--ckpt_path=moved")
-        assert fit.trainer.checkpoint_callback.best_model_score == 2
+        assert fit.trainer.checkpoint_callback.best_model_score == -1
         kept = torch.load("moved/checkpoints/best.ckpt", weights_only=True)
         assert kept["global_step"] == best["global_step"]
         assert not [w for w in recwarn if "dirpath" in str(w.message)]

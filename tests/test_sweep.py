@@ -151,7 +151,7 @@ def test_trials_of_other_processes_count(folder, monkeypatch):
 
     def fit_beside_another(trial, settings):
         study = optuna.load_study(study_name="default", storage=STORAGE)
-        study.add_trial(optuna.trial.create_trial(value=0.0, user_attrs={"run": "elsewhere"}))
+        study.add_trial(optuna.trial.create_trial(value=9.0, user_attrs={"run": "elsewhere"}))
         return fit(trial, settings)
 
     monkeypatch.setattr(sweep, "fit", fit_beside_another)
