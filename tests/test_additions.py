@@ -135,7 +135,7 @@ def test_the_project_holds_the_new_files_and_none_of_the_others(project):
     assert "from data.numerals import Numerals" in (project / "README.md").read_text("utf-8")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_tests_of_the_template_go_through_the_new_rows(template):
     tests = ["tests/test_answers.py", "tests/test_cells.py", "tests/test_hardware_rules.py"]
     tests += ["tests/test_data.py", "tests/test_readme.py"]

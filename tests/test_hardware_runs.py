@@ -208,10 +208,8 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    ["ddp", *(pytest.param(s, marks=pytest.mark.nightly) for s in ("ddp_spawn", "fsdp2"))],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn", "fsdp2"])
 def test_every_config_and_search_in_two_processes(render, strategy):
     project = render(
         copy=True, model="mlp", strategy=strategy, accelerator="cpu", devices="2", logger="csv"
