@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from engine.compat import pop_class_path
 from engine.facts import arguments_of, same
 from engine.parsing import SWAPS, replace_model
+from engine.records import flat
 from engine.runs import model_of, tell_overruled
 
 OF_THE_MACHINE = ("num_workers", "on_device")  # how samples are loaded, not which
@@ -42,7 +43,7 @@ def settings_of(saved: dict[str, Any], fit: bool) -> dict[str, Any]:
 
 def differ(there: dict[str, Any], configured: Namespace) -> bool:
     """Whether the configuration says anything else: to read it again takes a moment."""
-    now = flat(configured)
+    now = flat(configured.as_dict())
     return not all(same(now.get(key), value) for key, value in flat(there).items())
 
 
@@ -75,7 +76,7 @@ def with_model(parser: Any, config: Namespace, saved: dict[str, Any]) -> Namespa
 
 def tell(there: dict[str, Any], configured: Namespace, taken: Namespace) -> None:
     """Names what is as in the checkpoint and not as configured, and what is given otherwise."""
-    before, now = flat(configured), flat(taken)
+    before, now = flat(configured.as_dict()), flat(taken.as_dict())
     kept, given = [], []
     for key, value in flat(there).items():
         if not same(now.get(key), value):
@@ -89,16 +90,3 @@ def tell(there: dict[str, Any], configured: Namespace, taken: Namespace) -> None
         classes = [key for key in keys if key.startswith("data=")]  # with other arguments
         if keys:
             rank_zero_info(f"{title}: {', '.join(classes or keys)}")
-
-
-def flat(settings: Any, key: str = "") -> dict[str, Any]:
-    """Settings by their keys, as they are written on the command line."""
-    if isinstance(settings, Namespace):
-        settings = settings.as_dict()
-    if not isinstance(settings, dict):
-        return {key: settings}
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        own = "" if name in ("class_path", "init_args") else name
-        found |= flat(value, ".".join(filter(None, (key, own))))
-    return found

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from engine.errors import UserError, plain_errors
-from engine.records import all_runs, read_record, read_yaml, runs_named
+from engine.records import all_runs, flat, read_record, read_yaml, runs_named
 
 OPERATORS = {
     "<=": operator.le,
@@ -108,16 +108,6 @@ def best_in_checkpoint(run: Path) -> dict[str, Any]:
             score = state["best_model_score"].item()
             return {"monitor": state["monitor"], "best": score, "best_epoch": saved["epoch"]}
     return {}
-
-
-def flat(value: Any, key: str = "") -> dict[str, Any]:
-    """Settings by the keys that options have; a class by that of what it is."""
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        value = dict(enumerate(value))
-    if not isinstance(value, dict):
-        return {key.replace(".init_args", "").removesuffix(".class_path"): value}
-    parts = [flat(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()]
-    return {name: item for part in parts for name, item in part.items()}
 
 
 def differing(runs: list[Run]) -> list[str]:

@@ -1,9 +1,9 @@
 """Exports a checkpoint: `python export.py CKPT --format onnx|pt2|torchscript --output PATH`.
 
 The file takes what the loaders of the data give, raw (or as the data module's `served` has it), in
-batches of any size, and gives what the system's `predict_step` gives, by the same names. What of a batch that does not need (labels) is no
-input. An only input is called `input`, several by their keys or numbers in the batch (`input_0`). The
-metadata holds the facts of the data as JSON.
+batches of any size, and gives what the system's `predict_step` gives, by the same names. What of a
+batch that does not need (labels) is no input. An only input is called `input`, several by their keys
+or numbers in the batch (`input_0`). The metadata holds the facts of the data as JSON.
 """
 
 import json
@@ -12,7 +12,6 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal
@@ -22,10 +21,9 @@ from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
-from engine.checkpoint_io import AtomicCheckpointIO
 from engine.errors import UserError, plain_errors
 from engine.facts import facts_of
-from engine.predictor import load_system
+from engine.predictor import ONE_DEVICE, load_system
 from engine.program import Program, rows_of
 from engine.runs import find_checkpoint, read_checkpoint, run_of
 
@@ -38,11 +36,8 @@ def load(path: Path, settings: dict[str, Any]) -> tuple[Any, LightningDataModule
     data = checkpoint.get("datamodule_hyper_parameters", {}).get("_class_path")
     if not data:
         raise UserError(f"{path} is from a fit in Python: it does not say what it was fitted on")
-    source: Any = path
-    if path.is_dir():
-        torch.save(AtomicCheckpointIO().load_checkpoint(path), source := BytesIO())
-        source.seek(0)
-    return system, resolve_name(data).load_from_checkpoint(source, **settings)
+    described = path / "meta.pt" if path.is_dir() else path  # a sharded one: all but the weights
+    return system, resolve_name(data).load_from_checkpoint(described, **settings)
 
 
 class Loader:
@@ -60,14 +55,7 @@ class Loader:
 
 def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], list[Any]]:
     """Raw batches of these sizes from what `predict` would read, and what it gives for them."""
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = Trainer(**ONE_DEVICE)
     data.trainer = trainer
     data.prepare_data()
     data.setup("predict")
@@ -151,7 +139,6 @@ def export(
     warnings.filterwarnings(
         "ignore", message="The tensor attributes .* were assigned during export"
     )
-    warnings.filterwarnings("ignore", message=".*The axis name: batch will not be used")
     path = find_checkpoint(checkpoint, "best", root)
     output = output or run_of(path) / f"model.{format}"
     system, module = load(path, data or {})

@@ -1,7 +1,7 @@
 """Modules as a checkpoint may hold them: their class, plain values and tensors."""
 
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
@@ -34,8 +34,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
 def rebuild(description: dict[str, Any]) -> nn.Module:
     """The module of a description; its tensors are buffers."""
-    path, _, name = description["class_path"].rpartition(".")
-    kind = getattr(import_module(path), name)
+    kind = resolve_name(description["class_path"])
     module = kind.__new__(kind)
     nn.Module.__init__(module)
     vars(module).update(description["attributes"])

@@ -4,7 +4,6 @@ import csv
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.distributed import all_gather_object, get_world_size, is_initialized
 
 from engine.errors import UserError
+from engine.runs import make_writable
 
 PLACE = ("_loader", "_index", "_process")  # of a row, in the data
 
@@ -53,8 +53,7 @@ class Predictions(BasePredictionWriter):
             return
         folder = self.path(trainer).parent
         try:  # before the work
-            folder.mkdir(parents=True, exist_ok=True)
-            TemporaryFile(dir=folder).close()
+            make_writable(folder)
         except OSError as error:
             raise UserError(
                 f"Predictions cannot be written to {folder} ({error.strerror}); --predictions.output "

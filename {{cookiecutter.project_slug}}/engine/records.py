@@ -58,3 +58,13 @@ def label_of(config: Namespace, record: list[dict[str, Any]]) -> tuple[str | Non
 def tags_of(given: str | list[str] | None) -> list[str]:
     """Tags as they are given: a list, or with commas between them."""
     return given.split(",") if isinstance(given, str) else given or []
+
+
+def flat(value: Any, key: str = "") -> dict[str, Any]:
+    """Settings by the keys that options have; a class by that of what it is."""
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        value = dict(enumerate(value))
+    if not isinstance(value, dict):
+        return {key.replace(".init_args", "").removesuffix(".class_path"): value}
+    parts = [flat(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()]
+    return {name: item for part in parts for name, item in part.items()}

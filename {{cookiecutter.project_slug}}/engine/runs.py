@@ -15,6 +15,7 @@ from torch.multiprocessing.spawn import ProcessException
 
 from engine.errors import UserError
 from engine.records import all_runs, number_of, runs_named
+from engine.schedules import LENGTHS
 
 
 def run_folder(
@@ -33,9 +34,15 @@ def run_folder(
     return new_run(root) if writes else root
 
 
+def make_writable(folder: Path) -> None:
+    """Makes a folder; raises an OSError if nothing can be written there, before the work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    TemporaryFile(dir=folder).close()
+
+
 def is_writable(folder: Path) -> bool:
     try:
-        TemporaryFile(dir=folder).close()
+        make_writable(folder)
     except OSError:
         return False
     return True
@@ -46,8 +53,6 @@ def writable(run: Path, root: Path) -> Path:
     if is_writable(run):
         return run
     folder = root / f"of_{run.name}"
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
     if not is_writable(folder):
         folder = Path(mkdtemp(prefix=f"{run.name}-"))
     rank_zero_info(f"{run} cannot be written to: what this command writes goes to {folder}")
@@ -57,8 +62,7 @@ def writable(run: Path, root: Path) -> Path:
 def new_run(root: Path) -> Path:
     """Makes the next `version_N` folder under `root`; safe with several processes at once."""
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=root).close()
+        make_writable(root)
     except OSError as error:
         raise UserError(
             f"Runs cannot be written to {root} ({error.strerror}); --trainer.default_root_dir names "
@@ -151,7 +155,7 @@ def model_of(class_path: str, hparams: dict[str, Any], given: Namespace) -> dict
         hparams["network"] = network.as_dict()
     wanted, scheduler = given.init_args.get("scheduler"), hparams.get("scheduler")
     if wanted and scheduler and wanted.class_path == scheduler["class_path"]:
-        for name in ("total_steps", "T_max"):
+        for name in LENGTHS:
             if (length := wanted.get("init_args", {}).get(name)) is not None:
                 scheduler["init_args"][name] = length
     return {"class_path": class_path, "init_args": hparams}
