@@ -18,9 +18,6 @@ from engine.sample_keys import hash_rows, hash_text, mix
 # training rows lack it), and of a category the `categories` of the training rows.
 Column = dict[str, Any]
 
-MOST_CLASSES = (
-    20  # whole numbers with more values, or with less than five rows for each, are numbers
-)
 DAY = 24 * 60 * 60 * 1000  # milliseconds
 
 

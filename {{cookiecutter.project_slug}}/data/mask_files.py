@@ -15,9 +15,8 @@ from engine.errors import UserError
 
 IGNORED = 255  # in the place of a class: the pixel does not count
 ORIENTATION = 0x0112  # EXIF; from 5 on, height and width change places
-Values = dict[
-    int, int
-]  # what stands in a mask: the class, or IGNORED; of colours the RGB as one number
+# What stands in a mask: the class, or IGNORED; of colours the RGB as one number.
+Values = dict[int, int]
 
 
 class MaskFiles(Dataset):

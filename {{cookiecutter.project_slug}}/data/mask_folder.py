@@ -15,9 +15,8 @@ from data.segmentation import SegmentationData
 from engine.errors import UserError
 from engine.loaders import workers
 from engine.samples import TensorSamples
-from engine.splits import Rows
+from engine.splits import SPLITS, Rows
 
-SPLITS = ("train", "val", "test")
 Value = int | list[int]
 
 

@@ -27,7 +27,8 @@ class PythonSource(TextData):
 
     @cached_property
     def sha256(self) -> str:
-        return hashlib.sha256(read_bytes(self.files()).numpy().tobytes()).hexdigest()
+        text = self.text if self.unit == "byte" else read_bytes(self.files())
+        return hashlib.sha256(text.numpy().tobytes()).hexdigest()
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from pyarrow import types
 from data.columns import as_text, kind_of
 from engine.errors import UserError
 
-MOST_CLASSES = (
-    20  # whole numbers with more values, or with less than five rows for each, are numbers
-)
+# Whole numbers with more values, or with less than five rows for each, are numbers.
+MOST_CLASSES = 20
 
 
 def with_targets(table: pyarrow.Table, target: str, source: str) -> pyarrow.Table:

@@ -34,8 +34,12 @@ def read_bytes(paths: list[Path]) -> Tensor:
     parts = [read_file(path, mapped=len(paths) == 1) for path in paths]
     text = parts[0] if len(parts) == 1 else torch.cat(parts)
     if not len(text):
-        raise UserError(f"{paths[0]} is empty." if len(paths) == 1 else "All files are empty.")
+        raise without_text(paths)
     return text
+
+
+def without_text(paths: list[Path]) -> UserError:
+    return UserError(f"{paths[0]} is empty." if len(paths) == 1 else "All files are empty.")
 
 
 def read_file(path: Path, mapped: bool = False) -> Tensor:
@@ -72,8 +76,9 @@ def read_characters(paths: list[Path]) -> Tensor:
             f"unit is character, and the text has {size / 1e9:.1f} GB, which have to fit into memory "
             "four times: take --data.unit byte, which maps a file."
         )
-    read_bytes(paths)  # for its checks
     codes = [np.frombuffer(decode(path).encode("utf-32-le"), np.int32) for path in paths]
+    if not any(map(len, codes)):
+        raise without_text(paths)
     return torch.from_numpy(np.concatenate(codes))
 
 
