@@ -1,6 +1,5 @@
 """What all systems share: parameter groups, schedules, losses, weights of classes, several loaders."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -112,7 +111,7 @@ def test_a_mean_is_over_samples_whatever_a_batch_begins_with(render):
         assert size_of(batch) == 2
 
 
-def test_a_network_that_is_none_is_refused_with_the_reason(render, tmp_path):
+def test_a_network_that_is_none_is_refused_with_the_reason(render, tmp_path, monkeypatch):
     (tmp_path / "untyped.py").write_text(
         "from models.classifier import Classifier\n"
         "class Untyped(Classifier):\n"
@@ -120,13 +119,10 @@ def test_a_network_that_is_none_is_refused_with_the_reason(render, tmp_path):
         "        super().__init__(network, **kwargs)\n"
     )
     with inside(render(model="mlp"), tmp_path):
-        sys.path.insert(0, str(tmp_path))
-        try:
-            options = ["--model=untyped.Untyped", "--model.network=models.networks.mlp.MLP"]
-            with pytest.raises(SystemExit, match="Untyped.__init__ .* `network: nn.Module`"):
-                command("train", *FIT, *options)
-        finally:
-            sys.path.remove(str(tmp_path))
+        monkeypatch.syspath_prepend(tmp_path)
+        options = ["--model=untyped.Untyped", "--model.network=models.networks.mlp.MLP"]
+        with pytest.raises(SystemExit, match="Untyped.__init__ .* `network: nn.Module`"):
+            command("train", *FIT, *options)
 
 
 def test_labels_that_are_floats_are_refused(render):
@@ -144,7 +140,7 @@ def test_a_metric_takes_no_name_of_the_system(render, tmp_path):
         command("train", *FIT, metric, "--model.metrics.acc.num_classes=10")
 
 
-def test_logits_that_are_not_as_many_as_the_classes_are_refused(render, tmp_path):
+def test_logits_that_are_not_as_many_as_the_classes_are_refused(render, tmp_path, monkeypatch):
     (tmp_path / "wrong.py").write_text(
         "from models.networks.mlp import MLP\n"
         "class Wrong(MLP):\n"
@@ -152,12 +148,9 @@ def test_logits_that_are_not_as_many_as_the_classes_are_refused(render, tmp_path
         "        super().__init__(input_shape, 12)\n"
     )
     with inside(render(model="mlp"), tmp_path):
-        sys.path.insert(0, str(tmp_path))
-        try:
-            with pytest.raises(SystemExit, match="gives 12 logits for 10 classes"):
-                command("train", *FIT, "--model.network=wrong.Wrong")
-        finally:
-            sys.path.remove(str(tmp_path))
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(SystemExit, match="gives 12 logits for 10 classes"):
+            command("train", *FIT, "--model.network=wrong.Wrong")
 
 
 @pytest.mark.parametrize("scheduler", ["CosineAnnealingLR", "OneCycleLR"])
