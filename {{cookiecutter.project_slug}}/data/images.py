@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from data.augment import random_crop
 from data.base import Data
@@ -49,7 +48,7 @@ class ImageData(Data):
         self.class_names = facts["class_names"]
         self.image_shape = tuple(facts["image_shape"])
 
-    def read(self, source: Any) -> Dataset:
+    def read(self, source: Any) -> Any:
         """The images of `open_images`; what they show is not known: their labels are -1."""
         images = open_images(source, channels=self.image_shape[0])
         names = [image if isinstance(image, str) else str(i) for i, image in enumerate(images)]
