@@ -1,92 +1,38 @@
 """Classification with any network that gives a logit for each class."""
 
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.system import System
+from models.classes import ClassSystem
 
 Batch = tuple[Tensor, Tensor]  # inputs (B, ...), class indices (B,)
 
 
-class Classifier(System):
+class Classifier(ClassSystem):
     """Trains a network with cross entropy.
 
     Args:
         network: maps inputs (B, ...) to logits (B, num_classes).
-        loss: mean loss of logits (B, num_classes) and class indices (B,), such as
-            ``torch.nn.CrossEntropyLoss`` with its ``label_smoothing``.
-        class_weights: of the classes in the loss; balanced: less, the more samples a class has.
-        class_names: for predictions and pictures; the data module knows them.
     """
 
     # Of few samples one decides which accuracy is best; of the Brier score none does: the squared
     # distance of the probabilities from the truth, 0 to 2 (Brier 1950).
     monitor = "val/brier"
 
-    def __init__(
-        self,
-        network: nn.Module,
-        loss: nn.Module | None = None,
-        class_weights: list[float] | Literal["balanced"] | None = None,
-        class_names: list[str] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, network: nn.Module, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
-        self.criterion: Any = loss or nn.CrossEntropyLoss()
-        if class_names and len(class_names) == 1:
-            raise MisconfigurationException(
-                f"The data has one class, {class_names[0]}: a classifier needs two or more"
-            )
-        self.class_names = class_names or []
-        self.names = {"prediction": self.class_names, "probability": self.class_names}
-        self.class_weights = class_weights
-        self.weigh(class_weights)
         if type(self).loss is Classifier.loss:
-            self.try_loss()
-
-    def weigh(self, weights: list[float] | Literal["balanced"] | None) -> None:
-        if isinstance(weights, list):
-            if not hasattr(self.criterion, "weight"):
-                kind = type(self.criterion).__name__
-                raise MisconfigurationException(f"class_weights: {kind} has no argument weight")
-            self.criterion.weight = torch.tensor(weights, device=self.device)
-            self.hparams["class_weights"] = weights  # what balanced means, for the checkpoint
-
-    def try_loss(self) -> None:
-        """Some losses take other targets, or broadcast them; some log-probabilities, not logits."""
-        kind = type(self.criterion).__name__
-        if isinstance(self.criterion, nn.NLLLoss):
-            raise MisconfigurationException(f"loss: {kind} takes no logits; CrossEntropyLoss does")
-        if getattr(self.criterion, "reduction", "mean") != "mean":
-            raise MisconfigurationException("loss: its reduction must be mean, the batch's")
-        weight = getattr(self.criterion, "weight", None)
-        classes = len(self.class_names) or (3 if weight is None else len(weight))
-        try:
-            self.criterion(torch.zeros(2, classes), torch.zeros(2, dtype=torch.long))
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
-            raise MisconfigurationException(
-                f"loss: {kind} does not take logits of {classes} classes and indices: {error}"
-            ) from error
-
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if self.class_weights == "balanced" and stage == "fit":
-            counts = self.trainer.datamodule.class_counts.clamp(min=1)
-            self.weigh((counts.sum() / len(counts) / counts).tolist())
+            self.try_class_loss()
 
     def loss(self, batch: Batch) -> Tensor:
         inputs, labels = batch
         logits = self(inputs).float()
         if labels.is_floating_point():
             raise MisconfigurationException("The labels are floats: give class indices (int64)")
-        if self.class_names and logits.shape[1] != len(self.class_names):
-            raise MisconfigurationException(
-                f"The network gives {logits.shape[1]} logits for {len(self.class_names)} classes"
-            )
+        self.check_logits(logits)
         if not self.training:
             self.add("acc", (logits.argmax(dim=1) == labels).sum(), len(labels))
             distance = logits.softmax(dim=1) - functional.one_hot(labels, logits.shape[1])

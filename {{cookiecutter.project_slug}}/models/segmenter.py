@@ -1,27 +1,23 @@
 """Segmentation with any network that gives a logit for each class in each pixel."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from models.system import System
+from models.classes import ClassSystem
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), class indices (B, H, W)
 
 
-class Segmenter(System):
+class Segmenter(ClassSystem):
     """Trains a network with cross entropy, the mean over pixels. IoU and Dice (F1) of a class count
     the pixels of all images together.
 
     Args:
         network: maps images (B, C, H, W) to logits (B, num_classes, H, W).
-        loss: of logits and class indices, in the place of cross entropy.
-        class_weights: of the classes in the loss; balanced: less, the more pixels a class has.
         ignore_index: in the place of a class: the pixel does not count.
-        class_names: for metrics and predictions; the data module knows them.
         class_colors: red, green and blue of each class, 0 to 255, for pictures.
     """
 
@@ -31,32 +27,14 @@ class Segmenter(System):
     def __init__(
         self,
         network: nn.Module,
-        loss: nn.Module | None = None,
-        class_weights: list[float] | Literal["balanced"] | None = None,
         ignore_index: int = 255,
-        class_names: list[str] | None = None,
         class_colors: list[list[int]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        self.criterion: Any = loss or nn.CrossEntropyLoss()
-        self.ignore_index = ignore_index
-        self.criterion.ignore_index = ignore_index  # type: ignore[assignment]
-        self.class_names, self.class_colors = class_names or [], class_colors or []
+        self.ignore_index = self.criterion.ignore_index = ignore_index
+        self.class_colors = class_colors or []
         self.names = {"share": self.class_names}
-        self.class_weights = class_weights
-        self.weigh(class_weights)
-
-    def weigh(self, weights: list[float] | Literal["balanced"] | None) -> None:
-        if isinstance(weights, list):
-            self.criterion.weight = torch.tensor(weights, device=self.device)
-            self.hparams["class_weights"] = weights  # what balanced means, for the checkpoint
-
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if self.class_weights == "balanced" and stage == "fit":
-            counts = self.trainer.datamodule.class_counts.clamp(min=1)
-            self.weigh((counts.sum() / len(counts) / counts).tolist())
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
@@ -65,10 +43,7 @@ class Segmenter(System):
     def loss(self, batch: Batch) -> Tensor:
         images, masks = batch
         logits, masks = self(images).float(), masks.long()
-        if self.class_names and logits.shape[1] != len(self.class_names):
-            raise MisconfigurationException(
-                f"The network gives {logits.shape[1]} logits for {len(self.class_names)} classes"
-            )
+        self.check_logits(logits)
         if not self.training:
             if self.stage not in self.matrices:
                 self.matrices[self.stage] = MulticlassConfusionMatrix(

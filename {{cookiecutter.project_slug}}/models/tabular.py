@@ -3,24 +3,23 @@
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
 from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
 
-from models.system import System
+from models.classes import ClassSystem, try_loss
 
 Batch = tuple[tuple[Tensor, Tensor], Tensor]  # numbers (B, N) and codes (B, C), targets (B,)
 
 
-class Tabular(System):
+class Tabular(ClassSystem):
     """Trains a network with cross entropy, where there are classes, or else with the squared error of
     targets that are scaled to mean 0 and deviation 1. Predictions and metrics have the target's unit.
 
     Args:
         network: maps numbers and codes to logits (B, classes), or to one number (B, 1).
         loss: of logits and class indices, or of numbers (B,) and scaled targets.
-        class_names: the data module knows them; without any it is a regression.
+        class_names: without any it is a regression; the data module knows.
     """
 
     target_mean: Tensor
@@ -33,42 +32,25 @@ class Tabular(System):
         class_names: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(network, **kwargs)
-        self.class_names = class_names or []
-        self.names = {"prediction": self.class_names, "probability": self.class_names}
+        loss = loss or (None if class_names else nn.MSELoss())
+        super().__init__(network, loss=loss, class_names=class_names, **kwargs)
+        usual: dict[str, Any]
         if self.class_names:
-            self.criterion: Any = loss or nn.CrossEntropyLoss()
             known: Any = {"num_classes": len(self.class_names)}
-            usual: dict[str, Any] = {
-                "auroc": MulticlassAUROC(**known),
-                "f1": MulticlassF1Score(**known),
-            }
+            usual = {"auroc": MulticlassAUROC(**known), "f1": MulticlassF1Score(**known)}
         else:
-            self.criterion = loss or nn.MSELoss()
             rmse = MeanSquaredError(squared=False)
             usual = {"mae": MeanAbsoluteError(), "rmse": rmse, "r2": R2Score()}
         self.metrics = {**usual, **self.metrics}
         if type(self).loss is Tabular.loss:
-            self.try_loss()
+            self.try_class_loss() if self.class_names else self.try_number_loss()
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_std", torch.ones(()))
 
-    def try_loss(self) -> None:
-        """Some losses take other targets, and would be wrong without a word."""
-        kind, classes = type(self.criterion).__name__, len(self.class_names)
-        if getattr(self.criterion, "reduction", "mean") != "mean":
-            raise MisconfigurationException("loss: its reduction must be mean, the batch's")
-        targets = torch.arange(2) if classes else torch.tensor([-1.0, 1.0])
-        right = torch.eye(2, classes) * 9 if classes else targets
-        try:
-            best = self.criterion(right, targets)
-            wrong = [-right] if classes else [-right, 2 * right, 0 * right]
-            sensible = all(best < self.criterion(other, targets) for other in wrong)
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            sensible = False
-        if not sensible or isinstance(self.criterion, nn.NLLLoss):
-            takes = f"logits of {classes} classes and indices" if classes else "numbers and numbers"
-            raise MisconfigurationException(f"loss: {kind} does not take {takes}")
+    def try_number_loss(self) -> None:
+        right = torch.tensor([-1.0, 1.0])
+        takes = "numbers and numbers"
+        try_loss(self.criterion, right, right, -right, 2 * right, 0 * right, takes=takes)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
