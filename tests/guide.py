@@ -14,7 +14,7 @@ KEYS: dict[str, tuple[set[str], set[str]]] = {
     "_modalities": ({"name", "readme"}, {"files", "packages"}),
     "_data": (
         {"name", "class", "modality", "model", "arguments", "augments", "log_every_n_steps"},
-        {"by_size", "first", "patience", "files", "packages", "readme"},
+        {"by_size", "first", "files", "packages", "readme"},
     ),
     "_systems": (
         {"name", "class", "optimizers", "optimizer"},
@@ -22,7 +22,7 @@ KEYS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "_models": (
         {"name", "class", "system", "modalities", "lr", "augment", "max_epochs", "batch_norm"},
-        {"arguments", "system_arguments", "scheduler_arguments", "optimizer", "patience", "on"}
+        {"arguments", "system_arguments", "scheduler_arguments", "optimizer", "on"}
         | {"fsdp_blocks", "trainer", "files", "packages"},
     ),
     "_loggers": ({"name", "class_path"}, {"arguments", "files", "packages", "readme"}),

@@ -61,7 +61,6 @@ DATA_ROW = {
     "arguments": ["batch_size: 32"],
     "augments": True,
     "log_every_n_steps": 10,
-    "patience": 5,
     "packages": ["scikit-learn>=1.7"],
 }
 LOGGER_ROW = {
@@ -115,7 +114,6 @@ def test_the_new_cell_trains_resumes_tests_and_predicts(project, tmp_path):
         assert type(cli.model.network).__name__ == "Tiny"  # what suits the data: auto
         assert cli.model.network.head.in_features == 16
         assert type(cli.trainer.logger).__name__.endswith("CSVLogger")
-        assert cli.trainer.early_stopping_callback.patience == 5
         cli = command("train", "fit", *options, "--trainer.max_epochs=2", "--ckpt_path=last")
         assert cli.trainer.current_epoch == 2
         metrics = command("train", "test", *options, "--ckpt_path=best").trainer.callback_metrics

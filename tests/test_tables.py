@@ -113,7 +113,7 @@ GERMAN = PLAIN.replace(",", ";").replace(".", ",")
 FORMATS = {
     "mark": (PLAIN.encode("utf-8-sig"), {}),
     "utf-16": (PLAIN.encode("utf-16"), {}),
-    "windows": (PLAIN.replace("\n", "\r\n").encode("cp1252"), {"encoding": "cp1252"}),
+    "windows": (PLAIN.replace("\n", "\r\n").encode("cp1252"), {}),
     "decimal comma": (GERMAN.encode(), {}),
     "tabs": (PLAIN.replace(",", "\t").encode(), {}),
     "quotes": (
@@ -148,8 +148,8 @@ FAULTS = {
     "few": (lines("a,y", lambda i: f"{i},{i}.5", 5), {}, "5 rows are too few"),
     "ragged": (TABLE + "\n1,2\n", {}, r"Row #42: Expected 3 columns, got 2: 1,2"),
     "twice": (TABLE.replace("a,b", "a,a"), {}, "several columns with the name a"),
-    "encoding": (TABLE.replace("a,b", "a,ü").encode("cp1252"), {}, "Give the encoding"),
-    "text": (lines("a,y", lambda i: f"ü{i % 3},{i}.5").encode("cp1252"), {}, "row 1: a is no utf8"),
+    "encoding": (TABLE.encode().replace(b"7,1", b"7,\x81"), {}, "Give the encoding"),
+    "no text": (TABLE.encode("utf-16-le"), {}, "table.csv is no text in UTF-8. Give the encoding"),
     "target": (TABLE, {"target": "z"}, "no column 'z' to predict, but a, b, y.*--data.target"),
     "column": (TABLE, {"leave_out": ["q"]}, "no column 'q', but a, b, y"),
     "constant": (lines("a,y", lambda i: f"{i},1"), {}, "the target is always .1"),
@@ -164,7 +164,20 @@ FAULTS = {
         "no numbers to",
     ),
     "infinite": (TABLE.replace("\n7,", "\ninf,"), {}, "row 8: a is inf"),
-    "mixed": (TABLE.replace("\n7,", "\nseven,"), {}, "row 8: a is 'seven', and nearly all others"),
+    "too large": (TABLE.replace("\n7,", "\n7e39,"), {}, "row 8: a is 7e.39, infinite in float32"),
+    "mixed": (TABLE.replace("\n7,", "\nseven,"), {}, "row 8: a is 'seven', and most others are n"),
+    "unlike": (TABLE.replace("\n7,", "\n$7.00,"), {}, "row 8: a is '.7.00', and most others"),
+    "thousands": (TABLE.replace("\n7,", '\n"7,000",'), {}, "row 8: a is '7,000', and most others"),
+    "dates": (
+        lines("d,y", lambda i: f"{1 + i % 28:02}.01.2026,{i}.5"),
+        {},
+        "row 1: d is '01.01.2026', and most others are dates.*--data.date_format",
+    ),
+    "a date": (
+        lines("d,y", lambda i: f"2026-02-{29 if i == 7 else 1 + i % 28:02},{i}.5"),
+        {},
+        "row 8: d is '2026-02-29', and most others are dates",
+    ),
     "nothing": (lines("a,y", lambda i: f",{i}.5"), {}, "no column is left to predict from"),
 }
 
@@ -357,6 +370,27 @@ def test_a_loss_that_does_not_suit_the_task_is_refused(project, loss, classes, t
             kind(torch.nn.Identity(), **arguments)
 
 
+def test_what_float32_does_not_tell_apart_is_said(tables, caplog):
+    caplog.set_level("INFO")
+    data = tables(lines("a,b,y", lambda i: f"{2**60 + i},{i % 7},{i}.5"))
+    assert [*columns(data)] == ["b"]
+    assert "left out a (always 1.15292e+18)" in caplog.text
+    with pytest.warns(UserWarning, match="a differs in digits that float32 does not hold"):
+        tables(lines("a,y", lambda i: f"{10**9 + i % 5},{i}.5")).setup("fit")
+
+
+def test_a_column_of_another_kind_than_in_the_training_is_refused(tables):
+    data = tables(lines("n,f,d,y", lambda i: f"{i % 7},{i % 2 > 0},2026-01-{1 + i % 28:02},{i}.5"))
+    data.setup("fit")
+    right = {"n": "1", "f": True, "d": "2026-01-05"}
+    assert data.read([right, right]).samples[0][0].tolist() == [1, 1, 20458]
+    assert data.read([{**right, "n": None}]).samples[0][0, 0].isnan()
+    for name, value in {"n": "2026-01-05", "d": 20260105, "f": "yes"}.items():
+        kind = dict(n="number", d="date", f="boolean")[name]
+        with pytest.raises(ValueError, match=f"row 1: {name} is .*, and in the training a {kind}"):
+            data.read([{**right, name: value}])
+
+
 def test_dates_and_times_of_any_unit_are_days_and_hours(project):
     with inside(project):
         to_numbers = importlib.import_module("data.columns").to_numbers
@@ -367,7 +401,12 @@ def test_dates_and_times_of_any_unit_are_days_and_hours(project):
                 "time": pyarrow.array([5400], pyarrow.time32("s")),
             }
         )
-        assert [to_numbers(table, name, "").item() for name in table.column_names] == [1.5, 2, 1.5]
+        kinds = {"ms": "date", "day": "date", "time": "time"}
+        found = [
+            to_numbers(table[name], {"name": name, "kind": kind}, "").item()
+            for name, kind in kinds.items()
+        ]
+        assert found == [1.5, 2, 1.5]
 
 
 def test_rows_keep_their_split_whatever_else_the_file_has(tables):

@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as arrow
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from pyarrow import types
 from torch import Tensor
 
+from data.table_files import to_floats
 from engine.errors import UserError
 from engine.sample_keys import hash_rows, hash_text, mix
 
@@ -50,7 +51,7 @@ def keys_of_rows(table: pyarrow.Table) -> Tensor:
     for number, name in enumerate(sorted(table.column_names)):
         array = table[name].combine_chunks()
         if kind_of(array) in ("number", "boolean"):
-            values = array.cast(pyarrow.float64()).to_numpy(zero_copy_only=False)
+            values = array.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
         else:
             texts = as_text(array).dictionary_encode()
             hashes = np.array([0, *map(hash_text, texts.dictionary.to_pylist())], np.uint64)
@@ -71,13 +72,15 @@ def find_columns(
         kind = "category" if name in categorical else kind_of(values)
         lacking = values.null_count
         if kind == "number" and types.is_floating(values.type):
-            lacking = len(values) - arrow.sum(arrow.is_finite(values)).as_py() if len(values) else 0
+            lacking = len(values) - (arrow.sum(arrow.is_finite(values)).as_py() or 0)
         if lacking == len(values):
             left_out[name] = "no values"
         elif not kind:
             raise UserError(f"{source}: column {name} holds {values.type}; name it in leave_out.")
         elif kind == "number" and counts_rows(table[name]):
             left_out[name] = "the number of the row"
+        elif kind == "number" and not lacking and is_constant(values):
+            left_out[name] = f"always {values[0].as_py():g}"
         elif kind == "category":
             found = sorted(as_text(values).unique().drop_null().to_pylist())
             if len(found) > max(20, len(rows) / 2) and name not in categorical:
@@ -93,6 +96,12 @@ def find_columns(
     if not columns:
         raise UserError(f"{source}: no column is left to predict from.")
     return columns
+
+
+def is_constant(array: Any) -> bool:
+    """Whether numbers are all the same, to float64."""
+    extremes = arrow.min_max(array.cast(pyarrow.float64(), safe=False))
+    return extremes["min"] == extremes["max"]
 
 
 def counts_rows(array: Any) -> bool:
@@ -115,11 +124,11 @@ def encode(table: pyarrow.Table, columns: list[Column], source: str) -> tuple[Te
     """Numbers (N, n), float32 with NaN for what is missing, and codes of the categories (N, c)."""
     if lacking := [c["name"] for c in columns if c["name"] not in table.column_names]:
         raise UserError(f"{source} lacks columns of the training: {', '.join(lacking)}.")
-    numbers = [column["name"] for column in columns if column["kind"] != "category"]
+    numbers = [column for column in columns if column["kind"] != "category"]
     texts = [column for column in columns if column["kind"] == "category"]
     values = torch.empty(len(table), len(numbers))
-    for i, name in enumerate(numbers):
-        values[:, i] = to_numbers(table, name, source)
+    for i, column in enumerate(numbers):
+        values[:, i] = to_numbers(table[column["name"]], column, source)
     codes = torch.empty(len(table), len(texts), dtype=torch.long)
     for i, column in enumerate(texts):
         array = table[column["name"]]
@@ -136,33 +145,24 @@ def encode(table: pyarrow.Table, columns: list[Column], source: str) -> tuple[Te
     return values, codes
 
 
-def to_numbers(table: pyarrow.Table, name: str, source: str) -> Tensor:
+def to_numbers(array: Any, column: Column, source: str) -> Tensor:
     """A column (N,) as float32: days since 1970 of a date, the hour of a time.
 
     Raises:
-        UserError: a value that is no number, or infinite.
+        UserError: its values are of another kind than those of the training.
     """
-    array, kind = table[name], kind_of(table[name])
+    name, kind = column["name"], kind_of(array)
+    if array.null_count == len(array):
+        return torch.full((len(array),), torch.nan)
+    if kind != column["kind"] and {kind, column["kind"]} != {"number", "boolean"}:
+        row = arrow.index(array.is_valid(), True).as_py()
+        raise UserError(
+            f"{source}, row {row + 1}: {name} is {array[row]}, and in the training a {column['kind']}."
+        )
     if kind == "date":
         milliseconds = array.cast(pyarrow.timestamp("ms")).cast(pyarrow.int64())
         array = arrow.divide(milliseconds.cast(pyarrow.float64()), DAY)
     elif kind == "time":
         milliseconds = array.cast(pyarrow.time64("us")).cast(pyarrow.int64())
         array = arrow.divide(milliseconds.cast(pyarrow.float64()), 3.6e9)
-    elif kind == "category":
-        first = next(i for i in range(len(array)) if array[i].is_valid)
-        raise UserError(f"{source}, row {first + 1}: {name} is {array[first]}, but was a number.")
-    values = array.cast(pyarrow.float64()).to_numpy()
-    if np.isinf(values).any():
-        row = int(np.isinf(values).argmax())
-        raise UserError(
-            f"{source}, row {row + 1}: {name} is {values[row]}; mend it or leave it empty."
-        )
-    rounded = values.astype(np.float32)
-    spread, lost = np.nanstd(values) if len(values) else 0, np.abs(rounded - values)
-    if np.nanmax(lost, initial=0) > 1e-3 * spread > 0:
-        rank_zero_warn(
-            f"{source}: {name} differs in digits that float32 does not hold; subtract what is the "
-            "same in all rows"
-        )
-    return torch.from_numpy(rounded)
+    return torch.from_numpy(to_floats(array, f"{source}: {name}").astype(np.float32))

@@ -29,7 +29,7 @@ class CSV(TableData):
         leave_out: columns that are no inputs, such as what is known only after the target.
         separator: between the fields; auto finds it in the first line.
         decimal: the decimal point or comma; auto finds it in the first rows.
-        encoding: of the text; auto: UTF-8, or UTF-16 by its byte-order mark.
+        encoding: of the text; auto: UTF-8, UTF-16 by its byte-order mark, or else Windows-1252.
         missing: what stands for a missing value, beside nothing, NA, NaN, null and the like.
         date_format: of dates that are not as 2026-01-31, such as "%d.%m.%Y".
     """
@@ -70,7 +70,7 @@ class CSV(TableData):
         return Path(self.source).expanduser().is_file()
 
     def read_splits(self) -> tuple[pyarrow.Table, Rows]:
-        texts = [*self.categorical, *filter(None, [self.id_column])]
+        texts = [*self.categorical, *self.leave_out, *filter(None, [self.id_column])]
         tables = [
             with_targets(read_table(path, **self.reading, texts=texts), self.target, path)
             for path in (self.source, self.hparams.test_path)

@@ -89,6 +89,8 @@ class SeriesData(Data):
         steps, window, horizon = len(samples.samples), self.window, self.horizon
         test = steps - round(steps * self.test_fraction)
         fraction = fraction_of(self.hparams.val_fraction, test)
+        if self.hparams.val_fraction == "auto":
+            self.chosen["val_fraction"] = fraction  # of the steps
         val, end = test - round(test * fraction), test
         if folds := self.hparams.num_folds:
             bounds = np.linspace(0, test, folds + 2).round().astype(int).tolist()

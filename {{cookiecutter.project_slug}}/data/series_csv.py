@@ -1,10 +1,10 @@
 """Your own series, in a CSV or Parquet file with a row for each time."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data.series import SeriesData
-from data.series_files import File
 from data.series_reading import read_series
 from data.series_types import Columns, Series
 from engine.errors import UserError
@@ -15,7 +15,7 @@ class SeriesCSV(SeriesData):
     with offsets from UTC they become UTC.
 
     Args:
-        path: of the file; with the ending `.parquet` a Parquet file (needs pyarrow).
+        path: of the file, .csv or .parquet.
         time: column of the times.
         values: columns that are forecast; by default all others.
         covariates: columns of numbers that are known of the future, too. A file to predict from has
@@ -23,8 +23,12 @@ class SeriesCSV(SeriesData):
         window: see `data/series.py`, as for horizon and season.
         horizon: steps that are forecast.
         season: steps of the longest cycle; 1: none.
-        time_format: of the times where they are not ISO 8601, such as `%d.%m.%Y %H:%M`.
         fill_gaps: where steps are missing, up to so many in a row take the value before.
+        separator: between the fields; auto finds it in the first line.
+        decimal: the decimal point or comma; auto finds it in the first rows.
+        encoding: of the text; auto: UTF-8, UTF-16 by its byte-order mark, or else Windows-1252.
+        missing: what stands for a missing value, beside nothing, NA, NaN, null and the like.
+        date_format: of times that are not as 2026-01-31 23:30, such as `%d.%m.%Y %H:%M`.
     """
 
     def __init__(
@@ -36,18 +40,29 @@ class SeriesCSV(SeriesData):
         window: int = 192,
         horizon: int = 24,
         season: int = 24,
-        time_format: str | None = None,
         fill_gaps: int = 0,
+        separator: str = "auto",
+        decimal: str = "auto",
+        encoding: str = "auto",
+        missing: Sequence[str] = (),
+        date_format: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(window, horizon, season, **kwargs)
         if fill_gaps < 0:
             raise UserError(f"fill_gaps is {fill_gaps}: it must be 0 or more.")
         self.path = Path(path).expanduser()
-        self.columns = Columns(time, values, list(covariates or []), time_format, fill_gaps)
+        reading = {
+            "separator": separator,
+            "decimal": decimal,
+            "encoding": encoding,
+            "missing": missing,
+            "date_format": date_format,
+        }
+        self.columns = Columns(time, values, list(covariates or []), fill_gaps, reading)
         if self.path.is_file() or not self.hparams.predict_dir:
-            self.columns.values = self.columns.value_names(File(self.path))
+            self.whole = read_series(self.path, self.columns)
+            self.columns.values = self.whole.columns
 
     def load_series(self) -> Series:
-        series = read_series(str(self.path), self.columns)
-        return series.part(0, series.num_known)
+        return self.whole.part(0, self.whole.num_known)

@@ -5,36 +5,34 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from pyarrow import types
 
-from data.series_files import File
 from data.series_times import Clock, count, read_times
 from data.series_types import Columns, Series
+from data.table_files import as_table, to_floats
 from engine.errors import UserError
-
-MISSING = {"", "na", "n/a", "nan", "nat", "null", "none"}
 
 
 def read_series(source: Any, columns: Columns) -> Series:
-    """The columns of a file; or an array (T, values + covariates), with the numbers of
-    its steps as times.
+    """The columns of a file, or of what else `as_table` takes; or an array (T, values + covariates),
+    with the numbers of its steps as times.
 
     Raises:
-        UserError: something in the file makes no series; names the file, and line and column.
+        UserError: something in the file makes no series; names the file, and column and row.
     """
-    if not isinstance(source, str | Path):
+    table = as_table(source, **columns.reading)
+    if table is None:
         return from_array(source, columns)
-    file = File(source)
-    path, names = str(file.path), columns.value_names(file)
-    numbers, lines, texts = [], [], []
-    for chunk, table in file.chunks([columns.time, *names, *columns.covariates]):
-        lines += chunk
-        texts += [text.strip() for text in table.pop(columns.time)]
-        found = [to_numbers(table[name], chunk, f"{path}, column {name}") for name in table]
-        numbers.append(np.stack(found, axis=1))
-    if len(lines) < 2:
-        raise UserError(f"{path} has {len(lines)} rows: that is no series.")
+    path = str(source) if isinstance(source, str | Path) else "The table"
+    names = columns.value_names(table.column_names, path)
+    if len(table) < 2:
+        raise UserError(f"{path} has 1 row: that is no series.")
+    numbers = [
+        numbers_of(table[name], f"{path}, column {name}") for name in [*names, *columns.covariates]
+    ]
     place = f"{path}, column {columns.time}"
-    times, zone = read_times(texts, lines, columns.time_format, place)
+    texts = table[columns.time]
+    times, zone = read_times(texts, columns.reading.get("date_format"), place)
     order = np.argsort(times, kind="stable")
     if (np.diff(order) < 0).any():
         rank_zero_info(f"{path} is not in the order of time, and was sorted.")
@@ -42,7 +40,7 @@ def read_series(source: Any, columns: Columns) -> Series:
     if len(twice := np.flatnonzero(times[1:] == times[:-1])):
         row = order[twice[0] + 1]
         raise UserError(
-            f"{place}, line {lines[row]}: {texts[row]} is there twice. Keep one row for each time; "
+            f"{place}, row {row + 1}: {texts[row]} is there twice. Keep one row for each time; "
             "local times, which repeat an hour in autumn, need their offset (+01:00), or UTC."
         )
     counts, clock = count(times, zone)
@@ -50,13 +48,13 @@ def read_series(source: Any, columns: Columns) -> Series:
     if len(wrong := np.flatnonzero(odd)):
         row = order[wrong[0]]
         raise UserError(
-            f"{place}, line {lines[row]}: {texts[row]} is no whole number of the usual steps after "
+            f"{place}, row {row + 1}: {texts[row]} is no whole number of the usual steps after "
             f"{texts[order[0]]}. The times must be evenly spaced."
         )
     if places[-1] > 10 * len(places):
         raise UserError(f"{place}: of ten steps more than nine are missing.")
-    steps = np.full((places[-1] + 1, numbers[0].shape[1]), np.nan)
-    steps[places] = np.concatenate(numbers)[order]
+    steps = np.full((places[-1] + 1, len(numbers)), np.nan)
+    steps[places] = np.stack(numbers, axis=1)[order]
     counts = counts[0] + np.arange(len(steps)) * clock.step
     series = Series(names, counts, steps, clock)
     fill(series, [*names, *columns.covariates], path, columns.fill_gaps)
@@ -76,23 +74,21 @@ def from_array(source: Any, columns: Columns) -> Series:
     return series
 
 
-def to_numbers(texts: list[str], lines: list[int], place: str) -> np.ndarray:
-    """Numbers (T,) with a point or a comma; NaN where there is none."""
-    texts = ["nan" if text.strip().lower() in MISSING else text.replace(",", ".") for text in texts]
-    try:
-        numbers = np.array(texts, dtype=float)
-    except ValueError:
-        numbers = np.array([value_of(text) for text in texts])
-    if len(wrong := np.flatnonzero(np.isinf(numbers))):
-        raise UserError(f"{place}, line {lines[wrong[0]]}: {texts[wrong[0]]!r} is no number.")
-    return numbers
-
-
-def value_of(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return float("inf")
+def numbers_of(column: Any, place: str) -> np.ndarray:
+    """Numbers (T,), NaN where there is none."""
+    is_number = (
+        types.is_integer,
+        types.is_floating,
+        types.is_decimal,
+        types.is_boolean,
+        types.is_null,
+    )
+    if not any(is_one(column.type) for is_one in is_number):
+        raise UserError(
+            f"{place} holds {column.type} such as {column[0]}, no numbers: --data.values names the "
+            "columns to forecast."
+        )
+    return to_floats(column, place)
 
 
 def fill(series: Series, names: list[str], path: str, most: int) -> None:

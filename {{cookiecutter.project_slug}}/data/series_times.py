@@ -1,17 +1,16 @@
-"""The times of a series: read from text, checked, and counted on from."""
+"""The times of a series: checked, and counted on from."""
 
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.compute as arrow
+from pyarrow import types
 
 from engine.errors import UserError
 
-NUMBER = re.compile(r"-?\d+")
-OFFSET = re.compile(r"(.*:.*?) ?(Z|[+-]\d\d:?\d\d)")  # of a time zone
+MONTH = r"^\d{4}-\d\d$"
 DAY = np.timedelta64(1, "D")
 
 
@@ -45,64 +44,33 @@ class Clock:
         return [f"{text}{suffix}" for text in np.datetime_as_string(times, unit=unit)]
 
 
-def read_times(
-    texts: list[str], lines: list[int], form: str | None, place: str
-) -> tuple[np.ndarray, bool]:
-    """Whole numbers, or times (datetime64), and whether these came with time zones.
+def read_times(column: Any, date_format: str | None, place: str) -> tuple[np.ndarray, bool]:
+    """Whole numbers, or times (datetime64, in UTC where they came with offsets from it), and whether
+    they did.
 
     Raises:
-        UserError: a text is no time; names its line.
+        UserError: they are something else, or one is missing; names its row.
     """
-    if form:
-        how = f"as in time_format {form!r}"
-        texts = parse(
-            texts, lines, lambda text: datetime.strptime(text, form).isoformat(), place, how
-        )
-    elif all(map(NUMBER.fullmatch, texts)):
-        return np.array(texts, dtype=np.int64), False
-    found = [OFFSET.fullmatch(text) for text in texts]
-    zoned = any(found)
-    if zoned and not all(found):
-        line = lines[found.index(None)]
-        raise UserError(f"{place}, line {line}: a time without a time zone, others have one.")
-    texts = [match[1] if match else text for match, text in zip(found, texts, strict=True)]
+    if column.null_count:
+        row = arrow.index(column.is_null(), True).as_py()
+        raise UserError(f"{place}, row {row + 1}: there is no time.")
+    if date_format and types.is_integer(column.type):  # such as 20240131
+        column = arrow.strptime(column.cast(pyarrow.string()), format=date_format, unit="us")
+    if types.is_integer(column.type):
+        return column.to_numpy(), False
+    if (
+        types.is_string(column.type)
+        and arrow.all(arrow.match_substring_regex(column, MONTH)).as_py()
+    ):
+        column = arrow.binary_join_element_wise(column, "01", "-").cast(pyarrow.date32())
+    zone = types.is_timestamp(column.type) and column.type.tz is not None
     try:
-        times = np.array(texts, dtype="datetime64[us]")
-    except ValueError:
-        times = np.array(["NaT"], dtype="datetime64[us]")
-    if np.isnat(times).any():
-        how = "as in 2024-12-31 or 2024-12-31 23:30; time_format tells others: '%d.%m.%Y %H:%M'"
-        texts = parse(texts, lines, iso_time, place, how)
-    if zoned:
-        times -= np.array([seconds(match[2]) for match in found if match], dtype="timedelta64[s]")
-    return times, zoned
-
-
-def parse(
-    texts: list[str], lines: list[int], function: Callable[[str], str], place: str, how: str
-) -> list[str]:
-    """What a function makes of texts; a UserError with the line of the first that it does not take."""
-    parsed = []
-    for line, text in zip(lines, texts, strict=True):
-        try:
-            parsed.append(function(text))
-        except ValueError:
-            raise UserError(f"{place}, line {line}: {text!r} is no time {how}.") from None
-    return parsed
-
-
-def iso_time(text: str) -> str:
-    if np.isnat(np.datetime64(text)):
-        raise ValueError
-    return text
-
-
-def seconds(offset: str) -> int:
-    """Of an offset from UTC: Z, +01:00 or -0530."""
-    if offset == "Z":
-        return 0
-    digits = offset[1:].replace(":", "")
-    return int(f"{offset[0]}1") * (3600 * int(digits[:2]) + 60 * int(digits[2:]))
+        return column.cast(pyarrow.timestamp("us")).to_numpy(), zone
+    except pyarrow.ArrowException as error:
+        raise UserError(
+            f"{place}: {error}. Times are whole numbers or as 2024-12-31 23:30, all of them with an offset "
+            "from UTC or none; --data.date_format '%d.%m.%Y %H:%M' tells others."
+        ) from error
 
 
 def count(times: np.ndarray, zone: bool) -> tuple[np.ndarray, Clock]:

@@ -1,52 +1,49 @@
 """Which columns make a series, and the series that they make."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data.series_files import File
 from data.series_times import Clock
 from engine.errors import UserError
 
 
 @dataclass
 class Columns:
-    """Which columns of a file are read, and how.
+    """Which columns of a table are read, and how.
 
     Args:
         time: of the times.
         values: what is forecast; None: all other columns.
         covariates: numbers that are known of the future, too.
-        time_format: of the times, as `datetime.strptime` takes it; by default ISO 8601.
         fill_gaps: missing steps in a row, up to so many, take the value before.
+        reading: arguments of `read_csv`.
     """
 
     time: str = "time"
     values: list[str] | None = None
     covariates: list[str] = field(default_factory=list)
-    time_format: str | None = None
     fill_gaps: int = 0
+    reading: dict[str, Any] = field(default_factory=dict)
 
-    def value_names(self, file: File) -> list[str]:
-        """The names of what is forecast.
+    def value_names(self, known: list[str], place: str) -> list[str]:
+        """The names of what is forecast, among those of a table.
 
         Raises:
-            UserError: the file lacks a column, or one is asked for twice.
+            UserError: it lacks a column, or one is asked for twice.
         """
         given = [self.time, *(self.values or []), *self.covariates]
         for name in given:
-            if name not in file.names:
-                raise UserError(
-                    f"{file.path} has no column {name!r}; it has {', '.join(file.names)}."
-                )
+            if name not in known:
+                raise UserError(f"{place} has no column {name!r}; it has {', '.join(known)}.")
             if given.count(name) > 1:
                 raise UserError(f"{name} is named twice among time, values and covariates.")
-        names = [name for name in file.names if name not in given]
-        names = names if self.values is None else self.values
+        if self.values is not None:
+            return self.values
+        names = [name for name in known if name not in given]
         if not names:
-            raise UserError(f"{file.path} has no column of values beside {', '.join(given)}.")
+            raise UserError(f"{place} has no column of values beside {', '.join(given)}.")
         return names
 
 
@@ -84,7 +81,7 @@ class Series:
 
     def end(self, source: Any, window: int, horizon: int) -> "Series":
         """The last window, and the horizon that follows it."""
-        source = source if isinstance(source, str | Path) else "What is given"
+        source = source if isinstance(source, str) else "What is given"
         last, more = self.num_known, len(self.steps) - self.num_known
         if last < window:
             raise UserError(f"{source} has {last} steps, fewer than a window: {window}.")

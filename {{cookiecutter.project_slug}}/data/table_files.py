@@ -1,4 +1,4 @@
-"""Reads tables from CSV and Parquet files, and says what is wrong with them, and where.
+"""Reads CSV and Parquet files, and says what is wrong with them, and where.
 
 pyarrow reads them: it takes any encoding, names the row that has too many fields, and finds the types
 over all rows. `benchmarks/tables.py` of the template compares it with polars.
@@ -7,57 +7,60 @@ over all rows. `benchmarks/tables.py` of the template compares it with polars.
 import codecs
 import re
 from collections.abc import Collection
+from datetime import date, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.compute as arrow
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from pyarrow import csv, parquet
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from pyarrow import csv, parquet, types
 
 from engine.errors import UserError
 
+LARGEST = float(np.finfo(np.float32).max)
 SAMPLE = 2**16  # bytes of a file, to find separator and decimal point
 SEPARATORS = ",;\t|"
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 GIVE_ENCODING = "Give the encoding of the file, such as --data.encoding cp1252."
-NUMBER = r"^\s*[-+]?(\d+[.,]?\d*|[.,]\d+)([eE][-+]?\d+)?\s*$"
+# What is meant as a number or a date, whether it can be read as one or not.
+NUMBER = r"^\s*[-+]?[$€£]?\s?[.,]?\d[\d.,']*([eE][-+]?\d+)?\s?[%$€£]?\s*$"
+DATE = r"^\s*(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4})([ T].*)?$"
 
 
-def as_table(source: Any, **reading: Any) -> pyarrow.Table:
-    """A table of a file, a dict of columns, a list of dicts, or a data frame of pandas or polars."""
+def as_table(source: Any, **reading: Any) -> pyarrow.Table | None:
+    """A table of a file, of a data frame of pandas, Polars or Arrow, or of a list of dicts, which are
+    read as the CSV file that they make; of anything else None. `read_csv` has the options."""
     if isinstance(source, str | Path):
         return read_table(source, **reading)
-    if isinstance(source, dict):
-        return pyarrow.table(source)
-    if isinstance(source, list):
-        return pyarrow.Table.from_pylist(source)
-    if hasattr(source, "to_arrow"):
-        return source.to_arrow()
-    if not hasattr(source, "columns"):
-        raise UserError("An array has no names of columns: give a data frame or a list of dicts.")
-    return pyarrow.Table.from_pandas(source, preserve_index=False)
+    place = "The table"
+    try:
+        if isinstance(source, list) and source and all(isinstance(row, dict) for row in source):
+            names = dict.fromkeys(name for row in source for name in row)
+            columns = {name: [row.get(name) for row in source] for name in names}
+            source = pyarrow.table({name: [*map(as_cell, columns[name])] for name in names})
+        elif hasattr(source, "to_arrow"):
+            source = source.to_arrow()
+        elif hasattr(source, "columns") and not isinstance(source, pyarrow.Table):
+            index = source.index.name is not None
+            source = pyarrow.Table.from_pandas(source, preserve_index=index)
+        if not isinstance(source, pyarrow.Table):
+            return None
+        csv.write_csv(source, file := BytesIO())
+        reading |= {"separator": ",", "decimal": ".", "encoding": "utf8"}
+        return checked(read_csv(pyarrow.py_buffer(file.getvalue()), place, **reading), place)
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{place}: {error}") from error
 
 
-def read_table(
-    path: str | Path,
-    separator: str = "auto",
-    decimal: str = "auto",
-    encoding: str = "auto",
-    missing: Collection[str] = (),
-    date_format: str | None = None,
-    texts: Collection[str] = (),
-) -> pyarrow.Table:
-    """A table of a .csv (or .tsv, .txt, also .gz) or .parquet file.
+def as_cell(value: Any) -> str | None:
+    return None if value is None else str(value)
 
-    Args:
-        path: of the file.
-        separator: between the fields.
-        decimal: the decimal point or comma.
-        encoding: of the text; auto: UTF-8, or what a byte-order mark says.
-        missing: what stands for a missing value, beside nothing, NA, NaN, null and the like.
-        date_format: of dates that are not as in ISO 8601, such as %d.%m.%Y.
-        texts: columns that are texts whatever they look like.
+
+def read_table(path: str | Path, **reading: Any) -> pyarrow.Table:
+    """A table of a .csv (or .tsv, .txt, also .gz) or .parquet file; `read_csv` has the options.
 
     Raises:
         UserError: what is wrong with the file, with its row and column.
@@ -67,78 +70,93 @@ def read_table(
         raise UserError(f"There is no file {path}. Give a .csv or .parquet file.")
     try:
         if path.suffix in (".parquet", ".pq"):
-            table = parquet.read_table(path)
-        else:
-            table = read_csv(path, separator, decimal, encoding, missing, date_format, texts)
+            return checked(parquet.read_table(path), str(path))
+        return checked(read_csv(str(path), str(path), **reading), str(path))
     except UnicodeError as error:
         raise UserError(f"{path}: {error}. {GIVE_ENCODING}") from error
     except pyarrow.ArrowException as error:
         raise UserError(f"{path}: {str(error).strip()}") from error
-    if not len(table):
-        raise UserError(f"{path} has no rows.")
-    refuse_twins(table, path)
-    names = table.column_names
+
+
+def checked(table: pyarrow.Table, place: str) -> pyarrow.Table:
+    """The table, if it has rows, each column a name of its own, and float32 holds the numbers."""
+    names = [name.strip() for name in table.column_names]
     if "" in names:
-        table = table.rename_columns([name or f"column {i}" for i, name in enumerate(names)])
-    return table
-
-
-def refuse_twins(table: pyarrow.Table, path: Path) -> None:
-    names = table.column_names
+        rank_zero_info(f"{place}: left out {names.count('')} columns without a name")
+        table = table.select([i for i, name in enumerate(names) if name])
+        names = [*filter(None, names)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{path} has several columns with the name {', '.join(twice)}.")
+        raise UserError(f"{place} has several columns with the name {', '.join(twice)}.")
+    if not len(table):
+        raise UserError(f"{place} has no rows.")
+    for name, column in zip(names, table.columns, strict=True):
+        if types.is_floating(column.type):
+            lowest, highest = arrow.min_max(column).values()
+            if max(-(lowest.as_py() or 0), highest.as_py() or 0) > LARGEST:
+                row = arrow.index(arrow.greater(arrow.abs(column), LARGEST), True).as_py()
+                number = column[row].as_py()
+                raise UserError(
+                    f"{place}, row {row + 1}: {name} is {number}, infinite in float32; mend it or "
+                    "leave it empty."
+                )
+    return table.rename_columns(names)
 
 
 def read_csv(
-    path: Path,
-    separator: str,
-    decimal: str,
-    encoding: str,
-    missing: Collection[str],
-    date_format: str | None,
-    texts: Collection[str],
+    source: str | pyarrow.Buffer,
+    place: str,
+    separator: str = "auto",
+    decimal: str = "auto",
+    encoding: str = "auto",
+    missing: Collection[str] = (),
+    date_format: str | None = None,
+    texts: Collection[str] = (),
 ) -> pyarrow.Table:
-    with pyarrow.input_stream(str(path)) as file:
+    """A table of a file, given by its path or its bytes. `texts` are columns that are texts whatever they
+    look like; what the other options mean is said where the data module has them."""
+    with pyarrow.input_stream(source) as file:
         head = file.read(SAMPLE)
     if not head.strip():
-        raise UserError(f"{path} is empty.")
+        raise UserError(f"{place} is empty.")
+    used = encoding
     if encoding == "auto":
-        encoding = next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf8")
-    sample = head.decode(encoding, errors="ignore").removeprefix("\ufeff")
+        used = next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf8")
+        if used == "utf8" and b"\0" in head:
+            raise UserError(f"{place} is no text in UTF-8. {GIVE_ENCODING}")
+    sample = head.decode(used, errors="ignore").removeprefix("\ufeff")
     found = separator if separator != "auto" else find_separator(sample)
     point = decimal if decimal != "auto" else find_decimal(sample, found)
     if (found, point) != (",", ".") and "auto" in (separator, decimal):
-        rank_zero_info(f"{path}: separator {found!r}, decimal {point!r}")
-    options = {
-        "parse_options": csv.ParseOptions(delimiter=found, newlines_in_values='"' in sample),
-        "convert_options": csv.ConvertOptions(
-            strings_can_be_null=True,
-            null_values=[*csv.ConvertOptions().null_values, "None", *missing],
-            decimal_point=point,
-            timestamp_parsers=[*filter(None, [date_format]), csv.ISO8601],
-            column_types=dict.fromkeys(texts, pyarrow.string()),
-        ),
-    }
+        rank_zero_info(f"{place}: separator {found!r}, decimal {point!r}")
+    converting = csv.ConvertOptions(
+        strings_can_be_null=True,
+        null_values=[*csv.ConvertOptions().null_values, "None", *missing],
+        decimal_point=point,
+        timestamp_parsers=[*filter(None, [date_format]), csv.ISO8601],
+        column_types=dict.fromkeys(texts, pyarrow.string()),
+    )
+
+    def parse(encoding: str, carefully: bool = False) -> pyarrow.Table:
+        # Carefully: in one thread, which knows the number of the row, and whatever quotes hold.
+        reading = csv.ReadOptions(encoding=encoding, use_threads=not carefully)
+        quoted = carefully or '"' in sample
+        parsing = csv.ParseOptions(delimiter=found, newlines_in_values=quoted)
+        with pyarrow.input_stream(source) as file:
+            return csv.read_csv(file, reading, parsing, converting)
+
     try:
-        table = csv.read_csv(path, csv.ReadOptions(encoding=encoding), **options)
-    except pyarrow.ArrowInvalid:  # once more, since one thread knows the number of the row
-        slow = csv.ReadOptions(encoding=encoding, use_threads=False)
-        table = csv.read_csv(path, slow, **options)
-    refuse_twins(table, path)
-    for name in table.column_names:
-        if pyarrow.types.is_binary(table[name].type):
-            row = next(i for i, value in enumerate(table[name]) if not is_text(value.as_py()))
-            raise UserError(f"{path}, row {row + 1}: {name} is no {encoding}. {GIVE_ENCODING}")
-        if name not in texts and pyarrow.types.is_string(table[name].type):
-            refuse_mixed(table[name], f"{path}, row", name)
+        table = parse(used)
+        if any(types.is_binary(column.type) for column in table.columns):
+            raise UnicodeError
+    except (UnicodeError, pyarrow.ArrowInvalid) as error:
+        if encoding == "auto" and (isinstance(error, UnicodeError) or "UTF8" in str(error)):
+            rank_zero_info(f"{place} is not in UTF-8: it is read as Windows-1252 (--data.encoding)")
+            used = "cp1252"
+        table = parse(used, carefully=True)
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if name not in texts and types.is_string(column.type):
+            refuse_mixed(column, place, name, point, date_format)
     return table
-
-
-def is_text(value: bytes | None) -> bool:
-    try:
-        return value is None or bool(value.decode()) or True
-    except UnicodeDecodeError:
-        return False
 
 
 def find_separator(sample: str) -> str:
@@ -157,15 +175,43 @@ def find_decimal(sample: str, separator: str) -> str:
     return "," if commas and not points else "."
 
 
-def refuse_mixed(values: pyarrow.ChunkedArray, place: str, name: str) -> None:
-    """Raises a UserError for a column of numbers but for a few values."""
-    numeric = arrow.match_substring_regex(values, NUMBER)
-    count = arrow.sum(numeric).as_py() or 0
-    if count >= 0.9 * (len(values) - values.null_count) > 0 and count:
-        row = arrow.index(numeric, False).as_py()
-        if row >= 0:
-            raise UserError(
-                f"{place} {row + 1}: {name} is {values[row].as_py()!r}, and nearly all others are "
-                f"numbers. Mend it, or say what it is: --data.missing '[{values[row]}]' or "
-                f"--data.categorical '[{name}]'"
-            )
+def refuse_mixed(
+    texts: pyarrow.ChunkedArray, place: str, name: str, decimal: str, date_format: str | None
+) -> None:
+    """Raises a UserError for a column of numbers or dates but for some values, or written otherwise."""
+
+    def read_date(text: str) -> date:
+        text = text.strip()
+        return (
+            datetime.strptime(text, date_format) if date_format else date.fromisoformat(text[:10])
+        )
+
+    kinds: dict[str, Any] = {
+        "dates": (DATE, read_date, "date_format '%d.%m.%Y'"),
+        "numbers": (NUMBER, lambda text: float(text.replace(decimal, ".")), "missing '[{}]'"),
+    }
+    for kind, (pattern, read, setting) in kinds.items():
+        meant = arrow.sum(arrow.match_substring_regex(texts, pattern)).as_py() or 0
+        if 2 * meant < len(texts) - texts.null_count:
+            continue
+        for row, text in enumerate(texts.to_pylist(), start=1):
+            try:
+                _ = text is None or read(text)
+            except ValueError:
+                raise UserError(
+                    f"{place}, row {row}: {name} is {text!r}, and most others are {kind}. Mend it, or say "
+                    f"what it is: --data.{setting.format(text)}, or --data.categorical '[{name}]' in a "
+                    "table."
+                ) from None
+
+
+def to_floats(values: pyarrow.ChunkedArray, place: str) -> np.ndarray:
+    """Numbers (N,), float64 with NaN for what is missing; says where float32 would not do."""
+    floats = values.cast(pyarrow.float64(), safe=False).to_numpy()
+    known = floats[~np.isnan(floats)]
+    if len(known) and np.abs(known - known.astype(np.float32)).max() > 1e-3 * known.std() > 0:
+        rank_zero_warn(
+            f"{place} differs in digits that float32 does not hold; subtract what is the same in all "
+            "rows"
+        )
+    return floats

@@ -52,13 +52,16 @@ def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
         )
     if task == "regression":
         if kind not in ("number", "boolean"):
-            raise UserError(f"{source}: the target holds {targets.type}, no numbers to regress.")
+            raise UserError(
+                f"{source}: the target holds {targets.type}, no numbers to regress: name another column."
+            )
         return [], reason
     rare = [str(v) for v, size in zip(values.to_pylist(), sizes, strict=True) if size < 3]
     if rare:
         raise UserError(
             f"{source}: these classes have less than 3 rows, too few to train, validate and test: "
-            f"{', '.join(rare[:10])}. Leave those rows out, or set --data.task regression."
+            f"{', '.join(rare[:10])}. Leave those rows out"
+            + (", or set --data.task regression." if kind == "number" else ".")
         )
     names = as_text(values.take(arrow.array_sort_indices(values)) if kind == "number" else values)
     return (names.to_pylist() if kind == "number" else sorted(names.to_pylist())), reason

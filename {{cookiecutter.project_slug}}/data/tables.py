@@ -121,7 +121,8 @@ class TableData(Data):
             targets = places_of(table[self.target], self.class_names) if known else targets
         else:
             targets = torch.full((len(table),), torch.nan)
-            targets = to_numbers(table, self.target, source) if known else targets
+            column = {"name": self.target, "kind": "number"}
+            targets = to_numbers(table[self.target], column, source) if known else targets
         kept = [name for name in (self.id_column, self.target) if name in table.column_names]
         self.kept = table.select(kept)
         return TensorSamples((numbers, codes, targets), targets if self.class_names else None)
@@ -131,6 +132,10 @@ class TableData(Data):
         texts = [column["name"] for column in self.columns if column["kind"] == "category"]
         texts += filter(None, [self.id_column])
         table = as_table(source, **{**self.reading, "texts": texts})
+        if table is None:
+            raise UserError(
+                "An array has no names of columns: give a data frame or a list of dicts."
+            )
         return self.encoded(table, source if isinstance(source, str) else "The table")
 
     @property

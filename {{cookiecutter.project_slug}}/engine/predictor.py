@@ -1,13 +1,11 @@
 """A trained system in a notebook or a service: what `predict` does, from Python."""
 
-import csv
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from pkgutil import resolve_name
-from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
@@ -109,12 +107,11 @@ class Predictor:
         """The rows that `predict` writes, a dict for each input, with what no table holds.
 
         Args:
-            source: a file, a folder, a list of files, an array: what the `read` of the data module
-                takes. A data frame, or a list of dicts, is read as the CSV file that it makes.
+            source: what the `read` of the data module takes: a file, a folder, a list of files, an
+                array, a data frame.
         """
-        with self.lock, quiet(), TemporaryDirectory() as folder:
-            table = Path(folder, "table.csv")
-            self.data.hparams.predict_dir = str(table) if write_csv(source, table) else source
+        with self.lock, quiet():
+            self.data.hparams.predict_dir = source
             self.trainer.predict(self.system, datamodule=self.data)
         columns = self.found.table
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -142,24 +139,6 @@ class Found(Predictions):
 
     def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
         self.table = table | self.others
-
-
-def write_csv(source: Any, path: Path) -> bool:
-    """Writes a data frame of pandas, Polars or Arrow, or a list of dicts; says whether it is one."""
-    if hasattr(source, "to_csv"):
-        source.to_csv(path, index=source.index.name is not None)
-        return True
-    if hasattr(source, "write_csv"):
-        source.write_csv(path)
-        return True
-    rows = source.to_pylist() if hasattr(source, "to_pylist") else source
-    if not (isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)):
-        return False
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-    return True
 
 
 @contextmanager

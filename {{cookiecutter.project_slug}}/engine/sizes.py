@@ -26,4 +26,5 @@ def choose(data: Any) -> None:
         data.batch_size = batch_size_of(count // processes, data.largest_batch)
         data.chosen["batch_size"] = data.batch_size
     if data.hparams.val_fraction == "auto":
-        data.chosen["val_fraction"] = fraction_of("auto", count + len(data.splits["val"]))
+        fraction = fraction_of("auto", count + len(data.splits["val"]))
+        data.chosen.setdefault("val_fraction", fraction)  # unless the data module has chosen it
