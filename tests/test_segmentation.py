@@ -1,6 +1,8 @@
 """Masks: read, moved with their images, measured, written, and refused where they make no sense."""
 
 import csv
+import shutil
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +127,13 @@ def spoil(folder: Path, fault: str) -> None:
             file.unlink()
     if fault == "nothing":
         (folder / "images").rename(folder / "pictures")
+    if fault == "no split":
+        shutil.copytree(folder / "images", folder / "validation" / "images")
+    if fault == "floats":
+        Image.fromarray(array.astype(np.float32)).save(path.with_suffix(".tif"))
+        path.unlink()
+    if fault == "no pixel counts":
+        recode(folder, lambda array: array * 0 + 255)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +152,28 @@ def spoil(folder: Path, fault: str) -> None:
         ("same name", r"00.jpg and .*00.png would have the same mask"),
         ("empty", r"There are no images in data.images"),
         ("nothing", r"There is no folder data.images. Put images in"),
+        (
+            "no split",
+            r"data has folders of images that are no split: validation. Splits are called",
+        ),
+        ("floats", r"00.tif cannot be read as a mask: its pixels are floats: save whole numbers"),
+        ("no pixel counts", r"masks in data have no pixel of \['background', 'foreground'\]"),
     ],
 )
 def test_faults_name_the_file(folder, fault, sentence):
     spoil(folder, fault)
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def test_a_mask_without_an_image_is_told_and_accents_are_the_same_in_each_form(folder, caplog):
+    caplog.set_level("INFO", logger="lightning.pytorch")
+    (folder / "images" / "00.jpg").rename(folder / "images" / unicodedata.normalize("NFD", "é.jpg"))
+    (folder / "masks" / "00.png").rename(folder / "masks" / unicodedata.normalize("NFC", "é.png"))
+    shutil.copy(folder / "masks" / "01.png", folder / "masks" / "zz.png")
+    data = make()
+    assert len(data.splits["train"].dataset) == 40
+    assert "1 masks have no image, the first is data/masks/zz.png" in caplog.text
 
 
 def test_a_colour_that_is_no_class(folder):
@@ -211,7 +236,8 @@ def test_metrics_are_those_of_all_pixels_that_count(folder):
     system = Segmenter(Known(), class_names=["dark", "bright"])
     [found] = trainer.validate(system, loader, verbose=False)
     # Of 8 rows: 2 are bright and found, 2 are dark and taken for bright, 3 are dark and found.
-    assert 0 <= found["val/loss"] < 50
+    # Those that count alone: of each 7 rows 2 are wrong, by 20.
+    assert found["val/loss"] == pytest.approx(20 * 2 / 7, rel=1e-4)
     assert found["val/iou_dark"] == pytest.approx(3 / 5)
     assert found["val/iou_bright"] == pytest.approx(2 / 4)
     assert found["val/mean_iou"] == pytest.approx((3 / 5 + 2 / 4) / 2)
@@ -247,6 +273,7 @@ def test_learns_writes_masks_of_the_images_size_and_predicts_others(folder):
     assert torch.equal(found["probability"], again["probability"])
     assert found["share_foreground"] == pytest.approx(share, abs=1e-5)
     assert found["probability"].shape == (2, 32, 32)
+    assert load("best")([]) == []  # and not what was predicted before
 
 
 def test_the_earth_is_split_by_longitude_and_lies_north_up(render, tmp_path):

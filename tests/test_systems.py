@@ -105,10 +105,10 @@ def test_the_loss_may_be_another(render, tmp_path):
 
 def test_a_mean_is_over_samples_whatever_a_batch_begins_with(render):
     with inside(render(model="mlp")):
-        from models.system import size_of
+        from models.system import System
 
         batch = {"name": ["a", "longer"], "scale": torch.tensor(1.0), "parts": [torch.ones(2, 3)]}
-        assert size_of(batch) == 2
+        assert System(torch.nn.Identity()).size_of(batch) == 2
 
 
 def test_a_network_that_is_none_is_refused_with_the_reason(render, tmp_path, monkeypatch):

@@ -76,6 +76,26 @@ def test_characters_are_those_of_the_training_split_and_others_are_one(project, 
         assert data.preparation()(codes).tolist() == [[1, 2, 0, 0]]
 
 
+def test_finds_what_is_linked_once_and_what_the_pattern_says(project, tmp_path):
+    folder, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    for place in (folder / "below", folder / ".hidden", elsewhere):
+        place.mkdir(parents=True)
+        write(place, a=b"text " * 9)
+    write(folder, b=b"more")
+    (folder / "again.txt").symlink_to(folder / "b.txt")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "below" / "round").symlink_to(folder)
+    with inside(project):
+        from data.text_reading import find_files
+
+        def found(pattern: str) -> list[str]:
+            return [path.relative_to(folder).as_posix() for path in find_files(folder, pattern)]
+
+        assert len(found("*")) == 3
+        assert found("below/*.txt") == ["below/a.txt"]
+        assert found("**/b*") == ["b.txt", "below/a.txt"]
+
+
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
@@ -88,6 +108,7 @@ def test_characters_are_those_of_the_training_split_and_others_are_one(project, 
         (b"words", {"temperature": -1.0}, "temperature is -1.0: it must be 0 or more"),
         (b"words", {"data_dir": "elsewhere"}, "There is no elsewhere"),
         (b"words", {"pattern": "*.md"}, r"There is no file \*.md in"),
+        (b"words" * 999 + b"\0", {}, "a.txt has zero bytes"),
     ],
 )
 def test_what_is_no_text_is_refused(project, tmp_path, content, options, message):
@@ -103,8 +124,8 @@ def test_what_is_no_text_is_refused(project, tmp_path, content, options, message
 
 def test_a_file_is_mapped_and_read_where_it_is_needed(project, tmp_path):
     path = tmp_path / "large.txt"
-    with path.open("wb") as file:  # 8 GB, of which the disk has a few pages
-        file.write(b"begins" * 1000)
+    with path.open("wb") as file:  # 8 GB, of which the disk has a MB
+        file.write(b"begins" * 2**18)
         file.truncate(8 * 2**30)
     with inside(project):
         from data.text_reading import read_bytes
@@ -192,7 +213,8 @@ def test_goes_on_with_prompts_where_the_text_is_not(trained, project):
         Path("prompts.txt").write_text("# 1 naïve\n\n2 simple riv\n", encoding="utf-8")
         options = ["--data.data_dir=nowhere", "--data.length=40", "--data.temperature=0"]
         options += ["--ckpt_path=best", "--predictions.output=found.csv"]
-        made = command("train", "predict", *GPT, *options, "--data.prompt_file=prompts.txt")
+        with pytest.warns(UserWarning, match=r"not in the text of the training: \['#'\]"):
+            made = command("train", "predict", *GPT, *options, "--data.prompt_file=prompts.txt")
         with open("found.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         assert [row["input"] for row in rows] == ["# 1 naïve", "2 simple riv"]

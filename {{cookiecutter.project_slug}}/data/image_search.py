@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
 from engine.errors import UserError
+from engine.files import files_below
 
 # Formats of Pillow's that hold no pixels, or need another program.
 NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -25,21 +26,8 @@ def find_images(folder: str | Path, others: Counter[str] | None = None) -> list[
     """Paths of all images in and below a folder, sorted; hidden files and folders are left out. Adds
     the endings of the files that are no images to `others`; without it, tells them."""
     left_out: Counter[str] = Counter()
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder}.")
-    paths = []
-    for here, folders, files in os.walk(folder, followlinks=True):
-        real = Path(here).resolve()
-        folders[:] = [
-            name
-            for name in folders
-            # Not into a link to a folder that it lies in itself.
-            if not (name.startswith(".") or real.is_relative_to(Path(here, name).resolve()))
-        ]
-        paths += [os.path.join(here, name) for name in files if not name.startswith(".")]
     found = []
-    for path in paths:
+    for path in files_below(Path(folder).expanduser()):
         ending = os.path.splitext(path)[1].lower()
         if ending in extensions():
             found.append(path)
@@ -49,7 +37,7 @@ def find_images(folder: str | Path, others: Counter[str] | None = None) -> list[
         tell_others(folder, left_out, len(found))
     else:
         others += left_out
-    return sorted(found)
+    return found
 
 
 def tell_others(folder: str | Path, others: Counter[str], found: int) -> None:

@@ -1,6 +1,7 @@
 """Images in files, and masks of the same size in others, read a batch at a time."""
 
 import os
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -81,9 +82,13 @@ def refuse_alike(names: list[str]) -> None:
     the names before these."""
     stems: dict[str, str] = {}
     for name in names:
-        stem = os.path.splitext(name)[0]
-        if (other := stems.setdefault(stem, name)) != name:
+        if (other := stems.setdefault(stem(name), name)) != name:
             raise UserError(f"{other} and {name} would have the same mask: rename one.")
+
+
+def stem(path: str) -> str:
+    """A path without its ending, in one form of Unicode: accents are stored in several."""
+    return unicodedata.normalize("NFC", os.path.splitext(path)[0])
 
 
 def image_size(path: str) -> tuple[int, int]:
@@ -102,7 +107,7 @@ def read_mask(path: str, values: Values, colored: bool) -> Tensor:
     try:
         with Image.open(path) as image:
             if image.mode == "F":
-                raise UserError("its pixels are floats")
+                raise UserError("its pixels are floats: save whole numbers, as PNG does")
             indexed = image.mode in ("1", "L", "P") or image.mode.startswith("I")
             pixels = np.asarray(image if indexed and not colored else image.convert("RGB"))
     except Exception as error:  # Pillow's decoders raise many kinds

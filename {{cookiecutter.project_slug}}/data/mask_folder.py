@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, Subset, default_convert
 
 from data.image_search import find_images
-from data.mask_files import IGNORED, MaskFiles, refuse_alike
+from data.mask_files import IGNORED, MaskFiles, refuse_alike, stem
 from data.segmentation import SegmentationData
 from engine.errors import UserError
 from engine.loaders import workers
@@ -112,18 +112,19 @@ class MaskFolder(SegmentationData):
 
     def check_classes(self) -> None:
         """Of files that are not kept in memory, some."""
-        split = self.splits["train"]
-        if isinstance(split.dataset, MaskFiles):
-            split = Subset(split.dataset, split.indices[:256])
-        counts = self.count_pixels(split)
-        missing = [name for name, n in zip(self.class_names, counts.tolist(), strict=True) if not n]
-        if len(missing) > len(counts) - 2:
-            raise UserError(
-                f"{len(split)} training masks in {self.root} have no pixel of {missing}. Say in "
-                "class_values what stands in them for each class, as [0, 255]."
-            )
-        if missing:
-            rank_zero_warn(f"{len(split)} training masks have no pixel of the classes {missing}.")
+        for name, least in {"train": 2, "val": 1}.items():
+            split = self.splits[name]
+            if isinstance(split.dataset, MaskFiles):
+                split = Subset(split.dataset, split.indices[:256])
+            counts = zip(self.class_names, self.count_pixels(split).tolist(), strict=True)
+            missing = [class_name for class_name, count in counts if not count]
+            if len(missing) > self.num_classes - least:
+                raise UserError(
+                    f"{len(split)} {name} masks in {self.root} have no pixel of {missing}. Say in "
+                    "class_values what stands in them for each class, as [0, 255]."
+                )
+            if missing and name == "train":
+                rank_zero_warn(f"{len(split)} train masks have no pixel of the classes {missing}.")
 
 
 def code(value: Value) -> int:
@@ -137,9 +138,17 @@ def code(value: Value) -> int:
 
 def find_splits(root: Path) -> dict[str, Path]:
     """The folder of each split; only train, if there are no splits."""
+    folders = [path.parent.name for path in sorted(root.glob("*/images"))]
     if (root / "images").is_dir():
-        return {"train": root}
-    found = {name: root / name for name in SPLITS if (root / name / "images").is_dir()}
+        found, others = {"train": root}, folders
+    else:
+        found = {name: root / name for name in SPLITS if name in folders}
+        others = [name for name in folders if name not in SPLITS]
+    if others:
+        raise UserError(
+            f"{root} has folders of images that are no split: {', '.join(others)}. Splits are called train, "
+            "val and test, and there is no images folder beside them."
+        )
     if "train" not in found:
         raise UserError(
             f"There is no folder {root}/images. Put images in {root}/images and their masks in "
@@ -152,19 +161,19 @@ def find_masks(folder: Path, names: list[str], suffix: str) -> list[str]:
     """The mask of each image: at the same place below `masks`, of the same name but for its ending."""
     masks = find_images(folder / "masks")
     refuse_alike(masks)
-    known = {os.path.splitext(name)[0]: name for name in masks}
-    wanted = []
-    for name in names:
-        place = os.path.relpath(os.path.splitext(name)[0], folder / "images")
-        wanted.append(os.path.join(folder, "masks", place + suffix))
-    missing = [i for i, stem in enumerate(wanted) if stem not in known]
+    known = {os.path.relpath(stem(mask), stem(f"{folder}/masks/")): mask for mask in masks}
+    wanted = [os.path.relpath(stem(name), stem(f"{folder}/images/")) + suffix for name in names]
+    missing = [i for i, place in enumerate(wanted) if place not in known]
     if missing:
         first = missing[0]
         raise UserError(
             f"{len(missing)} of {len(names)} images have no mask: for {names[first]} there is no "
-            f"{wanted[first]}.png (or with another ending)."
+            f"{folder / 'masks' / wanted[first]}.png (or with another ending); --data.mask_suffix says "
+            "what follows the name of the image, as _mask."
         )
-    return [known[stem] for stem in wanted]
+    if unused := sorted(known.keys() - {*wanted}):
+        rank_zero_info(f"{len(unused)} masks have no image, the first is {known[unused[0]]}")
+    return [known[place] for place in wanted]
 
 
 def read_all(files: MaskFiles, num_workers: int) -> TensorSamples:

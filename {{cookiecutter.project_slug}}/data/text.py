@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -28,7 +29,7 @@ class TextData(Data):
 
     Args:
         context: how many units a model looks back.
-        unit: what is predicted, one after the other.
+        unit: what is predicted, one after the other: bytes, of whatever encoding, or characters.
         prompt: what `predict` goes on with.
         prompt_file: a file with a prompt in each line.
         length: of what it writes, in units.
@@ -129,20 +130,19 @@ class TextData(Data):
         return Tokens(self.characters)
 
     def reads_other(self, stage: str) -> bool:
-        return stage == "predict" and any(
-            self.hparams[name] for name in ("prompt", "prompt_file", "predict_dir")
-        )
+        prompts = self.hparams.prompt or self.hparams.prompt_file
+        return bool(stage == "predict" and prompts) or super().reads_other(stage)
 
     def adopt(self, facts: dict[str, Any]) -> None:
         self.context, self.characters = facts["context"], facts["characters"]
         self.unit = "character" if self.characters else "byte"
 
-    def read(self, source: str | list[str] | None) -> TensorSamples:
+    def read(self, source: str | Path | list[str] | None) -> TensorSamples:
         """The windows of a file or folder; of a list, and where there is a prompt, prompts."""
-        if isinstance(source, list):
-            return self.encode(source)
+        if not isinstance(source, str | Path | None):
+            return self.encode([*source])
         if source and not (self.hparams.prompt or self.hparams.prompt_file):
-            return self.windows(self.read_files(find_files(Path(source))))
+            return self.windows(self.read_files(find_files(Path(source).expanduser())))
         prompts = [self.hparams.prompt] if self.hparams.prompt else []
         if self.hparams.prompt_file:
             prompts += read_lines(Path(self.hparams.prompt_file))
@@ -150,10 +150,12 @@ class TextData(Data):
 
     def encode(self, prompts: list[str]) -> TensorSamples:
         """A batch is a dict: prompts (B, P), with zeros after their sizes (B,), and how to go on."""
-        count = len(prompts)
-        if not all(prompts):
-            raise UserError("A prompt is empty: give what the text begins with.")
-        by_byte = self.unit == "byte"
+        count, by_byte = len(prompts), self.unit == "byte"
+        if not (prompts and all(isinstance(prompt, str) and prompt for prompt in prompts)):
+            raise UserError(f"{prompts} are no prompts: give texts that are not empty.")
+        unknown = sorted({*"".join(prompts)} - {*self.characters}) if not by_byte else []
+        if unknown:
+            rank_zero_warn(f"Characters that are not in the text of the training: {unknown}")
         codes = [torch.tensor([*p.encode()] if by_byte else [*map(ord, p)]) for p in prompts]
         options = {
             "size": torch.tensor([len(one) for one in codes]),

@@ -1,6 +1,8 @@
 """Text files as numbers."""
 
 import codecs
+import os
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -8,24 +10,26 @@ import torch
 from torch import Tensor
 
 from engine.errors import UserError
+from engine.files import files_below
 
 MOST = 2**30  # bytes that are decoded: characters take four times as much memory
 
 
 def find_files(root: Path, pattern: str = "*") -> list[Path]:
-    """The file, or those in and below the folder.
+    """The file, or those in and below the folder; of a file and links to it one.
 
     Raises:
         UserError: there is none.
     """
     if root.is_file():
         return [root]
-    found = sorted(path for path in root.rglob(pattern) if path.is_file())
-    found = [p for p in found if not any(x.startswith(".") for x in p.relative_to(root).parts)]
-    if not found:
-        what = f"no file {pattern} in" if root.is_dir() else "no"
-        raise UserError(f"There is {what} {root}: name a UTF-8 text file, or a folder of some.")
-    return found
+    if not root.is_dir():
+        raise UserError(f"There is no {root}: name a UTF-8 text file, or a folder of some.")
+    wanted = pattern.removeprefix("**/")
+    names = [p for p in files_below(root) if fnmatch(os.path.relpath(p, root), wanted)]
+    if not names:
+        raise UserError(f"There is no file {pattern} in {root}: put UTF-8 text files there.")
+    return [Path(name) for name in {os.path.realpath(name): name for name in names}.values()]
 
 
 def read_bytes(paths: list[Path]) -> Tensor:
@@ -51,16 +55,16 @@ def read_file(path: Path, mapped: bool = False) -> Tensor:
     try:
         size = path.stat().st_size
         if mapped and size:
-            text = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+            text = torch.from_numpy(np.memmap(path, np.uint8, mode="c"))
         else:
             text = torch.from_numpy(np.fromfile(path, np.uint8))
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
-    start = text[:4096].numpy().tobytes()
+    start = text[: 2**20].numpy().tobytes()
     if b"\0" in start:
         raise UserError(
-            f"{path} has zero bytes, as no text in UTF-8 has: convert it, or leave it out, for example "
-            "with --data.pattern '*.txt'."
+            f"{path} has zero bytes, as no text in UTF-8 has: convert it to UTF-8, or leave it out, for "
+            "example with --data.pattern '*.txt'."
         )
     return text[len(codecs.BOM_UTF8) :] if start.startswith(codecs.BOM_UTF8) else text
 

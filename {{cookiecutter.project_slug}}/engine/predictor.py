@@ -111,6 +111,7 @@ class Predictor:
                 array, a data frame.
         """
         with self.lock, quiet():
+            self.found.table = {}  # else nothing to predict would give what was predicted before
             self.data.hparams.predict_dir = source
             self.trainer.predict(self.system, datamodule=self.data)
         columns = self.found.table

@@ -39,6 +39,7 @@ class LanguageModel(System):
         self.criterion = loss or nn.CrossEntropyLoss()
         self.characters = characters or []
         sizes = [len(character.encode()) for character in self.characters] or [1] * 256
+        sizes[0] = 1  # one that is not known has no fewer bytes
         self.register_buffer("byte_counts", torch.tensor(sizes), persistent=False)
 
     def loss(self, batch: Tensor) -> Tensor:

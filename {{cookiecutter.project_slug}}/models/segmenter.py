@@ -51,9 +51,11 @@ class Segmenter(ClassSystem):
                 ).to(self.device)
             self.matrices[self.stage].update(logits, masks)
             self.measure(logits, masks)
-            if (masks == self.ignore_index).all():
-                return logits.sum() * 0  # no pixel counts, and cross entropy would be no number
-        return self.criterion(logits, masks)
+        # Where no pixel counts, the mean of none is no number.
+        return self.criterion(logits, masks).where((masks != self.ignore_index).any(), 0)
+
+    def size_of(self, batch: Batch) -> Tensor:
+        return (batch[1] != self.ignore_index).sum()
 
     def on_validation_epoch_end(self) -> None:
         super().on_validation_epoch_end()

@@ -107,8 +107,15 @@ class System(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.stage = self.stage_of(dataloader_idx)
-        loss, size = self.loss(batch), size_of(batch)
+        loss, size = self.loss(batch), self.size_of(batch)
         self.add("loss", loss * size, size)
+
+    def size_of(self, batch: Any) -> int | Tensor:
+        """What the mean loss of an evaluation weighs a batch by: its samples, the rows of its first
+        tensor, wherever that is."""
+        rows: list[int] = []
+        apply_to_collection(batch, Tensor, lambda tensor: rows.extend(tensor.shape[:1]))
+        return rows[0] if rows else 1
 
     def stage_of(self, loader: int) -> str:
         """val or test; of further loaders val_NAME (`val_names` of the data module) or val_1."""
@@ -203,10 +210,3 @@ class System(LightningModule):
             from engine.modules import rebuild
 
             self.preparation = rebuild(checkpoint["preparation"]).to(self.device)
-
-
-def size_of(batch: Any) -> int:
-    """How many samples a batch has: the rows of its first tensor, wherever that is."""
-    rows: list[int] = []
-    apply_to_collection(batch, Tensor, lambda tensor: rows.extend(tensor.shape[:1]))
-    return rows[0] if rows else 1
