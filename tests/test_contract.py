@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
 from projects import QUIET, TWO_BATCHES, command, inside
+from torch.utils.data import DataLoader
 
 ONE_CPU = [
     *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto"),
@@ -228,6 +230,68 @@ ITERABLE = (
     )
 )
 
+TRIPLETS = '''
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from data.digits import Digits
+from engine.samples import TensorSamples
+from models.system import System
+
+
+class Mix(nn.Module):
+    """Prepares what predictions need and what they do not, with a weight that is trained, a layer
+    without bias and a buffer that no state_dict holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8, bias=False)
+        self.register_buffer("scale", torch.tensor(255.0), persistent=False)
+
+    def forward(self, batch):
+        numbers = {name: images.to(self.scale.dtype) for name, images in batch.items()}
+        return {name: self.layer(one.div_(self.scale)) for name, one in numbers.items()}
+
+
+class Triplets(Digits):
+    """A digit, another of its class, and one of another class."""
+
+    facts = {"image_shape": [1, 8, 8]}
+
+    def load(self):
+        samples, rows = super().load()
+        images, labels = samples.samples
+        order = labels.argsort(stable=True)
+        alike, other = order.roll(1), order.roll(200)
+        images = images[order], images[alike], images[other]
+        return TensorSamples(dict(zip(("anchor", "alike", "other"), images))), rows
+
+    def preparation(self):
+        return Mix()
+
+
+class Net(nn.Module):
+    def __init__(self, image_shape: tuple[int, int, int]):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+    def forward(self, images):
+        return F.normalize(self.layers(images), dim=1)
+
+
+class Embedder(System):
+    def loss(self, batch):
+        return F.triplet_margin_loss(*map(self, (batch["anchor"], batch["alike"], batch["other"])))
+
+    def predict_step(self, batch, batch_idx=0, dataloader_idx=0):
+        return {"place": self(batch["anchor"])}
+
+
+def by_hand(network, batch):
+    return {"place": network(SYSTEM.preparation.layer(batch["anchor"].float() / 255))}
+'''
+
 PLAIN_MODULE = (
     OWN_DATASET.replace("import Dataset", "import DataLoader, Dataset")
     + '''
@@ -320,6 +384,13 @@ PROJECTS = {
         ],
     ),
     "two inputs": (TWO_INPUTS, ["--model=own.Both", "--model.network=own.Net", "--data=own.Pairs"]),
+    "triplets": (
+        TRIPLETS,
+        [
+            *("--model=own.Embedder", "--model.network=own.Net", "--data=own.Triplets"),
+            "--trainer.precision=64-true",
+        ],
+    ),
     "own data set": (
         OWN_DATASET,
         [
@@ -377,7 +448,7 @@ def test_goes_through_every_command_with_the_numbers_of_plain_torch(
 
         import own
 
-        own.DATA = cli.datamodule
+        own.DATA, own.SYSTEM = cli.datamodule, cli.model.float()
         network = cli.model.network.eval()
         batch, *_ = cli.datamodule.predict_dataloader()
         with torch.no_grad():
@@ -390,7 +461,14 @@ def test_goes_through_every_command_with_the_numbers_of_plain_torch(
             assert count >= 8
             expected = values.view(len(values), -1)[:count]
             torch.testing.assert_close(found[:count], expected, atol=1e-4, rtol=1e-4)
-        served = serve(Path("logs/version_0/model.onnx"), batch)
+        if name == "regression":
+            from predictor import load
+
+            [row, *_] = load("best")(batch[0].squeeze(1).numpy())
+            found = torch.tensor([row["target_0"], row["target_1"]])
+            torch.testing.assert_close(found, right["target"][0], atol=1e-4, rtol=1e-4)
+        served, inputs = serve(Path("logs/version_0/model.onnx"), batch)
+        assert inputs == ["anchor"] or name != "triplets"
         for key, values in right.items():
             torch.testing.assert_close(served[key], values, atol=1e-4, rtol=1e-4)
 
@@ -416,6 +494,35 @@ def test_the_data_adds_columns_to_the_predictions_and_loses_none(render):
     assert table == {**right, "prediction": [0.5, 1.5]}
 
 
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        (
+            [{"a": torch.ones(2, 3)}, {"a": torch.ones(2, 5)}],
+            r"gives a \(3,\) for some batches, a \(5,\) for",
+        ),
+        (
+            [{"a": torch.ones(2, 3)}, {"b": torch.ones(2)}],
+            r"gives a \(3,\) for some batches, b \(\) for",
+        ),
+        ([{"mask": torch.ones(2, 4, 4)}], "Not in the table, .* mask. Nothing else"),
+    ],
+    ids=["other widths", "other names", "masks alone"],
+)
+def test_what_makes_no_table_is_refused(render, tmp_path, outputs, message):
+    with inside(render(model="mlp"), tmp_path):
+        from engine.predictions import Predictions
+
+        class Given(LightningModule):
+            def predict_step(self, batch, batch_idx):
+                return outputs[batch_idx]
+
+        loader = DataLoader(torch.ones(2 * len(outputs), 1), batch_size=2)
+        trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Predictions("all.csv")])
+        with pytest.raises(ValueError, match=message):
+            trainer.predict(Given(), loader)
+
+
 def rows(path):
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
@@ -431,7 +538,8 @@ def serve(path, batch):
     session = onnxruntime.InferenceSession(str(path))
     inputs = {one.name: lookup(batch, one.name).numpy() for one in session.get_inputs()}
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, map(torch.from_numpy, session.run(None, inputs)), strict=True))
+    outputs = map(torch.from_numpy, session.run(None, inputs))
+    return dict(zip(names, outputs, strict=True)), list(inputs)
 
 
 def lookup(batch, name):

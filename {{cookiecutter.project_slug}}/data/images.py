@@ -45,8 +45,8 @@ class ImageData(Data):
         return {**facts, "image_shape": shape, "input_shape": shape}
 
     def adopt(self, facts: dict[str, Any]) -> None:
-        self.class_names = facts["class_names"]
-        self.image_shape = tuple(facts["image_shape"])
+        self.class_names = facts.get("class_names", self.class_names)  # others have other facts
+        self.image_shape = tuple(facts.get("image_shape", self.image_shape))
 
     def read(self, source: Any) -> Any:
         """The images of `open_images`; what they show is not known: their labels are -1."""
@@ -69,11 +69,11 @@ class ImageData(Data):
     def preparation(self) -> nn.Module:
         return ScaleBytes()
 
-    def augment(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        images, labels = batch
-        if self.hparams.augment:
-            images = random_crop(images, self.crop_padding, self.flip)
-        return images, labels
+    def augment(self, batch: Any) -> Any:
+        if not self.hparams.augment:
+            return batch
+        images, *others = batch
+        return random_crop(images, self.crop_padding, self.flip), *others
 
 
 def in_memory(

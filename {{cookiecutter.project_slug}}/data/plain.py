@@ -72,8 +72,13 @@ class PlainData(Data):
             return source
         sample = self.given["train"][0]
         first, *others = sample if isinstance(sample, tuple | list) else [sample]
-        example = torch.as_tensor(first)
-        inputs = torch.as_tensor(source)
+        try:
+            example, inputs = torch.as_tensor(first), torch.as_tensor(source)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"What {type(self.given['train']).__name__} gives cannot be made of {source!r:.80}: "
+                "give `predict`, or a predictor, a data set of such samples"
+            ) from error
         inputs = inputs[None] if inputs.shape == example.shape else inputs
         kinds = inputs.is_floating_point(), example.is_floating_point()
         if inputs.shape[1:] != example.shape or kinds[0] != kinds[1]:

@@ -23,23 +23,31 @@ def describe(module: nn.Module) -> dict[str, Any]:
         if not is_plain(value):
             kind = type(module).__name__
             raise UserError(f"{kind}.{name} is a {type(value).__name__}: no checkpoint can hold it")
-    tensors = [*module.named_buffers(recurse=False), *module.named_parameters(recurse=False)]
+    # Such as the bias of a layer without one.
+    absent = (n for n in dir(module) if not hasattr(type(module), n) and getattr(module, n) is None)
+    parameters = dict(module.named_parameters(recurse=False))
+    tensors = dict(module.named_buffers(recurse=False)) | parameters
     return {
         "class_path": f"{type(module).__module__}.{type(module).__qualname__}",
-        "attributes": own,
-        "tensors": {name: tensor.detach() for name, tensor in tensors},
+        "attributes": own | dict.fromkeys(absent),
+        "tensors": {name: tensor.detach() for name, tensor in tensors.items()},
+        "trained": [name for name, one in parameters.items() if one.requires_grad],
+        "kept": [name for name in module.state_dict() if name in tensors],
         "parts": {name: describe(part) for name, part in module.named_children()},
     }
 
 
 def rebuild(description: dict[str, Any]) -> nn.Module:
-    """The module of a description; its tensors are buffers."""
+    """The module of a description; its tensors are buffers, unless they are trained."""
     kind = resolve_name(description["class_path"])
     module = kind.__new__(kind)
     nn.Module.__init__(module)
     vars(module).update(description["attributes"])
     for name, tensor in description["tensors"].items():
-        module.register_buffer(name, tensor)
+        if name in description["trained"]:
+            module.register_parameter(name, nn.Parameter(tensor))
+        else:
+            module.register_buffer(name, tensor, persistent=name in description["kept"])
     for name, part in description["parts"].items():
         module.add_module(name, rebuild(part))
     return module

@@ -46,6 +46,7 @@ class Predictions(BasePredictionWriter):
         self.output = output
         self.parts: list[dict[str, Any]] = []
         self.counts: dict[int, int] = {}
+        self.kinds: str | None = None  # of the columns, with their shapes
         self.written = ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -62,7 +63,7 @@ class Predictions(BasePredictionWriter):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.predict_loop.return_predictions = False  # they would fill the memory
-        self.parts, self.counts = [], {}
+        self.parts, self.counts, self.kinds = [], {}, None
 
     def path(self, trainer: Trainer) -> Path:
         return Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
@@ -83,13 +84,20 @@ class Predictions(BasePredictionWriter):
             found = {k: v.flatten(0, 1) for k, v in found.items() if v.shape[1:2] == (each,)}
         columns = {k: v for k, v in found.items() if is_column(v)}
         others = {name: value for name, value in found.items() if name not in columns}
-        sizes = {len(values) for values in columns.values()}
+        step = f"{type(pl_module).__name__}.predict_step"
+        tensors = {k: v for k, v in others.items() if isinstance(v, Tensor) and v.ndim}
+        sizes = {len(values) for values in (columns or tensors).values()}
         if len(sizes) != 1:
-            kind = type(pl_module).__name__
             raise UserError(
-                f"{kind}.predict_step must give a dict of tensors with a row for each input; it "
+                f"{step} must give a dict of tensors with a row for each input; it "
                 f"gives {', '.join(f'{k} ({len(v)})' for k, v in columns.items()) or 'none'}"
             )
+        kinds = ", ".join(f"{k} {(*getattr(v, 'shape', v[:1])[1:],)}" for k, v in columns.items())
+        if self.kinds not in (None, kinds):
+            raise UserError(
+                f"{step} gives {self.kinds} for some batches, {kinds} for others: a table needs the same"
+            )
+        self.kinds = kinds
         size, first = sizes.pop() // each, self.counts.get(dataloader_idx, 0)
         self.counts[dataloader_idx] = first + size
         # An iterable data set has no indices: its rows are counted.
@@ -100,17 +108,19 @@ class Predictions(BasePredictionWriter):
         place = [
             torch.full((len(index),), number) for number in (dataloader_idx, trainer.global_rank)
         ]
+        self.parts.append(columns | dict(zip(PLACE, (place[0], index, place[1]), strict=True)))
         if others:
             self.save(trainer, others, index.tolist())
-        columns |= dict(zip(PLACE, (place[0], index, place[1]), strict=True))
-        self.parts.append(columns)
 
     def save(self, trainer: Trainer, outputs: dict[str, Any], index: list[int]) -> None:
         """Hands what does not fit into the table on to the data module. `index` says of which inputs."""
         data: Any = trainer.datamodule
         if not hasattr(data, "save_outputs"):
-            if not self.parts:
-                rank_zero_info(f"Not in the table, since no number or vector: {', '.join(outputs)}")
+            text = f"Not in the table, since no number or vector: {', '.join(outputs)}"
+            if not self.kinds:
+                raise UserError(f"{text}. Nothing else: give the data module save_outputs")
+            if len(self.parts) == 1:
+                rank_zero_info(text)
         elif not trainer.fast_dev_run:
             names = data.predict_names
             data.save_outputs(outputs, [names[i] for i in index], self.path(trainer).parent)

@@ -29,7 +29,7 @@ def figures(trainer: Trainer) -> dict[str, list[float]]:
     sums, sizes = getattr(system, "sums", {}), getattr(system, "sizes", {})
     found = {}
     for name, value in sorted(trainer.callback_metrics.items()):
-        is_share = name in sums and name in sizes and not sums[name].is_floating_point()
+        is_share = name in sizes and not sums[name].is_floating_point() and 0 <= value <= 1
         found[name] = [value.item(), sizes[name].item()] if is_share else [value.item()]
     return found
 

@@ -158,6 +158,7 @@ class System(LightningModule):
     def setup(self, stage: str) -> None:
         # Here, since some strategies change the shapes of the parameters after this.
         self.undecayed = {name for name, p in self.named_parameters() if p.ndim < 2}
+        self.trainer.precision_plugin.convert_module(self)  # before a checkpoint's weights come
         if self.compile_network:
             for part in self.parts:
                 self.get_submodule(part).compile()  # in place: the names of the weights stay
@@ -204,9 +205,12 @@ class System(LightningModule):
             from engine.modules import describe
 
             checkpoint["preparation"] = describe(self.preparation)
+            checkpoint["dtype"] = self.dtype
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "preparation" in checkpoint:
             from engine.modules import rebuild
 
             self.preparation = rebuild(checkpoint["preparation"]).to(self.device)
+            if checkpoint["dtype"] != self.dtype:  # of a fit in another precision
+                self.preparation.to(self.dtype)
