@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import Subset
 
 from engine import loaders
@@ -69,14 +69,11 @@ class Dealing:
         added = int((~torch.isin(used, known)).sum())
         removed = int((~torch.isin(known, used)).sum())
         if added or removed:
-            text = (
+            changed = " What was renamed or changed counts as both, and may have been trained on."
+            rank_zero_info(
                 f"Since the fit of {checkpoint}, {added} samples have been added and {removed} "
-                "removed; all others keep their split."
+                f"removed; all others keep their split.{changed * bool(added and removed)}"
             )
-            if added and removed:  # no name and no content tells
-                rank_zero_warn(f"{text} What was only renamed or changed may have been trained on.")
-            else:
-                rank_zero_info(text)
         if measured := MEASURED.get(stage or ""):
             keys = self.keys[self.rows[measured]]
             check_overlap(measured, keys, record, self.hparams, checkpoint)
