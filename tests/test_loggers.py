@@ -189,12 +189,12 @@ def read_comet(run: Path):
 
 
 def flatten(tree, prefix=""):
-    """Keys joined by slashes; of lists of dictionaries the numbers."""
+    """By the keys that options have; of lists of dictionaries the numbers."""
     if isinstance(tree, list) and tree and isinstance(tree[0], dict):
         tree = dict(enumerate(tree))
     if not isinstance(tree, dict):
-        return {prefix: tree}
-    branches = [flatten(tree[key], f"{prefix}/{key}" if prefix else str(key)) for key in tree]
+        return {prefix.replace(".init_args", "").removesuffix(".class_path"): tree}
+    branches = [flatten(tree[key], f"{prefix}.{key}" if prefix else str(key)) for key in tree]
     return {name: value for branch in branches for name, value in branch.items()}
 
 
@@ -219,8 +219,8 @@ def test_everything_is_logged_and_a_run_continues_in_its_logger(folder, logger):
     metrics, settings, pictures = read(run)
     assert {name: metrics.get(name) for name in LOGGED} == LOGGED
     config = flatten(yaml.safe_load((run / "config.yaml").read_text()))
-    assert config["model/init_args/lr"] == 0.00123
-    assert float(settings["model/init_args/lr"]) == 0.00123
+    assert config["model.lr"] == 0.00123
+    assert float(settings["model.lr"]) == 0.00123
     if logger != "TensorBoardLogger":  # whose page of settings shows what runs are compared by
         assert not config.keys() - settings.keys()
     assert pictures in (PICTURES, None)

@@ -17,9 +17,10 @@ from engine.compat import pop_class_path
 from engine.facts import arguments_of, same
 from engine.parsing import SWAPS, replace_model
 from engine.records import flat
-from engine.runs import model_of, tell_overruled
+from engine.schedules import LENGTHS
 
 OF_THE_MACHINE = ("num_workers", "on_device")  # how samples are loaded, not which
+KEPT = "As in the checkpoint, not in the configuration"
 
 
 def settings_of(saved: dict[str, Any], fit: bool) -> dict[str, Any]:
@@ -63,14 +64,34 @@ def as_defaults(parser: ArgumentParser, settings: dict[str, Any]) -> Iterator[No
             SWAPS.pop(settings.get("data", {}).get("class_path", ""), None)  # no swap of the user's
 
 
+def model_of(class_path: str, hparams: dict[str, Any], given: Namespace) -> dict[str, Any]:
+    """The configuration of a checkpoint's system. One that keeps its network out of the checkpoint
+    gets that which is given; a schedule gets the length that is."""
+    network = given.init_args.get("network")
+    if "compile" in hparams:  # says how to run it, not what it is
+        hparams["compile"] = given.init_args.get("compile", False)
+    if network and "network" not in hparams and class_path == given.class_path:
+        hparams["network"] = network.as_dict()
+    wanted, scheduler = given.init_args.get("scheduler"), hparams.get("scheduler")
+    if wanted and scheduler and wanted.class_path == scheduler["class_path"]:
+        for name in LENGTHS:
+            if (length := wanted.get("init_args", {}).get(name)) is not None:
+                scheduler["init_args"][name] = length
+    return {"class_path": class_path, "init_args": hparams}
+
+
 def with_model(parser: Any, config: Namespace, saved: dict[str, Any]) -> Namespace:
-    """The configuration with the system of a checkpoint, if the command line made it."""
+    """The configuration with the system of a checkpoint, if the command line made it. Names what else
+    was configured."""
     hparams = saved.get("hyper_parameters", {})
     if not (class_path := pop_class_path(hparams)):
         return config
     given = config[config.subcommand].model
     config = replace_model(parser, config, model_of(class_path, hparams, given))
-    tell_overruled(given, config[config.subcommand].model)
+    now = flat({"model": config[config.subcommand].model.as_dict()})
+    before = flat({"model": given.as_dict()}).items()
+    other = [key for key, value in before if value is not None and now.get(key, value) != value]
+    say(KEPT, [f"{key}={now[key]}" for key in other])
     return config
 
 
@@ -83,10 +104,11 @@ def tell(there: dict[str, Any], configured: Namespace, taken: Namespace) -> None
             given.append(f"{key}={now.get(key)} (there {value})")
         elif not same(before.get(key), value):
             kept.append(f"{key}={value}")
-    for title, keys in {
-        "As in the checkpoint, not in the configuration": kept,
-        "As given, not as in the checkpoint": given,
-    }.items():
-        classes = [key for key in keys if key.startswith("data=")]  # with other arguments
-        if keys:
-            rank_zero_info(f"{title}: {', '.join(classes or keys)}")
+    say(KEPT, kept)
+    say("As given, not as in the checkpoint", given)
+
+
+def say(title: str, settings: list[str]) -> None:
+    classes = [key for key in settings if key.startswith("data=")]  # with other arguments
+    if settings:
+        rank_zero_info(f"{title}: {', '.join(classes or settings)}")

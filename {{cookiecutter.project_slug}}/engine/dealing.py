@@ -1,5 +1,4 @@
-"""How a data module deals its samples to splits, and what of it a checkpoint holds: no sample that was
-trained on is evaluated, and data that does not fit is refused."""
+"""How a data module deals its samples to splits: no sample that was trained on is evaluated."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +7,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import Subset
 
-from engine import loaders
-from engine.errors import UserError
 from engine.sample_keys import keys_of
-from engine.samples import TensorSamples
 from engine.splits import Record, Rows, check_overlap, complete_splits, record_splits
 
 # What is measured: the splits of which no sample may have been trained on.
@@ -78,35 +74,3 @@ class Dealing:
             keys = self.keys[self.rows[measured]]
             check_overlap(measured, keys, record, self.hparams, checkpoint)
         return splits
-
-
-def state_of(data: Any) -> dict[str, Any]:
-    num_workers = loaders.workers(data, loaders.samples_of(data.splits["train"]))
-    state: dict[str, Any] = {"facts": data.facts, "num_workers": num_workers}
-    if record := data.dealing.record:
-        state["splits"] = {"keys": record.keys, "settings": record.settings}
-    return state
-
-
-def take_state(data: Any, state: dict[str, Any]) -> None:
-    """Has a data module go on with the splits of a checkpoint.
-
-    Raises:
-        UserError: the data has other facts, or what would be measured was trained on.
-    """
-    checkpoint = (data.trainer and data.trainer.ckpt_path) or "The checkpoint"
-    for name, here in data.facts.items():
-        if state["facts"].get(name, here) != here:
-            raise UserError(
-                f"{checkpoint} comes from data with {name} {state['facts'][name]}, "
-                f"but this {type(data).__name__} has {name} {here}."
-            )
-    stage = data.trainer.state.fn if data.trainer else None
-    if "splits" in state:
-        data.splits |= data.dealing.go_on(Record(**state["splits"]), stage, checkpoint)
-    if stage == "fit":
-        # The loader's place in the epoch is stored by worker; a worker reads no GPU's memory.
-        data.hparams.num_workers = state["num_workers"]
-        samples = loaders.samples_of(data.splits["train"])
-        if data.hparams.num_workers and isinstance(samples, TensorSamples):
-            samples.move_to(torch.device("cpu"))

@@ -33,7 +33,7 @@ class Divergence(Callback):
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):
             self.steps.append(step_logged(trainer))
-            self.losses.append(loss.detach().mean())
+            self.losses.append(loss.detach() if loss.ndim == 0 else loss.detach().mean())
         if len(self.losses) >= max(trainer.log_every_n_steps, 1) or trainer.is_last_batch:
             self.look(trainer, pl_module)
 

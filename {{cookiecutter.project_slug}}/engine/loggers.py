@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from textwrap import indent
-from typing import Any
 
 import yaml
 from jsonargparse import Namespace
@@ -18,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from engine.compat import step_saved
 from engine.errors import UserError
 from engine.last_checkpoint import relative
-from engine.records import read_record, root_of
+from engine.records import flat, read_record, root_of
 from engine.runs import read_checkpoint
 from engine.tensorboard import TensorBoardLogger, compared
 
@@ -168,28 +167,17 @@ def _drop_rows(path: Path, step: int) -> None:
 
 
 def log_settings(logger: Logger, config: str) -> None:
-    """Logs all settings, given as YAML, as hyperparameters; to TensorBoard as a text, and of the
-    hyperparameters those that runs are compared by."""
-    settings = _flat(yaml.safe_load(config))
-    logger.log_hyperparams(settings)
+    """Logs all settings, given as YAML, as hyperparameters by the keys of their options; to TensorBoard
+    as a text, and of the hyperparameters those that runs are compared by."""
+    settings = flat(yaml.safe_load(config))
+    plain = {k: v if isinstance(v, str | int | float) else str(v) for k, v in settings.items()}
+    logger.log_hyperparams(plain)
     if isinstance(logger, TensorBoardLogger):
         from torch.utils.tensorboard.summary import hparams
 
         logger.show_charts()
-
         logger.experiment.add_text("config", indent(config, "    "))  # a block of code in Markdown
-        _, start, end = hparams(compared(settings), {})
+        _, start, end = hparams(compared(plain), {})
         # Without the first, TensorBoard finds out itself what differs between runs.
         for summary in (start, end):
             logger.experiment.file_writer.add_summary(summary)
-
-
-def _flat(value: Any, key: str = "") -> dict[str, str | float]:
-    """Settings by their keys, joined by slashes, with numbers for the members of a list of classes:
-    loggers cut off long values, not many."""
-    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        value = dict(enumerate(value))
-    if not isinstance(value, dict):
-        return {key: value if isinstance(value, str | int | float) else str(value)}
-    parts = (_flat(item, f"{key}/{name}" if key else name) for name, item in value.items())
-    return {name: item for part in parts for name, item in part.items()}

@@ -105,10 +105,9 @@ class Predictions(BasePredictionWriter):
         index = torch.tensor(batch_indices if known else range(first, first + size))
         index = (index[:, None] * each + torch.arange(each)).flatten()
         trainer.predict_loop.current_batch_indices = []  # not those of the next loader
-        place = [
-            torch.full((len(index),), number) for number in (dataloader_idx, trainer.global_rank)
-        ]
-        self.parts.append(columns | dict(zip(PLACE, (place[0], index, place[1]), strict=True)))
+        size = len(index)
+        place = torch.full((size,), dataloader_idx), index, torch.full((size,), trainer.global_rank)
+        self.parts.append(columns | dict(zip(PLACE, place, strict=True)))
         if others:
             self.save(trainer, others, index.tolist())
 
@@ -131,8 +130,7 @@ class Predictions(BasePredictionWriter):
         self.parts.clear()
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        table = rows(columns, trainer.datamodule, pl_module)
-        self.keep(trainer, table)
+        self.keep(trainer, rows(columns, trainer.datamodule, pl_module))
 
     def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
         """Writes the table, given by column."""

@@ -8,14 +8,12 @@ from tempfile import TemporaryFile, mkdtemp
 from typing import Any, Literal
 
 import torch
-from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.multiprocessing.spawn import ProcessException
 
 from engine.errors import UserError
 from engine.records import all_runs, number_of, runs_named
-from engine.schedules import LENGTHS
 
 
 def run_folder(
@@ -143,32 +141,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "pytorch-lightning_version" not in checkpoint:
         raise UserError(f"{path} is not a checkpoint of a fit: Lightning did not write it")
     return checkpoint
-
-
-def model_of(class_path: str, hparams: dict[str, Any], given: Namespace) -> dict[str, Any]:
-    """The configuration of a checkpoint's system. One that keeps its network out of the checkpoint
-    gets that which is given; a schedule gets the length that is."""
-    network = given.init_args.get("network")
-    if "compile" in hparams:  # says how to run it, not what it is
-        hparams["compile"] = given.init_args.get("compile", False)
-    if network and "network" not in hparams and class_path == given.class_path:
-        hparams["network"] = network.as_dict()
-    wanted, scheduler = given.init_args.get("scheduler"), hparams.get("scheduler")
-    if wanted and scheduler and wanted.class_path == scheduler["class_path"]:
-        for name in LENGTHS:
-            if (length := wanted.get("init_args", {}).get(name)) is not None:
-                scheduler["init_args"][name] = length
-    return {"class_path": class_path, "init_args": hparams}
-
-
-def tell_overruled(given: Namespace, taken: Namespace) -> None:
-    """Names the settings of the model in the configuration that a checkpoint has otherwise."""
-    other = dict(taken.items(branches=False))
-    said = ((key, value) for key, value in given.items(branches=False) if value is not None)
-    keys = [key for key, value in said if other.get(key, value) != value]
-    if keys:
-        values = (f"{key.replace('init_args.', '')}={other[key]}" for key in keys)
-        rank_zero_info(f"As in the checkpoint, not in the configuration: {', '.join(values)}")
 
 
 def _description(path: Path) -> Path | None:

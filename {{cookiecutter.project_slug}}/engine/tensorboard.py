@@ -12,7 +12,7 @@ CHARTS = {
     "learning rate": ["lr-"],
 }
 # Of all settings those that runs are compared by, by their first and not by their last part.
-COMPARED = ("seed_everything", "model/", "data/", "trainer/max_epochs", "trainer/precision")
+COMPARED = ("seed_everything", "model", "data", "trainer.max_epochs", "trainer.precision")
 LEFT_OUT = {
     *("amsgrad", "capturable", "differentiable", "eps", "foreach", "fused", "maximize"),
     *("compile", "data_dir", "decay_all", "num_workers", "on_device", "scheduler_monitor"),
@@ -38,6 +38,6 @@ def compared(settings: dict[str, Any]) -> dict[str, Any]:
         name: value
         for name, value in settings.items()
         if name.startswith(COMPARED)
-        and name.rpartition("/")[2] not in LEFT_OUT
+        and name.rpartition(".")[2] not in LEFT_OUT
         and value not in (None, "None")
     }

@@ -1,0 +1,137 @@
+"""What every data module does by itself: deals its samples to splits, makes loaders, prepares batches,
+and has a fit go on exactly. What a data set says is in data/base.py."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import nn
+from torch.utils.data import IterableDataset, Subset
+
+from engine import loaders, sizes
+from engine.dealing import Dealing
+from engine.errors import UserError
+from engine.modules import describe
+from engine.samples import TensorSamples
+from engine.splits import SPLITS, Record, Rows
+
+
+class DataModule(LightningDataModule):
+    batch_size: int
+    dealing: Dealing  # of its samples to splits
+    facts: Any  # these are of data.base.Data
+    adopt: Any
+    load: Any
+    read: Any
+    preparation: Any
+    augment: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chosen: dict[str, Any] = {}  # what became of settings that were auto
+        self.splits: dict[str, Any] = {}  # Subsets of what `load` and `read` give, or data sets
+        self.unprepared = False
+        self.own_preparation: nn.Module = nn.Identity()  # where the system has no place for it
+
+    @property
+    def device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+
+    def reads_other(self, stage: str) -> bool:
+        """Whether it gives what `predict_dir` names, which is read as the data of the fit was."""
+        return stage == "predict" and self.hparams.predict_dir is not None
+
+    @property
+    def predicts_other(self) -> bool:
+        return self.reads_other("predict" if self.trainer and self.trainer.predicting else "")
+
+    @property
+    def predict_names(self) -> list[str]:
+        """What `predict_dataloader` gives, in order: paths of files, or places in the split."""
+        split = self.splits["predict"]
+        if names := getattr(loaders.samples_of(split), "names", None):
+            return [names[i] for i in split.indices]
+        return [] if isinstance(split, IterableDataset) else [str(i) for i in range(len(split))]
+
+    def setup(self, stage: str) -> None:
+        if self.reads_other(stage):
+            self.splits.pop("predict", None)  # read when a checkpoint has said how
+        elif "train" not in self.splits:
+            samples, rows = self.load()
+            self.splits |= self.dealing.take(samples, rows, self.split)
+            if isinstance(samples, TensorSamples) and loaders.wants_on_device(self):
+                samples.move_to(self.device)
+            sizes.choose(self)
+        system: Any = self.trainer and self.trainer.lightning_module
+        if not hasattr(system, "preparation"):  # of another make, or none at all
+            self.own_preparation = self.preparation().to(self.device)
+        elif stage == "fit" or isinstance(system.preparation, nn.Identity):
+            try:
+                system.preparation = self.preparation()  # else it is that of the checkpoint
+                describe(system.preparation)  # can a checkpoint hold it? Better now than at a save
+            except KeyError as error:
+                if "train" in self.splits or error.args[0] not in SPLITS:
+                    raise
+                self.unprepared = True  # fitted on a split that is not here: the checkpoint has it
+
+    def split(self, samples: Any, rows: Rows) -> Rows:
+        """All splits: those that the data set comes with, and what is split off for the others."""
+        return self.dealing.complete(samples, rows)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        trainer = self.trainer
+        if trainer and trainer.training:
+            batch = self.augment(batch)
+        system = trainer and trainer.lightning_module
+        if self.unprepared and isinstance(system.preparation, nn.Identity):
+            raise UserError("How the data is prepared is known to a checkpoint alone: give one.")
+        batch = getattr(system, "preparation", self.own_preparation)(batch)
+        return trainer.precision_plugin.convert_input(batch) if trainer else batch
+
+    def train_dataloader(self) -> Any:
+        return loaders.train_loader(self, self.splits["train"])
+
+    def val_dataloader(self) -> Any:
+        return loaders.evaluation_loader(self, self.splits["val"])
+
+    def test_dataloader(self) -> Any:
+        return loaders.evaluation_loader(self, self.splits["test"])
+
+    def predict_dataloader(self) -> Any:
+        if "predict" not in self.splits:
+            samples = self.read(self.hparams.predict_dir)
+            self.splits["predict"] = Subset(samples, range(len(samples)))
+        return loaders.evaluation_loader(self, self.splits["predict"])
+
+    def state_dict(self) -> dict[str, Any]:
+        num_workers = loaders.workers(self, loaders.samples_of(self.splits["train"]))
+        state: dict[str, Any] = {"facts": self.facts, "num_workers": num_workers}
+        if record := self.dealing.record:
+            state["splits"] = {"keys": record.keys, "settings": record.settings}
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the splits of a checkpoint.
+
+        Raises:
+            UserError: the data has other facts, or what would be measured was trained on.
+        """
+        if self.predicts_other:  # what comes from elsewhere is read as that of the fit was
+            self.adopt(state_dict["facts"])
+            return
+        checkpoint = (self.trainer and self.trainer.ckpt_path) or "The checkpoint"
+        for name, here in self.facts.items():
+            if (there := state_dict["facts"].get(name, here)) != here:
+                raise UserError(
+                    f"{checkpoint} comes from data with {name} {there}, "
+                    f"but this {type(self).__name__} has {name} {here}."
+                )
+        stage = self.trainer.state.fn if self.trainer else None
+        if "splits" in state_dict:
+            self.splits |= self.dealing.go_on(Record(**state_dict["splits"]), stage, checkpoint)
+        if stage == "fit":
+            # The loader's place in the epoch is stored by worker; a worker reads no GPU's memory.
+            self.hparams.num_workers = state_dict["num_workers"]
+            samples = loaders.samples_of(self.splits["train"])
+            if self.hparams.num_workers and isinstance(samples, TensorSamples):
+                samples.move_to(torch.device("cpu"))
