@@ -56,6 +56,8 @@ def test_renders_clean(render, data, model, extras):
         compile(path.read_text(encoding="utf-8"), path, "exec")
 
 
+# What pictures, charts and matrices say when they stand aside.
+@pytest.mark.filterwarnings("error:No (pictures|charts|confusion matrix)")
 @pytest.mark.parametrize(("data", "model"), cells(CELLS, FAST))
 def test_trains_resumes_evaluates_predicts(render, tmp_path, capsys, data, model):
     project = render(data=data, model=model)

@@ -1,44 +1,82 @@
 """Classification with any network that gives a logit for each class."""
 
-from typing import Any
+from typing import Any, Literal
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.classes import ClassSystem
+from models.system import System
 
 Batch = tuple[Tensor, Tensor]  # inputs (B, ...), class indices (B,)
 
 
-class Classifier(ClassSystem):
+class Classifier(System):
     """Trains a network with cross entropy.
 
     Args:
-        network: maps inputs (B, ...) to logits (B, num_classes).
+        network: maps inputs (B, ...) to logits (B, num_classes, ...).
+        loss: mean loss of logits (B, num_classes, ...) and class indices (B, ...), such as
+            ``torch.nn.CrossEntropyLoss`` with its ``label_smoothing``.
+        class_weights: of the classes in the loss; balanced: less, the more often a class is there.
+        class_names: for predictions and pictures; the data module knows them.
     """
 
     # Of few samples one decides which accuracy is best; of the Brier score none does: the squared
     # distance of the probabilities from the truth, 0 to 2 (Brier 1950).
     monitor = "val/brier"
 
-    def __init__(self, network: nn.Module, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: nn.Module | None = None,
+        class_weights: list[float] | Literal["balanced"] | None = None,
+        class_names: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(network, **kwargs)
-        if type(self).loss is Classifier.loss:
-            self.try_class_loss()
+        self.criterion: Any = loss or nn.CrossEntropyLoss()
+        self.class_weights, self.class_names = class_weights, class_names or []
+        self.names = {"prediction": self.class_names, "probability": self.class_names}
+        if len(self.class_names) == 1:
+            raise MisconfigurationException(
+                f"The data has one class, {self.class_names[0]}: a classifier needs two or more"
+            )
+        if loss or class_weights:
+            # Here, since else this file and system.py are all that another project needs.
+            from engine import losses
+
+            losses.weigh(self, class_weights)
+            if type(self).loss is Classifier.loss:
+                weights = getattr(self.criterion, "weight", None)
+                known = 3 if weights is None else len(weights)
+                losses.try_loss(self.criterion, len(self.class_names) or known)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if self.class_weights == "balanced" and stage == "fit":
+            from engine import losses
+
+            losses.weigh(self, "balanced", self.trainer.datamodule.class_counts)
 
     def loss(self, batch: Batch) -> Tensor:
         inputs, labels = batch
         logits = self(inputs).float()
         if labels.is_floating_point():
             raise MisconfigurationException("The labels are floats: give class indices (int64)")
-        self.check_logits(logits)
+        self.check(logits)
         if not self.training:
             self.add("acc", (logits.argmax(dim=1) == labels).sum(), len(labels))
             distance = logits.softmax(dim=1) - functional.one_hot(labels, logits.shape[1])
             self.add("brier", distance.square().sum(), len(labels))
             self.measure(logits, labels)
         return self.criterion(logits, labels)
+
+    def check(self, logits: Tensor) -> None:
+        if self.class_names and logits.shape[1] != len(self.class_names):
+            raise MisconfigurationException(
+                f"The network gives {logits.shape[1]} logits for {len(self.class_names)} classes"
+            )
 
     def predict_step(
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0

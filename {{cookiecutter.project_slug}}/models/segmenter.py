@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from models.classes import ClassSystem
+from models.classifier import Classifier
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), class indices (B, H, W)
 
 
-class Segmenter(ClassSystem):
+class Segmenter(Classifier):
     """Trains a network with cross entropy, the mean over pixels. IoU and Dice (F1) of a class count
     the pixels of all images together.
 
@@ -43,7 +43,7 @@ class Segmenter(ClassSystem):
     def loss(self, batch: Batch) -> Tensor:
         images, masks = batch
         logits, masks = self(images).float(), masks.long()
-        self.check_logits(logits)
+        self.check(logits)
         if not self.training:
             if self.stage not in self.matrices:
                 self.matrices[self.stage] = MulticlassConfusionMatrix(

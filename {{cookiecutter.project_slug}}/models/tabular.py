@@ -1,24 +1,26 @@
 """Classification or regression of the rows of a table, whichever the target asks for."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
 from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
 
-from models.classes import ClassSystem, try_loss
+from engine import losses
+from models.system import System
 
 Batch = tuple[tuple[Tensor, Tensor], Tensor]  # numbers (B, N) and codes (B, C), targets (B,)
 
 
-class Tabular(ClassSystem):
+class Tabular(System):
     """Trains a network with cross entropy, where there are classes, or else with the squared error of
     targets that are scaled to mean 0 and deviation 1. Predictions and metrics have the target's unit.
 
     Args:
         network: maps numbers and codes to logits (B, classes), or to one number (B, 1).
         loss: of logits and class indices, or of numbers (B,) and scaled targets.
+        class_weights: of the classes in the loss; balanced: less, the more often a class is there.
         class_names: without any it is a regression; the data module knows.
     """
 
@@ -29,11 +31,14 @@ class Tabular(ClassSystem):
         self,
         network: nn.Module,
         loss: nn.Module | None = None,
+        class_weights: list[float] | Literal["balanced"] | None = None,
         class_names: list[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        loss = loss or (None if class_names else nn.MSELoss())
-        super().__init__(network, loss=loss, class_names=class_names, **kwargs)
+        super().__init__(network, **kwargs)
+        self.criterion: Any = loss or (nn.CrossEntropyLoss() if class_names else nn.MSELoss())
+        self.class_weights, self.class_names = class_weights, class_names or []
+        self.names = {"prediction": self.class_names, "probability": self.class_names}
         usual: dict[str, Any]
         if self.class_names:
             known: Any = {"num_classes": len(self.class_names)}
@@ -42,21 +47,20 @@ class Tabular(ClassSystem):
             rmse = MeanSquaredError(squared=False)
             usual = {"mae": MeanAbsoluteError(), "rmse": rmse, "r2": R2Score()}
         self.metrics = {**usual, **self.metrics}
+        losses.weigh(self, class_weights)
         if type(self).loss is Tabular.loss:
-            self.try_class_loss() if self.class_names else self.try_number_loss()
+            losses.try_loss(self.criterion, len(self.class_names))
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_std", torch.ones(()))
 
-    def try_number_loss(self) -> None:
-        right = torch.tensor([-1.0, 1.0])
-        takes = "numbers and numbers"
-        try_loss(self.criterion, right, right, -right, 2 * right, 0 * right, takes=takes)
-
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if stage != "fit" or self.class_names:
+        data: Any = self.trainer.datamodule
+        if stage != "fit":
             return
-        targets = getattr(self.trainer.datamodule, "train_targets", None)
+        if self.class_weights == "balanced":
+            losses.weigh(self, "balanced", data.class_counts)
+        targets = None if self.class_names else getattr(data, "train_targets", None)
         if targets is not None:
             self.target_mean.fill_(targets.mean())
             self.target_std.fill_(targets.std())
