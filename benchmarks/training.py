@@ -1,6 +1,6 @@
 """How fast the loops are, with all defaults on, against loops written by hand.
 
-    python benchmarks/training.py [mlp] [cnn] [unet] [tcn] [memory]
+    python benchmarks/training.py [mlp] [cnn] [unet] [tcn] [gpt] [memory]
 
 Prints a Markdown table. Everything has one thread. The loops take turns within one process, an epoch
 each, and the best epoch of each counts, by the clock and by the CPU time of the process. An epoch of
@@ -337,7 +337,7 @@ def race_unet(project: Path, data: Path, epochs: int = 3) -> None:
     row("unet, earth, flip", race.watch.rates, TENSORS, 0.95)
 
 
-def race_tcn(project: Path, data: None, epochs: int = 6) -> None:
+def race_tcn(project: Path, data: Path, epochs: int = 6) -> None:
     from data.demand import Demand
     from models.networks.tcn import TCN
 
@@ -372,6 +372,38 @@ def race_tcn(project: Path, data: None, epochs: int = 6) -> None:
     race = Race({"loop over one tensor": train})
     start(project, race, "fit", f"--trainer.max_epochs={epochs}", f"--data.batch_size={BATCH_SIZE}")
     row("tcn, demand", race.watch.rates, "loop", 0.85)
+
+
+def race_gpt(project: Path, data: Path, epochs: int = 3) -> None:
+    from data.python_source import PythonSource
+    from models.networks.gpt import GPT
+
+    text = b"".join(path.read_bytes() for path in PythonSource().files())
+    units = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    loop, limit, count = Reference(GPT(256, context=128)), 40, int(0.81 * len(text) / 128)
+
+    def train() -> int:
+        loop.network.train()
+        for rows in torch.randperm(count)[: limit * 8].split(8):
+            tokens = units[rows[:, None] * 128 + torch.arange(129)].long()
+            loop.optimizer.zero_grad()
+            logits = loop.network(tokens[:, :-1])
+            F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
+            loop.optimizer.step()
+        return limit * 8
+
+    race = Race({"loop over one tensor": train}, batch_size=8)
+    limits = (f"--trainer.limit_train_batches={limit}", "--trainer.limit_val_batches=1")
+    start(project, race, "fit", f"--trainer.max_epochs={epochs}", *limits)
+    row("gpt, Python's source (windows of 128 bytes)", race.watch.rates, "loop", 0.95)
+
+
+# The races whose data comes with a package.
+OTHERS = {
+    "unet": (race_unet, "earth"),
+    "tcn": (race_tcn, "demand"),
+    "gpt": (race_gpt, "python_source"),
+}
 
 
 def row(job: str, rates: Rates, against: str, goal: float | None = None) -> None:
@@ -431,13 +463,13 @@ def weigh(project: Path, data: Path) -> None:
 
 
 def main() -> None:
-    jobs = sys.argv[1:] or ["mlp", "cnn", "unet", "tcn", "memory"]
+    jobs = sys.argv[1:] or ["mlp", "cnn", *OTHERS, "memory"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if {"mlp", "memory"} & {*jobs}:
             mnist = write_mnist(folder / "mnist", train=60_000, test=10_000)
             mlp = render_template(folder, data="mnist", model="mlp", project_slug="mlp")
-        if {"mlp", "cnn", "unet", "tcn"} & {*jobs}:
+        if {"mlp", "cnn", *OTHERS} & {*jobs}:
             print("| loop | ours | against | its rate | ratio | by CPU time | goal |")
             print("|---|---|---|---|---|---|---|", flush=True)
         processes = multiprocessing.get_context("spawn")
@@ -451,14 +483,10 @@ def main() -> None:
             race = processes.Process(target=in_project, args=(race_cnn, cnn, cifar10))
             race.start()
             race.join()
-        if "unet" in jobs:
-            unet = render_template(folder, data="earth", model="unet", project_slug="unet")
-            race = processes.Process(target=in_project, args=(race_unet, unet, folder))
-            race.start()
-            race.join()
-        if "tcn" in jobs:
-            tcn = render_template(folder, data="demand", model="tcn", project_slug="tcn")
-            race = processes.Process(target=in_project, args=(race_tcn, tcn, None))
+        for model in [name for name in OTHERS if name in jobs]:
+            run, data = OTHERS[model]
+            project = render_template(folder, data=data, model=model, project_slug=model)
+            race = processes.Process(target=in_project, args=(run, project, folder))
             race.start()
             race.join()
         if "memory" in jobs:

@@ -196,6 +196,14 @@ def test_settings_that_make_no_sense(folder, options, sentence):
         make(**options)
 
 
+def test_weights_are_one_for_each_class(project):
+    with inside(project):
+        from models.segmenter import Segmenter
+
+        with pytest.raises(Exception, match="class_weights: 3 numbers for 2 classes"):
+            Segmenter(torch.nn.Identity(), class_weights=[1.0, 2, 3], class_names=["a", "b"])
+
+
 def test_files_that_are_not_kept_in_memory_give_the_same(folder, monkeypatch):
     from data.mask_files import MaskFiles
     from data.mask_folder import MaskFolder

@@ -102,7 +102,7 @@ class Pictures(Callback):
         try:
             with trainer.precision_plugin.val_step_context():  # as in the steps
                 found: Any = pl_module.pictures(batch)
-            if isinstance(found, Image.Image | str):
+            if found is None or isinstance(found, Image.Image | str):
                 return found
             images, captions = found
             return draw_grid(images, captions, columns=4)  # few: loggers show pictures small

@@ -6,16 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from data.augment import random_crop
-from data.base import Data
+from data.classes import ClassData
 from data.image_files import ImageFiles
 from data.image_sources import open_images
 from data.preparation import ScaleBytes
 from engine.errors import UserError
-from engine.loaders import samples_of
 from engine.samples import TensorSamples
 
 
-class ImageData(Data):
+class ImageData(ClassData):
     """Base of the image sets: a subclass sets the attributes below and implements `load`.
 
     A batch is (images, labels). Loaders give uint8 (B, C, H, W) and int64 (B,); on the device the
@@ -27,7 +26,6 @@ class ImageData(Data):
     """
 
     image_shape: tuple[int, int, int]  # channels, height, width
-    class_names: list[str]
     crop_padding = 0  # `augment`: shift by up to so many pixels
     flip = False  # `augment`: mirror
 
@@ -35,17 +33,12 @@ class ImageData(Data):
         super().__init__(**kwargs)
 
     @property
-    def num_classes(self) -> int:
-        return len(self.class_names)
-
-    @property
     def facts(self) -> dict[str, Any]:
-        names, shape = list(self.class_names), list(self.image_shape)
-        facts = {"class_names": names, "num_classes": len(names)}
-        return {**facts, "image_shape": shape, "input_shape": shape}
+        shape = list(self.image_shape)
+        return {**super().facts, "image_shape": shape, "input_shape": shape}
 
     def adopt(self, facts: dict[str, Any]) -> None:
-        self.class_names = facts.get("class_names", self.class_names)  # others have other facts
+        super().adopt(facts)
         self.image_shape = tuple(facts.get("image_shape", self.image_shape))
 
     def read(self, source: Any) -> Any:
@@ -55,16 +48,6 @@ class ImageData(Data):
         labels = torch.full((len(names),), -1)
         value_range = self.hparams.get("value_range")
         return ImageFiles(names, labels, self.image_shape, images, value_range=value_range)
-
-    @property
-    def predict_columns(self) -> dict[str, list]:
-        """The true class of what is predicted, if it is known."""
-        split = self.splits["predict"]
-        labels = getattr(samples_of(split), "labels", None)
-        if labels is None or labels.ndim > 1 or len(labels) and labels.min() < 0:
-            return {}
-        known = labels[split.indices].tolist()
-        return {"label": known, "label_name": [self.class_names[i] for i in known]}
 
     def preparation(self) -> nn.Module:
         return ScaleBytes()

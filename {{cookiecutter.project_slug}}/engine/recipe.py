@@ -36,6 +36,8 @@ class Recipe(Callback):
             return
         count, size = len(splits["train"]), data.batch_size
         steps = max(1, ceil(count / trainer.world_size) // size)
+        limit = trainer.limit_train_batches  # a number or a share
+        steps = min(steps, limit) if isinstance(limit, int) else ceil(steps * limit)
         steps = ceil(steps / trainer.accumulate_grad_batches)  # those of the optimizer
         length = f"{steps} steps an epoch"
         if self.steps:

@@ -90,9 +90,12 @@ class Classifier(System):
         """What Lightning's `BackboneFinetuning` freezes at first."""
         return self.network.get_submodule("backbone")
 
-    def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
-        """Images, captioned with the prediction, where it is wrong also with '(label)'."""
+    def pictures(self, batch: Batch) -> tuple[Tensor, list[str]] | None:
+        """Images, captioned with the prediction, where it is wrong also with '(label)'; of other
+        inputs none."""
         images, labels = batch
+        if images.ndim != 4:
+            return None
         name = self.class_names.__getitem__ if self.class_names else str
         pairs = zip(self(images).argmax(dim=1).tolist(), labels.tolist(), strict=True)
         # A label of -1 is not known.

@@ -1,0 +1,34 @@
+"""What the data sets share whose samples have one class each."""
+
+from typing import Any
+
+from data.base import Data
+from engine.loaders import samples_of
+
+
+class ClassData(Data):
+    """Base of the sets with classes: a subclass sets `class_names`, and `load` gives samples with
+    `labels`, of which -1 is not known. A batch is (inputs, labels)."""
+
+    class_names: list[str]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"class_names": list(self.class_names), "num_classes": self.num_classes}
+
+    def adopt(self, facts: dict[str, Any]) -> None:
+        self.class_names = facts.get("class_names", self.class_names)  # others have other facts
+
+    @property
+    def predict_columns(self) -> dict[str, list]:
+        """The true class of what is predicted, if it is known."""
+        split = self.splits["predict"]
+        labels = getattr(samples_of(split), "labels", None)
+        if labels is None or labels.ndim > 1 or len(labels) and labels.min() < 0:
+            return {}
+        known = labels[split.indices].tolist()
+        return {"label": known, "label_name": [self.class_names[i] for i in known]}
