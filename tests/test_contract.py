@@ -523,6 +523,23 @@ def test_what_makes_no_table_is_refused(render, tmp_path, outputs, message):
             trainer.predict(Given(), loader)
 
 
+def test_a_table_is_written_whole_or_not_at_all(render, tmp_path, monkeypatch):
+    with inside(render(model="mlp"), tmp_path):
+        from engine import predictions
+
+        Path("all.csv").write_text("an earlier one")
+
+        def fill_up(path, table):
+            path.write_text("half")
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(predictions, "write_table", fill_up)
+        with pytest.raises(ValueError, match="all.csv cannot be written: No space left on device"):
+            predictions.Predictions("all.csv").keep(SimpleNamespace(), {"input": ["1"]})
+        assert [path.name for path in tmp_path.iterdir()] == ["all.csv"]
+        assert Path("all.csv").read_text() == "an earlier one"
+
+
 def rows(path):
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)

@@ -36,6 +36,7 @@ def test_fits_each_fold_and_prints_mean_and_deviation(render, tmp_path, capfd):
         mean, deviation = re.findall(r"val/brier: mean (\S+), deviation (\S+)", output)[0]
         assert float(mean) == pytest.approx(statistics.mean(values), abs=1e-4)
         assert float(deviation) == pytest.approx(statistics.stdev(values), abs=1e-4)
+        assert re.search(r"^val/acc: mean \d\.\d{4}, deviation", output, re.MULTILINE)
         with open("logs/version_0/summary.csv", newline="") as file:
             rows = {row["part"]: row for row in csv.DictReader(file)}
         assert [*rows] == ["fold_0", "fold_1", "mean", "deviation"]

@@ -6,6 +6,7 @@ import pickle
 import struct
 import urllib.error
 import warnings
+import zlib
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -736,6 +737,21 @@ def test_images_of_12_bits_are_not_black(tmp_path, cache, caplog):
     other.adopt(data.facts)
     [image], _ = next(iter(other.predict_dataloader()))
     assert image.unique().tolist() in ([127], [128])
+
+
+def test_colours_of_16_bits_are_said_to_be_cut(tmp_path):
+    pixels = np.full((4, 4, 3), 0x1234, ">u2")
+    chunks = {b"IHDR": struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0), b"IEND": b""}
+    chunks[b"IDAT"] = zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels))
+    png = b"\x89PNG\r\n\x1a\n"
+    for name in (b"IHDR", b"IDAT", b"IEND"):
+        data = chunks[name]
+        png += struct.pack(">I", len(data)) + name + data
+        png += struct.pack(">I", zlib.crc32(name + data))
+    path = tmp_path / "deep.png"
+    path.write_bytes(png)
+    with pytest.warns(UserWarning, match="Of colours of 16 bits Pillow reads the upper 8"):
+        assert read(path, (3, 4, 4)).unique().tolist() == [0x12]
 
 
 def test_images_that_show_nothing_are_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections import OrderedDict, defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +64,15 @@ def test_numbers_of_numpy_in_a_callback_do_not_spoil_a_checkpoint(project):
         state = torch.load(path, weights_only=True)["callbacks"]["Numbers"]
         assert type(state["best"]) is type(expected) and state["more"] == [3]
         assert np.array_equal(state["best"], expected)
+    counts = defaultdict(int, {"a": np.bool_(True)}), OrderedDict(a=np.float32(2))
+    states = {"Numbers": {"counts": list(counts)}}
+    writer = AtomicCheckpointIO()
+    writer.save_checkpoint({"callbacks": states}, path)
+    state = torch.load(path, weights_only=True)["callbacks"]["Numbers"]
+    assert state["counts"] == [{"a": True}, {"a": 2.0}]
     states = {"Numbers": Numbers(slice(3)).state_dict()}
     with pytest.raises(UserError, match=r"cannot be read again: Numbers: best \(builtins.slice\)"):
-        AtomicCheckpointIO().save_checkpoint({"callbacks": states}, path)
+        writer.save_checkpoint({"callbacks": states}, path)  # also after one that can be read
     assert [file.name for file in project.iterdir()] == ["last.ckpt"]
 
 

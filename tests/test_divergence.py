@@ -51,6 +51,21 @@ def test_a_save_in_mid_interval_is_looked_at(render, tmp_path):
         assert all(map(finite, Path("logs").rglob("*.ckpt")))
 
 
+def test_a_score_that_is_no_number_is_not_the_best(render, tmp_path, monkeypatch):
+    with inside(render(model="mlp"), tmp_path):
+        from models.system import System
+
+        add = System.add
+
+        def divide(self, name, total, count):
+            add(self, name, total / 0 if name == "brier" else total, count)
+
+        monkeypatch.setattr(System, "add", divide)
+        with pytest.raises(SystemExit, match="val/brier is inf in epoch 0, though the weights"):
+            command("train", "fit", *OPTIONS, "--trainer.max_epochs=3")
+        assert not list(Path("logs").rglob("best.ckpt"))
+
+
 def test_a_trial_that_diverges_is_not_the_best_of_a_sweep(render, tmp_path):
     with inside(render(model="autoencoder"), tmp_path):
         rates = {"type": "categorical", "choices": [1e30, 0.001]}

@@ -171,3 +171,11 @@ def test_a_fit_goes_on_with_the_data_of_its_checkpoint(render, tmp_path):
             on = command("train", "fit", *SMALL, "--ckpt_path=last", "--trainer.max_epochs=2")
         assert type(on.datamodule).__name__ == "Own" and on.datamodule.batch_size == 32
         assert trained_rows(on) == trained_rows(first)
+
+
+def test_of_long_facts_what_differs_is_told():
+    from engine.dealing import unlike
+
+    columns = [{"name": str(i)} for i in range(100)]
+    assert unlike(columns, columns[1:]) == "…[{'name': '0'}]…"
+    assert unlike(["a"], ["b"]) == ["a"] and unlike(3, 4) == 3

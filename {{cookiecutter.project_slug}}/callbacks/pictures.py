@@ -150,7 +150,10 @@ class Pictures(Callback):
         if not picture or not trainer.is_global_zero:
             return
         path = Path(trainer.default_root_dir, "predictions.png")
-        if isinstance(picture, str):
-            path.with_suffix(".txt").write_text(picture, encoding="utf-8")
-        else:
-            picture.save(path)
+        try:
+            if isinstance(picture, str):
+                path.with_suffix(".txt").write_text(picture, encoding="utf-8")
+            else:
+                picture.save(path)
+        except OSError as error:
+            rank_zero_warn(f"No {path}: {error.strerror}")

@@ -1,6 +1,8 @@
 """How a checkpoint is written: whole or not at all, and of what can be read again."""
 
 import os
+from collections import OrderedDict
+from copy import copy
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,7 +20,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames, so that a kill leaves the old checkpoint whole. Reads
     the weights of sharded checkpoints, too."""
 
-    is_read = False  # whether a checkpoint of this fit can be
+    is_read = False  # whether one of this fit can be; callbacks may come to hold something else
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
@@ -32,7 +34,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            if not self.is_read:
+            if not self.is_read or foreign(checkpoint.get("callbacks", {})):
                 check_read(temporary, checkpoint)
                 self.is_read = True
             temporary.replace(path)
@@ -70,8 +72,13 @@ def contexts(error: BaseException | None) -> list[BaseException]:
 def without_numpy(value: Any) -> Any:
     """The same with Python's numbers and torch's tensors in the place of NumPy's, in plain dicts and
     lists: reading a checkpoint of those would run code of the file's choice."""
-    if type(value) is dict:
-        return {without_numpy(key): without_numpy(item) for key, item in value.items()}
+    if isinstance(value, dict):
+        items = {without_numpy(key): without_numpy(item) for key, item in value.items()}
+        if isinstance(value, OrderedDict):  # of a module, it has attributes as well
+            value = copy(value)
+            value.update(items)
+            return value
+        return items
     if type(value) in (list, tuple):
         return type(value)(map(without_numpy, value))
     if isinstance(value, np.generic):

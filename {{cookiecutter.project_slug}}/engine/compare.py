@@ -176,5 +176,6 @@ def main() -> None:
         table = [header, *([run.value(key) for key in header] for run in runs)]
         show(table)
         if arguments.csv:
+            arguments.csv.parent.mkdir(parents=True, exist_ok=True)
             with arguments.csv.open("w", newline="", encoding="utf-8") as file:
                 csv.writer(file).writerows(table)

@@ -81,8 +81,9 @@ def main() -> None:
             if not any(run.iterdir()):
                 run.rmdir()
     metric, *_ = scores[part]
-    values = [score[metric] for score in scores.values()]
     for part, score in scores.items():
         print(f"{run / part}: {metric} {score[metric]:.4f}")
-    print(f"{metric}: mean {mean(values):.4f}, deviation {stdev(values):.4f}")
+    for name in scores[part]:
+        values = [score[name] for score in scores.values()]
+        print(f"{name}: mean {mean(values):.4f}, deviation {stdev(values):.4f}")
     print(f"Summary: {run / 'summary.csv'}")

@@ -123,8 +123,8 @@ class DataModule(LightningDataModule):
         for name, here in self.facts.items():
             if (there := state_dict["facts"].get(name, here)) != here:
                 raise UserError(
-                    f"{checkpoint} comes from data with {name} {there}, "
-                    f"but this {type(self).__name__} has {name} {here}."
+                    f"{checkpoint} comes from data with {name} {unlike(there, here)}, "
+                    f"but this {type(self).__name__} has {name} {unlike(here, there)}."
                 )
         stage = self.trainer.state.fn if self.trainer else None
         if "splits" in state_dict:

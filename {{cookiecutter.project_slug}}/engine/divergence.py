@@ -41,6 +41,17 @@ class Divergence(Callback):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.look(trainer, pl_module)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raises Diverged if the score that says which epoch is best is no number."""
+        name = getattr(trainer.checkpoint_callback, "monitor", None)
+        score = float(trainer.callback_metrics.get(name or "", 0))
+        if trainer.state.fn == "fit" and not (trainer.sanity_checking or isfinite(score)):
+            raise Diverged(
+                f"{name} is {score} in epoch {trainer.current_epoch}, though the weights are numbers: "
+                "look for a value in the validation data, or in what the metric divides by, that makes "
+                "it so"
+            )
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:

@@ -135,7 +135,14 @@ class Predictions(BasePredictionWriter):
     def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
         """Writes the table, given by column."""
         output = self.path(trainer)
-        write_table(output, table)
+        partial = output.with_name(f".{output.name}")
+        try:
+            write_table(partial, table)
+            partial.replace(output)
+        except OSError as error:
+            raise UserError(f"{output} cannot be written: {error.strerror}") from error
+        finally:
+            partial.unlink(missing_ok=True)
         self.written = f"{len(table['input'])} predictions: {output}"
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

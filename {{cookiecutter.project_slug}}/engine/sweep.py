@@ -18,7 +18,7 @@ from engine.cli import CONFIGS
 from engine.errors import UserError, plain_errors
 from engine.last_checkpoint import command_line
 from engine.options import read_options, split_words
-from engine.records import read_yaml
+from engine.records import read_record, read_yaml
 
 try:
     import optuna
@@ -73,7 +73,12 @@ def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
     config = {key: value for key, value in config.items() if key not in ("name", "tags")}
     path = folder / "best.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    print(f"Best: {monitor} {best.value:.4g} in trial {best.number}, {best.user_attrs['run']}")
+    [*_, last] = [{}, *read_record(Path(best.user_attrs["run"]))]
+    figures = last.get("result", {}).get("metrics", {})
+    others = "".join(f", {name} {value:.4g}" for name, value in figures.items() if name != monitor)
+    print(
+        f"Best: {monitor} {best.value:.4g}{others} in trial {best.number}, {best.user_attrs['run']}"
+    )
     fit_again = command_line("python", "train.py", "fit", "--config", str(path))
     print(f"Fit with its settings: {fit_again}")
 
