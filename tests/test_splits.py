@@ -174,7 +174,7 @@ def test_a_fit_goes_on_with_the_data_of_its_checkpoint(render, tmp_path):
 
 
 def test_of_long_facts_what_differs_is_told():
-    from engine.dealing import unlike
+    from engine.facts import unlike
 
     columns = [{"name": str(i)} for i in range(100)]
     assert unlike(columns, columns[1:]) == "…[{'name': '0'}]…"

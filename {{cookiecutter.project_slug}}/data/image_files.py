@@ -88,7 +88,7 @@ def read_pixels(
         with path.copy() if isinstance(path, Image.Image) else Image.open(path) as image:
             # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: faster by as much.
             image.draft(None, (least, least))
-            if ";16" in str(image.tile) and not image.mode.startswith("I"):
+            if ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I"):
                 rank_zero_warn(
                     "Of colours of 16 bits Pillow reads the upper 8: values below 256 become black. "
                     "Give images of 8 bits that span 0 to 255."

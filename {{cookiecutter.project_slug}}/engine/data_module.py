@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset, Subset
 from engine import loaders, sizes
 from engine.dealing import Dealing
 from engine.errors import UserError
+from engine.facts import unlike
 from engine.modules import describe
 from engine.samples import TensorSamples
 from engine.splits import SPLITS, Record, Rows

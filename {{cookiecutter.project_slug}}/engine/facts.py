@@ -124,6 +124,13 @@ def same(a: Any, b: Any) -> bool:
     return plain(a) == plain(b)
 
 
+def unlike(one: Any, other: Any) -> Any:
+    """Of a long list what the other lacks; nothing, if it only has another order."""
+    if not (isinstance(one, list) and isinstance(other, list) and len(one) > 10):
+        return one
+    return f"…{[item for item in one if item not in other]}…"
+
+
 def plain(value: Any) -> Any:
     return [plain(v) for v in value] if isinstance(value, list | tuple) else value
 
