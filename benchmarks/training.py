@@ -1,6 +1,6 @@
 """How fast the loops are, with all defaults on, against loops written by hand.
 
-    python benchmarks/training.py [mlp] [cnn] [unet] [tcn] [gpt] [memory]
+    python benchmarks/training.py [mlp] [cnn] [unet] [tcn] [gpt] [table] [memory]
 
 Prints a Markdown table. Everything has one thread. The loops take turns within one process, an epoch
 each, and the best epoch of each counts, by the clock and by the CPU time of the process. An epoch of
@@ -28,6 +28,7 @@ import torch
 from fixtures import write_cifar10, write_mnist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from tables import write_csv
 from templates import render_template
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -398,6 +399,35 @@ def race_gpt(project: Path, data: Path, epochs: int = 3) -> None:
     row("gpt, Python's source (windows of 128 bytes)", race.watch.rates, "loop", 0.95)
 
 
+def race_table(project: Path, data: Path, epochs: int = 8) -> None:
+    from data.csv import CSV
+    from models.networks.table_mlp import TableMLP
+
+    table = CSV(data_path=str(data), target="y", batch_size=BATCH_SIZE)
+    table.setup("fit")
+    samples, prepare = table.splits["train"], table.preparation()
+    rows = torch.tensor(samples.indices)
+    (numbers, codes), targets = prepare(samples.dataset.samples)
+    targets = (targets - targets[rows].mean()) / targets[rows].std()
+    loop = Reference(table.build(TableMLP))
+
+    def train() -> int:
+        loop.network.train()
+        count = 0
+        for batch in rows[torch.randperm(len(rows))].split(BATCH_SIZE)[:-1]:
+            loop.optimizer.zero_grad()
+            outputs = loop.network(numbers[batch], codes[batch]).squeeze(1)
+            F.mse_loss(outputs, targets[batch]).backward()
+            loop.optimizer.step()
+            count += len(batch)
+        return count
+
+    race = Race({TENSORS: train})
+    options = (f"--data.data_path={data}", "--data.target=y", f"--data.batch_size={BATCH_SIZE}")
+    start(project, race, "fit", f"--trainer.max_epochs={epochs}", *options)
+    row("mlp, a table of 20,000 rows", race.watch.rates, TENSORS, 0.6)
+
+
 # The races whose data comes with a package.
 OTHERS = {
     "unet": (race_unet, "earth"),
@@ -463,13 +493,13 @@ def weigh(project: Path, data: Path) -> None:
 
 
 def main() -> None:
-    jobs = sys.argv[1:] or ["mlp", "cnn", *OTHERS, "memory"]
+    jobs = sys.argv[1:] or ["mlp", "cnn", *OTHERS, "table", "memory"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if {"mlp", "memory"} & {*jobs}:
             mnist = write_mnist(folder / "mnist", train=60_000, test=10_000)
             mlp = render_template(folder, data="mnist", model="mlp", project_slug="mlp")
-        if {"mlp", "cnn", *OTHERS} & {*jobs}:
+        if {"mlp", "cnn", *OTHERS, "table"} & {*jobs}:
             print("| loop | ours | against | its rate | ratio | by CPU time | goal |")
             print("|---|---|---|---|---|---|---|", flush=True)
         processes = multiprocessing.get_context("spawn")
@@ -487,6 +517,14 @@ def main() -> None:
             run, data = OTHERS[model]
             project = render_template(folder, data=data, model=model, project_slug=model)
             race = processes.Process(target=in_project, args=(run, project, folder))
+            race.start()
+            race.join()
+        if "table" in jobs:
+            write_csv(folder / "table.csv", size=1000)  # the least: 20,000 rows
+            table = render_template(folder, data="csv", project_slug="table")
+            race = processes.Process(
+                target=in_project, args=(race_table, table, folder / "table.csv")
+            )
             race.start()
             race.join()
         if "memory" in jobs:

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from pyarrow import types
 from torch import Tensor
 
-from data.table_files import to_floats
+from data.table_checks import to_floats
 from engine.errors import UserError
 from engine.sample_keys import hash_rows, hash_text, mix
 
@@ -50,6 +50,8 @@ def keys_of_rows(table: pyarrow.Table) -> Tensor:
     keys = np.zeros(len(table), np.uint64)
     for number, name in enumerate(sorted(table.column_names)):
         array = table[name].combine_chunks()
+        if not kind_of(array):
+            continue  # left out, or refused
         if kind_of(array) in ("number", "boolean"):
             values = array.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
         else:

@@ -9,7 +9,8 @@ from pyarrow import types
 
 from data.series_times import Clock, count, read_times
 from data.series_types import Columns, Series
-from data.table_files import as_table, to_floats
+from data.table_checks import to_floats
+from data.table_files import as_table
 from engine.errors import UserError
 
 

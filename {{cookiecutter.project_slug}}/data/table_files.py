@@ -7,27 +7,21 @@ over all rows. `benchmarks/tables.py` of the template compares it with polars.
 import codecs
 import re
 from collections.abc import Collection
-from datetime import date, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow
-import pyarrow.compute as arrow
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from pyarrow import csv, parquet, types
 
+from data.table_checks import checked, refuse_mixed
 from engine.errors import UserError
 
-LARGEST = float(np.finfo(np.float32).max)
 SAMPLE = 2**16  # bytes of a file, to find separator and decimal point
 SEPARATORS = ",;\t|"
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 GIVE_ENCODING = "Give the encoding of the file, such as --data.encoding cp1252."
-# What is meant as a number or a date, whether it can be read as one or not.
-NUMBER = r"^\s*[-+]?[$€£]?\s?[.,]?\d[\d.,']*([eE][-+]?\d+)?\s?[%$€£]?\s*$"
-DATE = r"^\s*(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4})([ T].*)?$"
 
 
 def as_table(source: Any, **reading: Any) -> pyarrow.Table | None:
@@ -76,30 +70,6 @@ def read_table(path: str | Path, **reading: Any) -> pyarrow.Table:
         raise UserError(f"{path}: {error}. {GIVE_ENCODING}") from error
     except pyarrow.ArrowException as error:
         raise UserError(f"{path}: {str(error).strip()}") from error
-
-
-def checked(table: pyarrow.Table, place: str) -> pyarrow.Table:
-    """The table, if it has rows, each column a name of its own, and float32 holds the numbers."""
-    names = [name.strip() for name in table.column_names]
-    if "" in names:
-        rank_zero_info(f"{place}: left out {names.count('')} columns without a name")
-        table = table.select([i for i, name in enumerate(names) if name])
-        names = [*filter(None, names)]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{place} has several columns with the name {', '.join(twice)}.")
-    if not len(table):
-        raise UserError(f"{place} has no rows.")
-    for name, column in zip(names, table.columns, strict=True):
-        if types.is_floating(column.type):
-            lowest, highest = arrow.min_max(column).values()
-            if max(-(lowest.as_py() or 0), highest.as_py() or 0) > LARGEST:
-                row = arrow.index(arrow.greater(arrow.abs(column), LARGEST), True).as_py()
-                number = column[row].as_py()
-                raise UserError(
-                    f"{place}, row {row + 1}: {name} is {number}, infinite in float32; mend it or "
-                    "leave it empty."
-                )
-    return table.rename_columns(names)
 
 
 def read_csv(
@@ -173,45 +143,3 @@ def find_decimal(sample: str, separator: str) -> str:
     commas = any(re.fullmatch(r"[-+]?\d*,\d+", field) for field in fields)
     points = any(re.fullmatch(r"[-+]?\d*\.\d+", field) for field in fields)
     return "," if commas and not points else "."
-
-
-def refuse_mixed(
-    texts: pyarrow.ChunkedArray, place: str, name: str, decimal: str, date_format: str | None
-) -> None:
-    """Raises a UserError for a column of numbers or dates but for some values, or written otherwise."""
-
-    def read_date(text: str) -> date:
-        text = text.strip()
-        return (
-            datetime.strptime(text, date_format) if date_format else date.fromisoformat(text[:10])
-        )
-
-    kinds: dict[str, Any] = {
-        "dates": (DATE, read_date, "date_format '%d.%m.%Y'"),
-        "numbers": (NUMBER, lambda text: float(text.replace(decimal, ".")), "missing '[{}]'"),
-    }
-    for kind, (pattern, read, setting) in kinds.items():
-        meant = arrow.sum(arrow.match_substring_regex(texts, pattern)).as_py() or 0
-        if 2 * meant < len(texts) - texts.null_count:
-            continue
-        for row, text in enumerate(texts.to_pylist(), start=1):
-            try:
-                _ = text is None or read(text)
-            except ValueError:
-                raise UserError(
-                    f"{place}, row {row}: {name} is {text!r}, and most others are {kind}. Mend it, or say "
-                    f"what it is: --data.{setting.format(text)}, or --data.categorical '[{name}]' in a "
-                    "table."
-                ) from None
-
-
-def to_floats(values: pyarrow.ChunkedArray, place: str) -> np.ndarray:
-    """Numbers (N,), float64 with NaN for what is missing; says where float32 would not do."""
-    floats = values.cast(pyarrow.float64(), safe=False).to_numpy()
-    known = floats[~np.isnan(floats)]
-    if len(known) and np.abs(known - known.astype(np.float32)).max() > 1e-3 * known.std() > 0:
-        rank_zero_warn(
-            f"{place} differs in digits that float32 does not hold; subtract what is the same in all "
-            "rows"
-        )
-    return floats

@@ -36,6 +36,8 @@ def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
         UserError: the target is neither, it is always the same, or a class has too few rows.
     """
     kind, reason = kind_of(targets), ""
+    if not kind:
+        raise UserError(f"{source}: the target holds {targets.type}: name another column.")
     counts = arrow.value_counts(targets.combine_chunks().drop_null())
     values, sizes = counts.field("values"), counts.field("counts").to_numpy()
     if len(values) < 2:
@@ -52,9 +54,7 @@ def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
         )
     if task == "regression":
         if kind not in ("number", "boolean"):
-            raise UserError(
-                f"{source}: the target holds {targets.type}, no numbers to regress: name another column."
-            )
+            raise UserError(f"{source}: the target holds {targets.type}, no numbers to regress.")
         return [], reason
     rare = [str(v) for v, size in zip(values.to_pylist(), sizes, strict=True) if size < 3]
     if rare:

@@ -71,10 +71,11 @@ class Segmenter(Classifier):
             found = {"iou": hits / (both - hits), "dice": 2 * hits / both}
             for metric, values in found.items():
                 # A class that is neither there nor predicted has none.
-                self.log(f"{stage}/mean_{metric}", values.nanmean(), prog_bar=metric == "iou")
+                mean, shown = values.nanmean(), metric == "iou"
+                self.log(f"{stage}/mean_{metric}", mean, prog_bar=shown, sync_dist=True)
                 for i in values.isfinite().nonzero().flatten().tolist():
                     name = self.class_names[i] if self.class_names else i
-                    self.log(f"{stage}/{metric}_{name}", values[i])
+                    self.log(f"{stage}/{metric}_{name}", values[i], sync_dist=True)
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end

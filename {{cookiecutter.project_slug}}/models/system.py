@@ -149,7 +149,8 @@ class System(LightningModule):
             raise MisconfigurationException(f"metrics: the system has {twice}; choose other names")
         self.sizes = dict(zip(self.sums, counts, strict=True))
         self.log_dict(means, prog_bar=True, sync_dist=True)
-        self.log_dict({name: metric.compute() for name, metric in self.measured.items()})
+        measured = {name: metric.compute() for name, metric in self.measured.items()}
+        self.log_dict(measured, sync_dist=True)  # the same everywhere: nothing changes
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
