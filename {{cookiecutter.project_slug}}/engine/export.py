@@ -117,8 +117,7 @@ def export(
     root: Path = Path("logs"),
     data: dict[str, Any] | None = None,
 ) -> None:
-    """Writes a file that gives what `predict` gives for the checkpoint, and compares the two on
-    rows of the data.
+    """Writes a file that gives what `predict` gives, and compares the two on rows of the data.
 
     Args:
         checkpoint: a checkpoint, a run folder, or `best` or `last` of the newest run.

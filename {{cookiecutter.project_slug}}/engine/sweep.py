@@ -145,7 +145,9 @@ def sweep(
         return max(trials - len(found.get_trials(deepcopy=False, states=FINISHED)), 0)
 
     def progress(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        result = f"{trial.state.name.lower()}: {trial.value} {trial.params}"
+        found = {best["monitor"]: trial.value, **trial.params}
+        shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items())
+        result = f"{trial.state.name.lower()}: {', '.join(shown)}"
         print(f"{trials - left()}/{trials}: trial {trial.number} {result}")
         if not left():
             study.stop()  # others may be at work on the same study

@@ -48,6 +48,9 @@ LOG_FILTERS = (
     ("lightning.pytorch.utilities.rank_zero", "GPU available: False"),
     ("lightning.pytorch.utilities.rank_zero", "TPU available: False"),
     ("lightning.pytorch.utilities.rank_zero", "`Trainer.fit` stopped: "),
+    # The command line has named the checkpoint.
+    ("lightning.pytorch.utilities.rank_zero", "Restoring states from the checkpoint path"),
+    ("lightning.pytorch.utilities.rank_zero", "Loaded model weights from the checkpoint"),
     # Lightning advertises other products of its makers at each start.
     ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless cloud"),
     # What was found is said by engine/tune.py, which has a limit of its own.
