@@ -26,7 +26,6 @@ class LanguageModel(System):
 
     byte_counts: Tensor  # of each token id
     monitor = "val/bits_per_byte"
-    export_dims = ("batch", "length")
 
     def __init__(
         self,
@@ -41,6 +40,12 @@ class LanguageModel(System):
         sizes = [len(character.encode()) for character in self.characters] or [1] * 256
         sizes[0] = 1  # one that is not known has no fewer bytes
         self.register_buffer("byte_counts", torch.tensor(sizes), persistent=False)
+
+    @property
+    def export_dims(self) -> tuple[str, ...]:
+        """What varies in an exported file; recurrent layers are unrolled, for windows of one length."""
+        unrolled = any(isinstance(part, nn.RNNBase) for part in self.network.modules())
+        return ("batch",) if unrolled else ("batch", "length")
 
     def loss(self, batch: Tensor) -> Tensor:
         """Of token ids (B, T + 1)."""
