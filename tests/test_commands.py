@@ -48,8 +48,9 @@ sys.path[:0] = [".", {tests!r}]
 import train
 from projects import command
 if __name__ == "__main__":
-    command(*{fit!r}, *sys.argv[1:])
-    trainer = command("train", "validate", "--ckpt_path=best", *sys.argv[1:]).trainer
+    options = sys.argv[1:]
+    command(*{fit!r}, *options)
+    trainer = command("train", "validate", "--ckpt_path=best", *options).trainer
     if trainer.is_global_zero:
         metrics = {{name: value.item() for name, value in trainer.callback_metrics.items()}}
         json.dump(metrics, open("metrics.json", "w"))
@@ -70,6 +71,7 @@ def test_two_processes_find_what_one_does(render, tmp_path, system, strategy):
         words = [sys.executable, *launch, *options]
         result = subprocess.run(words, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr[-3000:]
+        assert "sync_dist" not in result.stderr
         checkpoint = Path("logs/version_0/checkpoints/best.ckpt")
         assert checkpoint.is_dir() == (strategy == "fsdp2")
         one = evaluate("validate", checkpoint, *options)
