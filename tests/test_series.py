@@ -169,6 +169,15 @@ def test_the_calendar_goes_on(tmp_path, times, following):
     assert found.part(0, 5).times_as_text()[-1] == following
 
 
+def test_days_as_whole_numbers_flags_and_a_column_without_a_name(tmp_path):
+    rows = [(i, day, i % 2 > 0, i) for i, day in enumerate((20240229, 20240301, 20240302))]
+    path = write(tmp_path / "x.csv", rows, ",time,open,load")
+    found = read(path, covariates=["open"], date_format="%Y%m%d")
+    assert found.columns == ["load"]
+    assert found.steps.tolist() == [[0, 0], [1, 1], [2, 0]]
+    assert found.times_as_text() == ["2024-02-29", "2024-03-01", "2024-03-02"]
+
+
 def test_gaps_are_filled_only_if_told_to(tmp_path):
     rows = [(t, v) for t, v in zip(hours(8), (1, 2, 3, 4, "", 6, 7, 8), strict=True)]
     del rows[2]
