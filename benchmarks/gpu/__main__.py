@@ -70,7 +70,10 @@ class Bench:
         self.results: dict[str, str] = {}
         self.seconds = 150
 
-    def render(self, model: str, data: str = "digits", strategy: str = "auto") -> Path:
+    def render(self, model: str, data: str = "", strategy: str = "auto") -> Path:
+        from cells import ON
+
+        data = data or ON.get(model, ("digits",))[0]
         parent = self.folder / "projects" / f"{data}-{model}-{strategy}"
         if not (parent / "cell").exists():
             parent.mkdir(parents=True)
@@ -142,13 +145,13 @@ def run_checks(bench: Bench) -> None:
         model = "mlp" if bench.rehearse else "cnn"
         todo = [(model, kind) for kind in (kinds[:2] if bench.rehearse else kinds)]
         if strategy.startswith(("fsdp", "deepspeed")) and not bench.rehearse:
-            todo += [(model, "bf16-mixed") for model in ("resnet", "vit")]
+            todo += [(model, "bf16-mixed") for model in ("resnet", "vit", "gpt")]
         projects = {model: bench.render(model, strategy=strategy) for model, _ in todo}
         work.append((f"strategy-{strategy}", cells.shards, projects, bench.folder / strategy, todo))
     for model in models:
         folder = bench.folder / f"train-{model}"
         work.append((folder.name, cells.train, bench.render(model), folder, model, precisions))
-    for model in models[:1] if bench.rehearse else ("cnn", "resnet", "vit"):
+    for model in models[:1] if bench.rehearse else ("cnn", "resnet", "vit", "gpt"):
         folder = bench.folder / f"compile-{model}"
         work.append((folder.name, cells.compiles, bench.render(model), folder, model))
     with ThreadPoolExecutor(max(1, min(10, (os.cpu_count() or 2) * 2 // 3))) as pool:

@@ -12,7 +12,7 @@ from typing import Any
 from children import await_turn
 from projects import command, inside
 
-# Epochs on the digits, and between what limits a metric of the validation images has to come.
+# Epochs, and between what limits a metric of the validation has to come.
 GOALS = {
     "cnn": (4, "val/acc", 0.8, 1.0),
     "mlp": (8, "val/acc", 0.8, 1.0),
@@ -20,6 +20,14 @@ GOALS = {
     "vit": (16, "val/acc", 0.6, 1.0),
     "autoencoder": (4, "val/loss", 0.0, 0.3),
     "gan": (4, "val/frechet", 0.0, 60.0),
+    "gpt": (2, "val/bits_per_byte", 0.0, 4.5),
+}
+# On what, if not on the digits, and of how much of it: the whole takes minutes.
+ON = {
+    "gpt": (
+        "python_source",
+        ("--trainer.limit_train_batches=100", "--trainer.limit_val_batches=8"),
+    ),
 }
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 # How far probabilities of the card may be from those of the exported file, in float32 on a CPU.
@@ -49,7 +57,7 @@ def train(connection: Connection, project: Path, folder: Path, model: str, preci
     for precision in precisions:
         here = folder / precision
         here.mkdir(parents=True)
-        options = (*QUIET, f"--trainer.precision={precision}")
+        options = (*options_of(model), f"--trainer.precision={precision}")
         with inside(project, here):
             with checks.check(f"{model} {precision}: fit"):
                 learns(model, options)
@@ -57,11 +65,15 @@ def train(connection: Connection, project: Path, folder: Path, model: str, preci
                 goes_on(model, options)
             for kind in export_formats():
                 with checks.check(f"{model} {precision}: export {kind}"):
-                    exports(kind, TOLERANCES.get(precision, 0.05))
+                    exports(model, kind, TOLERANCES.get(precision, 0.05))
     here = folder / "exact"
     here.mkdir()
     with inside(project, here), checks.check(f"{model} {precisions[0]}: exact resume"):
-        resumes_exactly((*QUIET, f"--trainer.precision={precisions[0]}"))
+        resumes_exactly((*options_of(model), f"--trainer.precision={precisions[0]}"))
+
+
+def options_of(model: str) -> tuple[str, ...]:
+    return (*QUIET, *ON.get(model, ("", ()))[1])
 
 
 def learns(model: str, options: tuple[str, ...]) -> Any:
@@ -95,15 +107,15 @@ def export_formats() -> list[str]:
     return ["pt2", "onnx"] if onnx else ["pt2"]
 
 
-def exports(kind: str, tolerance: float) -> None:
+def exports(model: str, kind: str, tolerance: float) -> None:
     """The file gives what `predict` gave on the card, as far as its precision goes."""
+    command("export", "best", f"--format={kind}")
+    if kind != "pt2" or model in ON:
+        return
     import torch
 
     from data.digits import Digits
 
-    command("export", "best", f"--format={kind}")
-    if kind != "pt2":
-        return
     rows = read_table(Path("logs/version_0/predictions.csv"))
     names = [name for name in rows[0] if name.startswith("probability_")]
     if not names:
@@ -126,7 +138,7 @@ def resumes_exactly(options: tuple[str, ...]) -> None:
 
     # A schedule of its own length, which the length of the first part does not change.
     options = (*options, "--trainer.deterministic=warn", "--model.scheduler.total_steps=60")
-    options = (*options, "--trainer.limit_val_batches=1")
+    options = (*options, "--trainer.limit_train_batches=12", "--trainer.limit_val_batches=1")
     whole = command("train", "fit", *options, "--trainer.max_epochs=2").model.state_dict()
     command("train", "fit", *options, "--trainer.max_epochs=1")
     parts = command("train", "fit", *options, "--trainer.max_epochs=2", "--ckpt_path=last")
@@ -143,7 +155,11 @@ def compiles(connection: Connection, project: Path, folder: Path, model: str) ->
     with inside(project, folder), checks.check(f"{model} bf16-mixed: compile"):
         import torch
 
-        options = (*QUIET, "--model.compile=true", "--trainer.callbacks+=steps.CompilesOnce")
+        options = (
+            *options_of(model),
+            "--model.compile=true",
+            "--trainer.callbacks+=steps.CompilesOnce",
+        )
         learns(model, options)
         command("train", "test", *options[:-1], "--ckpt_path=best")
         torch.compiler.set_stance("default")
@@ -155,7 +171,7 @@ def shards(connection: Connection, projects: dict[str, Path], folder: Path, todo
     for model, precision in todo:
         here = folder / f"{model}-{precision}"
         here.mkdir(parents=True)
-        options = (*QUIET, f"--trainer.precision={precision}")
+        options = (*options_of(model), f"--trainer.precision={precision}")
         with inside(projects[model], here), checks.check(f"{model} {precision}: {folder.name}"):
             if precision in ("32-true", "bf16-mixed", "16-mixed"):
                 learns(model, options)

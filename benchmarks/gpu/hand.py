@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -67,10 +68,11 @@ def make(project: Path, data: Path, job: Any) -> None:
         made["images"], made["labels"] = torch.from_numpy(images).to(keep), labels.to(keep)
         shape, classes, padding = (3, 32, 32), 10, 4
     made["padding"] = padding if settings["data"]["init_args"]["augment"] else 0
-    arguments = model["network"].get("init_args", {})
-    network = resolve_name(model["network"]["class_path"])(
-        image_shape=shape, num_classes=classes, **arguments
-    )
+    made["flip"] = settings["data"]["init_args"].get("flip", not job.jpeg)
+    kind = resolve_name(model["network"]["class_path"])
+    known = {"image_shape": shape, "input_shape": shape, "num_classes": classes}
+    facts = {name: value for name, value in known.items() if name in signature(kind).parameters}
+    network = kind(**facts, **model["network"].get("init_args", {}))
     network = network.to(DEVICE, memory_format=torch.channels_last).train()
     if job.compile:
         network.compile()
@@ -110,7 +112,7 @@ def step(images: Tensor, labels: Tensor, number: int) -> None:
     from data.augment import random_crop
 
     if made["padding"]:
-        images = random_crop(images, made["padding"], flip=True)
+        images = random_crop(images, made["padding"], made["flip"])
     images = images.float().div_(127.5).sub_(1)
     with torch.autocast(DEVICE.type, torch.bfloat16, enabled=made["autocast"]):
         logits = made["network"](images)
