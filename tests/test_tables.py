@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from projects import ONE_CPU, QUIET, command, inside, small_data
 from sklearn import metrics
+from templates import ROOT
 
 FRUITS = [*ONE_CPU, *QUIET, "--data.batch_size=16"]
 
@@ -389,6 +390,20 @@ def test_a_column_of_another_kind_than_in_the_training_is_refused(tables):
         kind = dict(n="number", d="date", f="boolean")[name]
         with pytest.raises(ValueError, match=f"row 1: {name} is .*, and in the training a {kind}"):
             data.read([{**right, name: value}])
+
+
+def test_a_table_without_categories_is_exported_by_each_network(tmp_path):
+    with inside(ROOT / "{{cookiecutter.project_slug}}", tmp_path):
+        for name, kind in (
+            ("table_mlp", "TableMLP"),
+            ("tabular_transformer", "TabularTransformer"),
+        ):
+            network = getattr(importlib.import_module(f"models.networks.{name}"), kind)(3, [], 1)
+            inputs = torch.randn(4, 3), torch.zeros(4, 0, dtype=torch.long)
+            exported = torch.export.export(network.eval(), inputs)
+            torch.export.save(exported, f"{name}.pt2")
+            found = torch.export.load(f"{name}.pt2").module()(*inputs)
+            torch.testing.assert_close(found, network(*inputs))
 
 
 def test_dates_and_times_of_any_unit_are_days_and_hours(project):

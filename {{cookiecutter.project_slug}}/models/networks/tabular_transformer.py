@@ -21,7 +21,8 @@ class Tokenizer(nn.Module):
         self.embedding = nn.Embedding(max(1, sum(cardinalities)), dim)
         nn.init.uniform_(self.embedding.weight, -(dim**-0.5), dim**-0.5)
         first = torch.tensor([0, *cardinalities]).cumsum(0)[:-1]
-        self.register_buffer("first", first, persistent=False)
+        # A copy: torch.export cannot save an empty part of a tensor.
+        self.register_buffer("first", first.clone(), persistent=False)
 
     def forward(self, numbers: Tensor, codes: Tensor) -> Tensor:  # -> (B, 1 + columns, D)
         factors = F.pad(numbers, (1, 0), value=1.0)
