@@ -129,9 +129,9 @@ def test_prunes_by_the_validation_metric(folder, capfd):
         command("sweep", "--config=sweep.yaml", "--trials=2")
     assert [(t.state.name, list(t.intermediate_values)) for t in trials()] == [("PRUNED", [0])] * 2
     output, errors = capfd.readouterr()
-    assert [line.split(" {")[0] for line in output.splitlines()] == [
-        "1/2: trial 0 pruned: " + str(trials()[0].value),
-        "2/2: trial 1 pruned: " + str(trials()[1].value),
+    assert [line.split(",")[0] for line in output.splitlines()] == [
+        f"1/2: trial 0 pruned: val/brier {trials()[0].value:.4g}",
+        f"2/2: trial 1 pruned: val/brier {trials()[1].value:.4g}",
     ]
     assert errors == ""
 

@@ -145,6 +145,7 @@ def test_trains_as_a_loop_written_by_hand(project, tmp_path):
     with inside(project, tmp_path):
         data = small_data("text_files", tmp_path / "data")
         options = [*GPT, *data, "--model.optimizer.fused=false", "--trainer.log_every_n_steps=1"]
+        options += ["--data.val_fraction=0.1"]
         fit = command("train", "fit", *options, f"--trainer.max_steps={steps}")
         with Path("logs/version_0/metrics.csv").open(newline="") as file:
             rows = [row["train/loss"] for row in csv.DictReader(file)]

@@ -1,11 +1,11 @@
 """Images in files, read a batch at a time."""
 
+import warnings
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
@@ -89,9 +89,10 @@ def read_pixels(
             # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: faster by as much.
             image.draft(None, (least, least))
             if ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I"):
-                rank_zero_warn(
+                warnings.warn(
                     "Of colours of 16 bits Pillow reads the upper 8: values below 256 become black. "
-                    "Give images of 8 bits that span 0 to 255."
+                    "Give images of 8 bits that span 0 to 255.",
+                    stacklevel=2,
                 )
             image.load()
             with suppress(Exception):  # EXIF data that is damaged: the pixels are whole
