@@ -453,7 +453,7 @@ def row(job: str, rates: Rates, against: str, goal: float | None = None) -> None
 
 
 def in_project(race: Callable[[Path, Path], None], project: Path, data: Path) -> None:
-    """Runs a race in a process of its own, whose modules are the project's."""
+    """Runs a race in this process, whose modules become the project's."""
     os.chdir(project)
     sys.path.insert(0, str(project))
     torch.set_num_threads(1)
@@ -461,6 +461,14 @@ def in_project(race: Callable[[Path, Path], None], project: Path, data: Path) ->
     # The bar draws as in a terminal; what it draws is not shown.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         race(project, data)
+
+
+def apart(race: Callable[[Path, Path], None], project: Path, data: Path) -> None:
+    """Runs a race in a process of its own, and waits for it."""
+    arguments = race, project, data
+    process = multiprocessing.get_context("spawn").Process(target=in_project, args=arguments)
+    process.start()
+    process.join()
 
 
 def peak(folder: Path, *arguments: str) -> float:
@@ -502,31 +510,20 @@ def main() -> None:
         if {"mlp", "cnn", *OTHERS, "table"} & {*jobs}:
             print("| loop | ours | against | its rate | ratio | by CPU time | goal |")
             print("|---|---|---|---|---|---|---|", flush=True)
-        processes = multiprocessing.get_context("spawn")
         if "mlp" in jobs:
-            race = processes.Process(target=in_project, args=(race_mlp, mlp, mnist))
-            race.start()
-            race.join()
+            apart(race_mlp, mlp, mnist)
         if "cnn" in jobs:
             cifar10 = write_cifar10(folder / "cifar10", train=50_000, test=10_000)
             cnn = render_template(folder, data="cifar10", model="cnn", project_slug="cnn")
-            race = processes.Process(target=in_project, args=(race_cnn, cnn, cifar10))
-            race.start()
-            race.join()
+            apart(race_cnn, cnn, cifar10)
         for model in [name for name in OTHERS if name in jobs]:
             run, data = OTHERS[model]
             project = render_template(folder, data=data, model=model, project_slug=model)
-            race = processes.Process(target=in_project, args=(run, project, folder))
-            race.start()
-            race.join()
+            apart(run, project, folder)
         if "table" in jobs:
             write_csv(folder / "table.csv", size=1000)  # the least: 20,000 rows
             table = render_template(folder, data="csv", project_slug="table")
-            race = processes.Process(
-                target=in_project, args=(race_table, table, folder / "table.csv")
-            )
-            race.start()
-            race.join()
+            apart(race_table, table, folder / "table.csv")
         if "memory" in jobs:
             weigh(mlp, mnist)
 

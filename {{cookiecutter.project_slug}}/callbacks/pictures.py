@@ -96,7 +96,7 @@ class Pictures(Callback):
 
     def draw(self, trainer: Trainer, pl_module: Any, batch: Any) -> Image.Image | str | None:
         """The pictures of a batch; where there are none, says why, and does not try again."""
-        if self.stands_aside or not getattr(pl_module, "pictures", None):
+        if self.stands_aside or not hasattr(pl_module, "pictures"):
             return None
         batch = apply_to_collection(batch, Tensor, lambda tensor: tensor[: self.count])
         try:

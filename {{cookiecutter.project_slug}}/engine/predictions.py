@@ -101,8 +101,8 @@ class Predictions(BasePredictionWriter):
         index = torch.tensor(batch_indices if known else range(first, first + size))
         index = (index[:, None] * each + torch.arange(each)).flatten()
         trainer.predict_loop.current_batch_indices = []  # not those of the next loader
-        size = len(index)
-        place = torch.full((size,), dataloader_idx), index, torch.full((size,), trainer.global_rank)
+        loader = torch.full_like(index, dataloader_idx)
+        place = loader, index, torch.full_like(index, trainer.global_rank)
         self.parts.append(columns | dict(zip(PLACE, place, strict=True)))
         if others:
             self.save(trainer, others, index.tolist())

@@ -145,8 +145,8 @@ def sweep(
         return max(trials - len(found.get_trials(deepcopy=False, states=FINISHED)), 0)
 
     def progress(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        found = {best["monitor"]: trial.value, **trial.params}
-        shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in found.items())
+        figures = {best["monitor"]: trial.value, **trial.params}.items()
+        shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures)
         result = f"{trial.state.name.lower()}: {', '.join(shown)}"
         print(f"{trials - left()}/{trials}: trial {trial.number} {result}")
         if not left():
