@@ -300,6 +300,48 @@ def test_another_table_keeps_its_rows_order_and_ids(project, classified, capsys)
         assert given[1] == pytest.approx(nothing.tolist(), abs=1e-5)
 
 
+def test_a_table_that_has_grown_is_tested_and_trained_on_as_before(
+    project, classified, tmp_path, caplog
+):
+    """By new rows, with a category and gaps that no row had, and by a column."""
+    folder, options = classified
+    head, *rows = (folder / "data" / "fruits.csv").read_text().split("\n")
+    rows += [f"new{i},{i / 5},pink,,,{('apple', 'plum')[i % 2]}" for i in range(40)]
+    grown = [f"{head},weight", *(f"{row},{i % 9}.5" for i, row in enumerate(reversed(rows)))]
+    checkpoint = f"--ckpt_path={folder}/logs/version_0/checkpoints/last.ckpt"
+    with inside(project, folder):
+        command("train", "predict", *options, checkpoint, "--predictions.output=before.csv")
+        before = {row["id"]: row["probability_plum"] for row in read("before.csv")}
+        grown_csv = ["--data.data_path=grown.csv"]
+        Path("grown.csv").write_text("\n".join(grown))
+        Path("last.ckpt").write_bytes(Path(checkpoint.partition("=")[2]).read_bytes())
+        with caplog.at_level("INFO"):
+            output = "--predictions.output=after.csv"
+            cli = command("train", "predict", *options, *grown_csv, checkpoint, output)
+        assert "grown.csv: no inputs, since new: weight" in caplog.text
+        assert "40 values of colour are unknown" in caplog.text
+        after = {row["id"]: row["probability_plum"] for row in read("after.csv")}
+        assert before.keys() < after.keys() and {*after} - {*before} <= {
+            f"new{i}" for i in range(40)
+        }
+        found = [float(after[name]) for name in before]
+        assert found == pytest.approx([*map(float, before.values())], abs=1e-5)
+        on = [*options, *grown_csv, "--ckpt_path=last.ckpt", "--trainer.max_epochs=5"]
+        fit = command("train", "fit", *on)
+        assert fit.datamodule.columns == cli.datamodule.columns and fit.trainer.current_epoch == 5
+        for wanted, text, reason in (
+            ("--data.leave_out=[size]", grown, "comes from data with columns "),
+            (
+                "--data.id_column=id",
+                [g.replace("plum", "pear") for g in grown],
+                "class_names .*pear",
+            ),
+        ):
+            Path("grown.csv").write_text("\n".join(text))
+            with pytest.raises(SystemExit, match=reason):
+                command("train", "test", *options, *grown_csv, checkpoint, wanted)
+
+
 def test_an_exported_file_takes_raw_columns_by_name(project, classified):
     onnxruntime = pytest.importorskip("onnxruntime")
     folder, options = classified

@@ -207,6 +207,18 @@ def test_figures_are_those_of_the_text(trained, project):
         assert [float(row["bits_per_byte"]) for row in rows] == pytest.approx(right.tolist())
 
 
+def test_a_text_that_has_got_new_characters_keeps_those_of_the_fit(trained, project, tmp_path):
+    folder, data = trained
+    (tmp_path / "one.txt").write_text(
+        "жж" + (folder / "data" / "one.txt").read_text("utf-8"), "utf-8"
+    )
+    with inside(project, folder):
+        checkpoint = ["--ckpt_path=logs/version_0", f"--data.data_dir={tmp_path}"]
+        found = command("train", "test", *GPT, *data, *checkpoint)
+    assert "ж" in text_of(found.datamodule, "train")
+    assert "ж" not in found.datamodule.characters == found.model.characters
+
+
 def test_goes_on_with_prompts_where_the_text_is_not(trained, project):
     """The most likely of what follows, without a cache; and the same from a fresh process's view."""
     folder, _ = trained

@@ -76,6 +76,10 @@ class Data(DataModule):
     def adopt(self, facts: dict[str, Any]) -> None:
         """Has `read` take what `predict_dir` names as the data of these facts was taken."""
 
+    def keep(self, facts: dict[str, Any]) -> None:
+        """Has `load` hold on to what the fit of a checkpoint, which has these facts, found in its
+        training samples, though there are other samples now."""
+
     def load(self) -> tuple[Any, Rows]:
         """All samples (a map-style data set; its `labels` are stratified, its `ids` or `names` say what
         a sample is known by, or else its content or number), and the rows of the splits it comes with.

@@ -141,8 +141,8 @@ def encode(table: pyarrow.Table, columns: list[Column], source: str) -> tuple[Te
                 i for i in (codes[:, i] == 0).nonzero().flatten().tolist() if array[i].is_valid
             )
             rank_zero_info(
-                f"{source}: {new} values of {column['name']} are unknown, since no training row has "
-                f"them; the first is {array[first]} in row {first + 1}"
+                f"{source}: {new} values of {column['name']} are unknown to the training; "
+                f"the first is {array[first]} in row {first + 1}"
             )
     return values, codes
 

@@ -105,6 +105,17 @@ class TableData(Data):
         self.columns, self.class_names = facts["columns"], facts["class_names"]
         self.target = facts["target"]
 
+    def keep(self, facts: dict[str, Any]) -> None:
+        """New columns are no inputs, and new categories unknown, as in `predict`, unless other settings
+        say what the columns are."""
+        kinds = {column["name"]: column["kind"] for column in facts["columns"]}
+        new = [name for column in self.facts["columns"] if (name := column["name"]) not in kinds]
+        as_now = all(kinds.get(name, "category") == "category" for name in self.categorical)
+        if as_now and kinds.keys().isdisjoint({self.target, self.id_column, *self.leave_out}):
+            self.columns = facts["columns"]
+            if new:
+                rank_zero_info(f"{self.source}: no inputs, since new: {', '.join(new)}")
+
     def load(self) -> tuple[TensorSamples, Rows]:
         if self.keys is None:
             self.study()

@@ -137,6 +137,10 @@ class TextData(Data):
         self.context, self.characters = facts["context"], facts["characters"]
         self.unit = "character" if self.characters else "byte"
 
+    def keep(self, facts: dict[str, Any]) -> None:
+        if self.unit == "character" and facts["characters"]:
+            self.characters = facts["characters"]
+
     def read(self, source: str | Path | list[str] | None) -> TensorSamples:
         """The windows of a file or folder; of a list, and where there is a prompt, prompts."""
         if not isinstance(source, str | Path | None):

@@ -107,15 +107,14 @@ class CLI(LightningCLI):
         self.subparser = self.parsers[list(self.subcommands()).index(self.config.subcommand)]
         self.root = Path(config.trainer.default_root_dir or "logs")
         self.checkpoint: Path | None = None
-        self.trained_on = ""  # the class of the data
+        self.saved: dict[str, Any] = {}  # what the checkpoint says
         if fit and not config.ckpt_path:
             return
         # Without a path Lightning would evaluate a network that was never trained.
         name = config.ckpt_path or "best"
         self.checkpoint = runs.find_checkpoint(name, "last" if fit else "best", self.root)
         rank_zero_info(f"Checkpoint: {self.checkpoint}")
-        saved = runs.read_checkpoint(self.checkpoint)
-        self.trained_on = saved.get("datamodule_hyper_parameters", {}).get("_class_path", "")
+        self.saved = saved = runs.read_checkpoint(self.checkpoint)
         there = checkpoint_settings.settings_of(saved, fit)
         if checkpoint_settings.differ(there, config):
             with checkpoint_settings.as_defaults(self.subparser, there):

@@ -22,6 +22,7 @@ class DataModule(LightningDataModule):
     dealing: Dealing  # of its samples to splits
     facts: Any  # these are of data.base.Data
     adopt: Any
+    keep: Any
     load: Any
     read: Any
     preparation: Any
@@ -104,6 +105,21 @@ class DataModule(LightningDataModule):
             self.splits["predict"] = Subset(samples, range(len(samples)))
         return loaders.evaluation_loader(self, self.splits["predict"])
 
+    def go_on_with(self, facts: dict[str, Any], checkpoint: Any) -> None:
+        """Keeps what can be kept of the facts of a checkpoint.
+
+        Raises:
+            UserError: the data has others.
+        """
+        if "train" not in self.splits:
+            self.keep(facts)
+        for name, here in self.facts.items():
+            if (there := facts.get(name, here)) != here:
+                raise UserError(
+                    f"{checkpoint} comes from data with {name} {unlike(there, here)}, "
+                    f"but this {type(self).__name__} has {name} {unlike(here, there)}."
+                )
+
     def state_dict(self) -> dict[str, Any]:
         num_workers = loaders.workers(self, loaders.samples_of(self.splits["train"]))
         state: dict[str, Any] = {"facts": self.facts, "num_workers": num_workers}
@@ -121,12 +137,7 @@ class DataModule(LightningDataModule):
             self.adopt(state_dict["facts"])
             return
         checkpoint = (self.trainer and self.trainer.ckpt_path) or "The checkpoint"
-        for name, here in self.facts.items():
-            if (there := state_dict["facts"].get(name, here)) != here:
-                raise UserError(
-                    f"{checkpoint} comes from data with {name} {unlike(there, here)}, "
-                    f"but this {type(self).__name__} has {name} {unlike(here, there)}."
-                )
+        self.go_on_with(state_dict["facts"], checkpoint)
         stage = self.trainer.state.fn if self.trainer else None
         if "splits" in state_dict:
             self.splits |= self.dealing.go_on(Record(**state_dict["splits"]), stage, checkpoint)

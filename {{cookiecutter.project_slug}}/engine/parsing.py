@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 
 from engine.compat import ModuleInstantiator, make_optional, on_class_swap
+from engine.data_module import DataModule
 from engine.errors import place
 from engine.facts import Facts, arguments_of, makes_module, may_lack, specs
 
@@ -167,9 +168,15 @@ class Instantiator(ModuleInstantiator):
         if self.key == "data":
             made = super().__call__(class_type, *args, **links, **kwargs)
             # What is predicted may be read as the data of the fit was, if by the same class.
-            known = self.cli.config[self.cli.subcommand].data.class_path == self.cli.trained_on
-            reads_other = getattr(made, "reads_other", lambda stage: False)(self.cli.subcommand)
-            self.cli.facts = Facts(made, self.cli.checkpoint, adopted=known and reads_other)
+            trained_on = self.cli.saved.get("datamodule_hyper_parameters", {}).get("_class_path")
+            known = self.cli.config[self.cli.subcommand].data.class_path == trained_on
+            adopted = (
+                known and isinstance(made, DataModule) and made.reads_other(self.cli.subcommand)
+            )
+            if known and isinstance(made, DataModule) and not adopted:
+                facts = self.cli.saved[class_type.__qualname__]["facts"]
+                made.go_on_with(facts, self.cli.checkpoint)
+            self.cli.facts = Facts(made, self.cli.checkpoint, adopted=adopted)
             return made
         kwargs = self.cli.facts.complete(class_type, kwargs)
         if self.key == "part":
