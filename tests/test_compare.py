@@ -14,6 +14,7 @@ def write_run(folder: Path, lr: float, optimizer: str, score: float, **label: ob
     folder.mkdir(parents=True)
     model = {"lr": lr, "optimizer": {"class_path": optimizer, "init_args": {"eps": 1e-8}}}
     config = {"seed_everything": 42, "model": {"init_args": model}}
+    config["trainer"] = {"enable_progress_bar": lr > 0.05}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     result = {"state": "finished", "epochs": 5, "seconds": 75, "monitor": "val/acc", "mode": "max"}
     result |= {"best": score, "best_epoch": 3, "metrics": {"val/acc": score, "val/loss": 1 - score}}
@@ -45,7 +46,10 @@ def test_what_differs_is_shown_and_what_does_not_is_not(compare, capsys):
     names = ["version_0", "version_2", "version_2/fold_0", "version_2/fold_1", "version_10"]
     assert [row["run"] for row in rows] == names
     assert {"model.lr", "model.optimizer", "name", "tags", "best", "epochs"} <= rows[0].keys()
-    assert not {"seed_everything", "model.optimizer.eps"} & rows[0].keys()
+    assert (
+        not {"seed_everything", "model.optimizer.eps", "trainer.enable_progress_bar"}
+        & rows[0].keys()
+    )
     assert (rows[0]["model.lr"], rows[0]["tags"]) == ("0.1", "sgd,short")
     assert (rows[0]["time"], rows[0]["best_epoch"], rows[0]["best"]) == ("0:01:15", "3", "0.8")
     assert (rows[1]["val/acc"], rows[1]["state"]) == ("0.8", "mean of 2, val/acc ± 0.1414")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from fixtures import write_images
 from projects import ONE_CPU, QUIET, command, inside
 from templates import ROOT
@@ -136,7 +137,7 @@ def trained_rows(cli):
     return cli.datamodule.splits["train"].indices
 
 
-def test_data_settings_are_those_of_the_checkpoint_unless_given(render, tmp_path, caplog):
+def test_data_settings_are_those_of_the_checkpoint_unless_given(render, tmp_path, caplog, capsys):
     with inside(render(model="mlp"), tmp_path):
         fit = command("train", "fit", *SMALL, "--data.seed=3", "--data.val_fraction=0.2")
         rows = fit.datamodule.splits["test"].indices
@@ -158,6 +159,9 @@ def test_data_settings_are_those_of_the_checkpoint_unless_given(render, tmp_path
         command("train", "test", *SMALL, "--ckpt_path=best", "--data.val_fraction=0.5")
         with pytest.raises(SystemExit, match="samples of the val split"):
             command("train", "fit", *SMALL, "--ckpt_path=last", "--data.val_fraction=0.5")
+        assert "To go on from there" not in capsys.readouterr().out  # it would be refused again
+        [record] = yaml.safe_load(Path("logs/version_0/run.yaml").read_text())
+        assert record["result"]["state"] == "finished"
 
 
 def test_a_fit_goes_on_with_the_data_of_its_checkpoint(render, tmp_path):

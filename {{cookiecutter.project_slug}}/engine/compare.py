@@ -24,7 +24,8 @@ OPERATORS = {
     "<": operator.lt,
     ">": operator.gt,
 }
-LABELS = ("name", "tags")  # columns of their own, no settings
+# Columns of their own, and what a fit prints.
+NO_SETTINGS = ("name", "tags", "trainer.enable_progress_bar", "trainer.enable_model_summary")
 WIDEST = 40  # characters of a column in the terminal
 
 
@@ -113,7 +114,7 @@ def best_in_checkpoint(run: Path) -> dict[str, Any]:
 def differing(runs: list[Run]) -> list[str]:
     """The settings that are not the same in all runs."""
     runs = [run for run in runs if run.settings]
-    keys = dict.fromkeys(key for run in runs for key in run.settings if key not in LABELS)
+    keys = dict.fromkeys(key for run in runs for key in run.settings if key not in NO_SETTINGS)
     return [key for key in keys if len({repr(run.settings.get(key)) for run in runs}) > 1]
 
 

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
 
 from engine.compat import log_step, spawns, validates_next
+from engine.errors import UserError
 
 # SLURM sends SIGUSR1 (launch/slurm.sbatch asks for it) to a job that has to make way.
 SIGNALS = ("SIGINT", "SIGTERM", *(["SIGUSR1"] if "SLURM_JOB_ID" in os.environ else []))
@@ -152,7 +153,13 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         # Of the saves of other processes, or of an earlier part of the run, this one knows nothing.
         path = self.newest or self.names.format_checkpoint_name({})
-        if os.path.exists(path) and trainer.is_global_zero and trainer.state.fn == "fit":
+        refused = isinstance(exception, UserError) and not self.newest  # and would be again
+        if (
+            os.path.exists(path)
+            and trainer.is_global_zero
+            and trainer.state.fn == "fit"
+            and not refused
+        ):
             path = relative(path)
             print(f"\nThe newest state is {path}. To go on from there:")
             print(command_line("python", *sys.argv, "--ckpt_path", path))

@@ -101,7 +101,7 @@ class RunRecord(Callback):
         self.conclude(trainer, "stopped" if stopped else f"failed: {type(exception).__name__}")
 
     def conclude(self, trainer: Trainer, state: str) -> None:
-        """Adds to ``run.yaml`` how the fit ended, and its best score."""
+        """Adds to ``run.yaml`` how the fit ended, and its best score; takes out one that never began."""
         if trainer.state.fn != "fit" or self.started is None:
             return
         run = Path(trainer.default_root_dir)
@@ -115,6 +115,8 @@ class RunRecord(Callback):
             **best_of(trainer),
             "metrics": self.metrics,
         }
+        if state.startswith("failed") and not trainer.global_step:
+            record.pop()
         temporary = run / ".run.yaml"
         temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
         temporary.replace(run / "run.yaml")
