@@ -329,7 +329,16 @@ import torch
 
 from data.base import Data
 from engine.samples import TensorSamples
-from data.preparation import Standardize
+
+
+class Standardize(torch.nn.Module):
+    def __init__(self, mean, std):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, batch):
+        return (batch[0] - self.mean) / self.std, batch[1]
 
 
 class Table(Data):

@@ -1077,6 +1077,16 @@ class Countdown(torch.utils.data.IterableDataset):
         return iter(torch.arange(20).float())
 
 
+def test_an_iterable_data_set_has_no_folds_and_comes_to_each_worker():
+    kind, given = module("plain").PlainData, [Countdown() for _ in range(3)]
+    with pytest.raises(ValueError, match="Countdown is iterable and cannot be split: there are no"):
+        kind(*given, num_folds=2)
+    data = kind(*given, num_workers=2)
+    data.setup("fit")
+    with pytest.warns(UserWarning, match="Countdown is iterable: each of 2 processes that read it"):
+        data.train_dataloader()
+
+
 def test_an_iterable_data_set_comes_once_whatever_the_cores():
     data = module("plain").PlainData(Countdown(), Countdown(), Countdown(), batch_size=8)
     data.setup("fit")

@@ -49,7 +49,7 @@ def test_ends_with_what_came_out(default_run):
     best = torch.load(project / "logs/version_0/checkpoints/best.ckpt", weights_only=True)
     assert best["figures"]["val/brier"][0] == pytest.approx(float(brier), rel=1e-3)
     assert "\nCurves:     tensorboard --logdir logs\n" in output
-    assert re.search(r"\nPredict:    python train.py predict .*--data.predict_dir FOLDER ", output)
+    assert re.search(r"\nPredict:    python train.py predict .*--data.predict_dir PATH ", output)
 
 
 def test_ends_with_the_command_that_tests_it(default_run):

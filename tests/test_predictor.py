@@ -56,7 +56,11 @@ def test_files_images_and_arrays_from_any_folder(render, tmp_path, monkeypatch):
             numbers(predictor(arrays[1])) == numbers(predictor(images[1])) == numbers(expected)[1:2]
         )
         assert not Path("logs").exists()
-        for wrong, why in ((arrays / 255, "give integers"), ("no.png", "no file or folder no.png")):
+        for wrong, why in (
+            (arrays / 255, "give integers"),
+            ("no.png", "no file or folder no.png"),
+            (None, "nothing"),
+        ):
             with pytest.raises(ValueError, match=why):
                 predictor(wrong)
 

@@ -250,6 +250,8 @@ def test_an_array_is_gone_on_from_as_a_file_is(numbered):
     assert data.series.times_as_text()[WINDOW] == "100"
     with pytest.raises(ValueError, match=r"shape \(100, 2\): give \(steps, 1\)"):
         data.read(np.zeros((100, 2)))
+    with pytest.raises(ValueError, match="is no file, table or array of a series"):
+        data.read(["own.csv"])
 
 
 # --- A project ---
@@ -279,6 +281,7 @@ def test_errors_are_those_of_the_forecasts_and_a_file_is_gone_on_from(render, tm
         found = list(csv.DictReader(Path("own_forecast.csv").open()))
         assert [row["input"] for row in found] == [f"2024-01-11T{hour:02}:00" for hour in range(6)]
         assert all(10 < float(row["forecast_load"]) < 35 for row in found)
+        assert "true_load" not in found[0]
         with pytest.raises(SystemExit, match="covariates of 0 steps after the last values"):
             own[0] = f"--data.predict_dir={source}"
             command("train", "predict", *options, *own, "--ckpt_path=best")

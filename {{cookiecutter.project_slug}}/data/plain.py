@@ -40,10 +40,9 @@ class PlainData(Data):
         missing = [name for name, samples in given.items() if samples is None]
         self.given = {name: samples for name, samples in given.items() if samples is not None}
         self.predicted, self.known_facts = predict, known_facts or {}
-        if isinstance(train, IterableDataset) and missing:
-            raise UserError(
-                f"{type(train).__name__} is iterable and cannot be split: give {missing} as well"
-            )
+        if isinstance(train, IterableDataset) and (missing or self.hparams.num_folds):
+            instead = f"give {missing} as well" if missing else "there are no folds of it"
+            raise UserError(f"{type(train).__name__} is iterable and cannot be split: {instead}")
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -22,24 +22,3 @@ class ScaleBytes(nn.Module):
                 f"Images of {images.dtype}: give bytes (0 to 255), or floats as they are"
             )
         return images, *others
-
-
-class Standardize(nn.Module):
-    """Numbers (B, ...) of a batch (numbers, ...), less their mean and divided by their deviation.
-
-    Args:
-        mean: of each number, of the training samples.
-        std: their standard deviation; numbers that never change are divided by one.
-    """
-
-    mean: torch.Tensor
-    std: torch.Tensor
-
-    def __init__(self, mean: torch.Tensor, std: torch.Tensor) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", torch.where(std > 0, std, 1.0))
-
-    def forward(self, batch: Any) -> Any:
-        numbers, *others = batch
-        return (numbers - self.mean) / self.std, *others

@@ -158,8 +158,11 @@ class SeriesData(Data):
         """How far each step is ahead, and what came, where it is known."""
         windows = len(self.splits["predict"])
         columns: dict[str, list] = {"lead": list(range(1, self.horizon + 1)) * windows}
-        values = self.series.steps[self.predicted] if self.series else np.zeros((0, 0))
+        names = self.columns.values or []
+        values = (
+            self.series.steps[self.predicted, : len(names)] if self.series else np.zeros((0, 0))
+        )
         if not np.isnan(values).all():
-            for i, name in enumerate(self.columns.values or []):
+            for i, name in enumerate(names):
                 columns[f"true_{name}"] = values[:, i].tolist()
         return columns

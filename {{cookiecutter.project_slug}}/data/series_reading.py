@@ -63,7 +63,12 @@ def read_series(source: Any, columns: Columns) -> Series:
 
 
 def from_array(source: Any, columns: Columns) -> Series:
-    steps, names = np.array(source, dtype=float), columns.values or []
+    try:
+        steps, names = np.array(source, dtype=float), columns.values or []
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{source!r:.80} is no file, table or array of a series: {error}"
+        ) from error
     steps = steps[:, None] if steps.ndim == 1 else steps
     wanted = [*names, *columns.covariates]
     if steps.ndim != 2 or steps.shape[1] != len(wanted):

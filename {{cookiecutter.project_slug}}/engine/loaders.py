@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.data import suggested_max_num_workers
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate, default_convert
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -68,6 +69,12 @@ def wants_on_device(data: Any) -> bool:
 def loader_options(data: Any, split: Any) -> dict[str, Any]:
     samples = samples_of(split)
     num_workers = workers(data, samples)
+    shares = max(num_workers, 1) * (data.trainer.world_size if data.trainer else 1)
+    if isinstance(samples, IterableDataset) and shares > 1:
+        rank_zero_warn(
+            f"{type(samples).__name__} is iterable: each of {shares} processes that read it gets every "
+            "sample, unless it gives each its own share."
+        )
     on_device = isinstance(samples, TensorSamples) and not samples.tensors[0].is_cpu
     collate = default_convert if getattr(samples, "gives_batches", False) else default_collate
     return {

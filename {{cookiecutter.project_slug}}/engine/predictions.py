@@ -98,6 +98,8 @@ class Predictions(BasePredictionWriter):
         self.counts[dataloader_idx] = first + size
         # An iterable data set has no indices: its rows are counted.
         known = len(batch_indices or []) == size
+        if trainer.world_size > 1 and not known:
+            raise UserError("Rows of iterable data have no order in several processes: use one.")
         index = torch.tensor(batch_indices if known else range(first, first + size))
         index = (index[:, None] * each + torch.arange(each)).flatten()
         trainer.predict_loop.current_batch_indices = []  # not those of the next loader

@@ -110,6 +110,8 @@ class Predictor:
             source: what the `read` of the data module takes: a file, a folder, a list of files, an
                 array, a data frame.
         """
+        if source is None:
+            raise UserError("There is nothing to predict in None: give what is, such as a file.")
         with self.lock, quiet():
             self.found.table = {}  # else nothing to predict would give what was predicted before
             self.data.hparams.predict_dir = source

@@ -97,8 +97,8 @@ def tell_end(trainer: Trainer, best: ModelCheckpoint) -> None:
     if best.best_model_path:
         # Its configuration knows what options this fit had.
         options = ["--config", os.path.join(run, "config.yaml")] if len(sys.argv) > 2 else []
-        folder = ["--data.predict_dir", "FOLDER"] * reads_folders(trainer.datamodule)
-        for name, more in {"test": [], "predict": folder}.items():
+        source = ["--data.predict_dir", "PATH"] * reads_folders(trainer.datamodule)
+        for name, more in {"test": [], "predict": source}.items():
             path = ["--ckpt_path", relative(best.best_model_path)]
             lines[name.title()] = command_line("python", "train.py", name, *options, *more, *path)
     kinds = [type(logger).__name__ for logger in trainer.loggers]
