@@ -282,6 +282,10 @@ def test_errors_are_those_of_the_forecasts_and_a_file_is_gone_on_from(render, tm
         assert [row["input"] for row in found] == [f"2024-01-11T{hour:02}:00" for hour in range(6)]
         assert all(10 < float(row["forecast_load"]) < 35 for row in found)
         assert "true_load" not in found[0]
+        with pytest.raises(
+            SystemExit, match="data with horizon 6, but this SeriesCSV has horizon 3"
+        ):
+            command("train", "predict", *options, *own, "--ckpt_path=best", "--data.horizon=3")
         with pytest.raises(SystemExit, match="covariates of 0 steps after the last values"):
             own[0] = f"--data.predict_dir={source}"
             command("train", "predict", *options, *own, "--ckpt_path=best")

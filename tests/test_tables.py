@@ -309,7 +309,7 @@ def test_a_table_that_has_grown_is_tested_and_trained_on_as_before(
     rows += [f"new{i},{i / 5},pink,,,{('apple', 'plum')[i % 2]}" for i in range(40)]
     grown = [f"{head},weight", *(f"{row},{i % 9}.5" for i, row in enumerate(reversed(rows)))]
     checkpoint = f"--ckpt_path={folder}/logs/version_0/checkpoints/last.ckpt"
-    with inside(project, folder):
+    with inside(project, tmp_path):
         command("train", "predict", *options, checkpoint, "--predictions.output=before.csv")
         before = {row["id"]: row["probability_plum"] for row in read("before.csv")}
         grown_csv = ["--data.data_path=grown.csv"]

@@ -71,7 +71,12 @@ def test_characters_are_those_of_the_training_split_and_others_are_one(project, 
     write(tmp_path, a=("äb" * 162 + "ä" + "é" * 76).encode())
     with inside(project):
         data = made(tmp_path, unit="character")
-        assert data.facts == {"context": 4, "vocab_size": 3, "characters": ["\ufffd", "b", "ä"]}
+        assert data.facts == {
+            "context": 4,
+            "unit": "character",
+            "vocab_size": 3,
+            "characters": ["\ufffd", "b", "ä"],
+        }
         codes = torch.tensor([[ord(c) for c in "bäé\U0010ffff"]], dtype=torch.int32)
         assert data.preparation()(codes).tolist() == [[1, 2, 0, 0]]
 
@@ -207,7 +212,9 @@ def test_figures_are_those_of_the_text(trained, project):
         assert [float(row["bits_per_byte"]) for row in rows] == pytest.approx(right.tolist())
 
 
-def test_a_text_that_has_got_new_characters_keeps_those_of_the_fit(trained, project, tmp_path):
+def test_a_text_that_has_got_new_characters_keeps_those_of_the_fit(
+    trained, project, tmp_path, caplog
+):
     folder, data = trained
     (tmp_path / "one.txt").write_text(
         "жж" + (folder / "data" / "one.txt").read_text("utf-8"), "utf-8"
@@ -215,6 +222,7 @@ def test_a_text_that_has_got_new_characters_keeps_those_of_the_fit(trained, proj
     with inside(project, folder):
         checkpoint = ["--ckpt_path=logs/version_0", f"--data.data_dir={tmp_path}"]
         found = command("train", "test", *GPT, *data, *checkpoint)
+    assert "have left their split. What was renamed or changed" in caplog.text
     assert "ж" in text_of(found.datamodule, "train")
     assert "ж" not in found.datamodule.characters == found.model.characters
 
@@ -238,6 +246,12 @@ def test_goes_on_with_prompts_where_the_text_is_not(trained, project):
             ids = system.preparation(codes)
             first = system.network(ids)[0, -1].argmax()
             assert row["text"][0] == system.characters[first]
+        with pytest.raises(ValueError, match="are no prompts: give texts"):
+            made.datamodule.read({"2 simple": ["riv"]})  # such as a data frame
+        with pytest.raises(
+            SystemExit, match="data with unit character, but this TextFiles has unit byte"
+        ):
+            command("train", "predict", *GPT, *options, "--data.prompt=2", "--data.unit=byte")
         with pytest.raises(SystemExit, match="prompt reads as null or a comment"):
             command("train", "predict", *GPT, *options, "--data.prompt=# comment")
 

@@ -107,7 +107,8 @@ class TextData(Data):
     @property
     def facts(self) -> dict[str, Any]:
         size = 256 if self.unit == "byte" else len(self.characters)
-        return {"context": self.context, "vocab_size": size, "characters": self.characters}
+        known = {"context": self.context, "unit": self.unit, "characters": self.characters}
+        return {**known, "vocab_size": size}
 
     def load(self) -> tuple[TensorSamples, Rows]:
         return self.windows(self.text), self.rows
@@ -135,7 +136,7 @@ class TextData(Data):
 
     def adopt(self, facts: dict[str, Any]) -> None:
         self.context, self.characters = facts["context"], facts["characters"]
-        self.unit = "character" if self.characters else "byte"
+        self.unit = facts["unit"]
 
     def keep(self, facts: dict[str, Any]) -> None:
         if self.unit == "character" and facts["characters"]:
@@ -144,7 +145,7 @@ class TextData(Data):
     def read(self, source: str | Path | list[str] | None) -> TensorSamples:
         """The windows of a file or folder; of a list, and where there is a prompt, prompts."""
         if not isinstance(source, str | Path | None):
-            return self.encode([*source])
+            return self.encode([*source] if isinstance(source, list | tuple) else [source])
         if source and not (self.hparams.prompt or self.hparams.prompt_file):
             return self.windows(self.read_files(find_files(Path(source).expanduser())))
         prompts = [self.hparams.prompt] if self.hparams.prompt else []
@@ -156,7 +157,7 @@ class TextData(Data):
         """A batch is a dict: prompts (B, P), with zeros after their sizes (B,), and how to go on."""
         count, by_byte = len(prompts), self.unit == "byte"
         if not (prompts and all(isinstance(prompt, str) and prompt for prompt in prompts)):
-            raise UserError(f"{prompts} are no prompts: give texts that are not empty.")
+            raise UserError(f"{prompts!s:.80} are no prompts: give texts that are not empty.")
         unknown = sorted({*"".join(prompts)} - {*self.characters}) if not by_byte else []
         if unknown:
             rank_zero_warn(f"Characters that are not in the text of the training: {unknown}")

@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset, Subset
 from engine import loaders, sizes
 from engine.dealing import Dealing
 from engine.errors import UserError
-from engine.facts import unlike
+from engine.facts import same, unlike
 from engine.modules import describe
 from engine.samples import TensorSamples
 from engine.splits import SPLITS, Record, Rows
@@ -105,16 +105,16 @@ class DataModule(LightningDataModule):
             self.splits["predict"] = Subset(samples, range(len(samples)))
         return loaders.evaluation_loader(self, self.splits["predict"])
 
-    def go_on_with(self, facts: dict[str, Any], checkpoint: Any) -> None:
+    def go_on_with(self, facts: dict[str, Any], checkpoint: Any, adopted: bool = False) -> None:
         """Keeps what can be kept of the facts of a checkpoint.
 
         Raises:
-            UserError: the data has others.
+            UserError: the data has others, or if they will be adopted, settings that are others.
         """
-        if "train" not in self.splits:
+        if not (adopted or "train" in self.splits):
             self.keep(facts)
-        for name, here in self.facts.items():
-            if (there := facts.get(name, here)) != here:
+        for name, here in (self.hparams if adopted else self.facts).items():
+            if here is not None and not same(there := facts.get(name, here), here):
                 raise UserError(
                     f"{checkpoint} comes from data with {name} {unlike(there, here)}, "
                     f"but this {type(self).__name__} has {name} {unlike(here, there)}."

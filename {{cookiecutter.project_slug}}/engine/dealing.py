@@ -65,13 +65,9 @@ class Dealing:
         added = int((~torch.isin(used, known)).sum())
         removed = int((~torch.isin(known, self.keys)).sum())
         if added or removed:
-            kept = sum(
-                int(record.has(name, self.keys[rows]).sum()) for name, rows in self.rows.items()
-            )
-            moved = len(known) - removed - kept
-            others = (
-                f"{moved} have moved out of their split" if moved else "all others keep their split"
-            )
+            kept = [record.has(name, self.keys[rows]).sum() for name, rows in self.rows.items()]
+            moved = len(known) - removed - int(sum(kept))
+            others = f"{moved} have left their split" if moved else "all others keep their split"
             changed = " What was renamed or changed counts as both, and may have been trained on."
             rank_zero_info(
                 f"Since the fit of {checkpoint}, {added} samples have been added and {removed} "

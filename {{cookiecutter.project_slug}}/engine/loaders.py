@@ -1,5 +1,6 @@
 """The loaders of a data module: whole batches, exact resume, each sample once in evaluations."""
 
+import os
 import warnings
 from typing import Any
 
@@ -54,7 +55,8 @@ def workers(data: Any, samples: Any) -> int:
     """How many processes load these samples."""
     if data.hparams.num_workers != "auto":
         return data.hparams.num_workers
-    most = min(8, 1 + suggested_max_num_workers(getattr(data.trainer, "num_devices", 1)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 8
+    most = min(8, cores, 1 + suggested_max_num_workers(getattr(data.trainer, "num_devices", 1)))
     # Each worker would give all of an iterable data set, unless that shares itself out.
     return 0 if isinstance(samples, TensorSamples | IterableDataset) else most
 

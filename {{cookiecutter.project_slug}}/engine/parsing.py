@@ -170,12 +170,11 @@ class Instantiator(ModuleInstantiator):
             # What is predicted may be read as the data of the fit was, if by the same class.
             trained_on = self.cli.saved.get("datamodule_hyper_parameters", {}).get("_class_path")
             known = self.cli.config[self.cli.subcommand].data.class_path == trained_on
-            adopted = (
-                known and isinstance(made, DataModule) and made.reads_other(self.cli.subcommand)
-            )
-            if known and isinstance(made, DataModule) and not adopted:
+            known = known and isinstance(made, DataModule)
+            adopted = known and made.reads_other(self.cli.subcommand)
+            if known:
                 facts = self.cli.saved[class_type.__qualname__]["facts"]
-                made.go_on_with(facts, self.cli.checkpoint)
+                made.go_on_with(facts, self.cli.checkpoint, adopted)
             self.cli.facts = Facts(made, self.cli.checkpoint, adopted=adopted)
             return made
         kwargs = self.cli.facts.complete(class_type, kwargs)
