@@ -545,6 +545,12 @@ def test_data_modules_work_in_a_plain_loop():
     assert images.dtype == torch.float32 and images.max() == 1
 
 
+def test_there_are_no_more_workers_than_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
+    data = SimpleNamespace(hparams=SimpleNamespace(num_workers="auto"), trainer=None)
+    assert module("loaders", "engine").workers(data, [1, 2]) == 1
+
+
 def test_data_causes_no_warning(monkeypatch):
     connector = "lightning.pytorch.trainer.connectors.data_connector"
     monkeypatch.setattr(f"{connector}.suggested_max_num_workers", lambda devices: 8)

@@ -120,7 +120,7 @@ def export(
     """Writes a file that gives what `predict` gives, and compares the two on rows of the data.
 
     Args:
-        checkpoint: a checkpoint, a run folder, or `best` or `last` of the newest run.
+        checkpoint: a checkpoint, a run, its name, or `best` or `last` of the newest run.
         format: by default what the output's ending says (.onnx, .pt2), or onnx; torchscript is
             deprecated in PyTorch.
         output: by default `model.FORMAT` in the run folder.
