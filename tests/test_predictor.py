@@ -140,5 +140,5 @@ def test_tables_take_frames_and_rows(render, tmp_path):
         rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
         for source in (frame, rows):
             assert numbers(predictor(source)) == numbers(expected)
-        with pytest.raises(ValueError, match="An array has no names of columns"):
+        with pytest.raises(ValueError, match="There are no names of columns"):
             predictor(np.zeros((3, 4)))

@@ -261,3 +261,13 @@ def test_one_setting_can_be_given_and_of_several_none_is_lost(folder):
     command("sweep", "--config=sweep.yaml", "--trials=1", options[0])
     config = yaml.safe_load(Path("logs/version_0/config.yaml").read_text())
     assert config["trainer"]["max_epochs"] == 2
+
+
+def test_a_batch_size_that_follows_from_the_size_of_the_data_is_not_searched(render):
+    """Ten epochs of a hundred rows would be ten steps with some of its values."""
+    for data, searched in {"digits": True, "csv": False}.items():
+        for name, key in {"default": "space", "wandb": "parameters"}.items():
+            path = render(data=data, logger="wandb") / "configs" / "sweep" / f"{name}.yaml"
+            space = yaml.safe_load(path.read_text())[key]
+            assert ("data.batch_size" in space) is searched
+            assert {"model.lr", "model.optimizer.weight_decay"} <= space.keys()

@@ -145,7 +145,7 @@ class TableData(Data):
         table = as_table(source, **{**self.reading, "texts": texts})
         if table is None:
             raise UserError(
-                "An array has no names of columns: give a data frame or a list of dicts."
+                "There are no names of columns: give a file, a data frame or a list of dicts."
             )
         return self.encoded(table, source if isinstance(source, str) else "The table")
 
