@@ -342,6 +342,21 @@ def test_a_table_that_has_grown_is_tested_and_trained_on_as_before(
                 command("train", "test", *options, *grown_csv, checkpoint, wanted)
 
 
+def test_rows_without_an_id_keep_their_split_when_a_column_is_added(tables):
+    text = lines("a,b,y", lambda i: f"{i % 7}.5,{i * i % 11},{i % 2}", 60)
+    before = tables(text)
+    before.setup("fit")
+    head, *rows = text.split("\n")
+    after = tables("\n".join([f"c,{head}", *(f"{i % 5}.25,{row}" for i, row in enumerate(rows))]))
+    after.go_on_with(before.facts, "The checkpoint")
+    after.setup("fit")
+    for name, split in before.splits.items():
+        assert after.splits[name].indices == split.indices
+    assert torch.equal(after.keys, before.keys) and after.columns == before.columns
+    with pytest.raises(ValueError, match=r"comes from data with table_columns \['a', 'b', 'y'\]"):
+        tables(text.replace("a,b", "a,c")).go_on_with(before.facts, "The checkpoint")
+
+
 def test_an_exported_file_takes_raw_columns_by_name(project, classified):
     onnxruntime = pytest.importorskip("onnxruntime")
     folder, options = classified

@@ -44,6 +44,7 @@ class TableData(Data):
         self.columns: list[Column] = []
         self.class_names: list[str] = []
         self.keys: Tensor | None = None  # of the rows, whatever they are encoded as
+        self.known: list[str] = []  # the columns that the rows are known by, where there is no id
 
     def read_splits(self) -> tuple[pyarrow.Table, Rows]:
         """All rows, and those of the splits that the data set comes with."""
@@ -76,6 +77,7 @@ class TableData(Data):
         names, columns = self.class_names, self.columns
         numbers = [column for column in columns if column["kind"] != "category"]
         facts: dict[str, Any] = {"columns": columns, "target": self.target, "class_names": names}
+        facts["table_columns"] = self.known
         facts["num_numbers"] = len(numbers) + sum(column["missing"] for column in numbers)
         facts["cardinalities"] = [
             1 + len(column["categories"]) for column in columns if column["kind"] == "category"
@@ -95,11 +97,15 @@ class TableData(Data):
         if reason:
             rank_zero_info(f"{self.source}: {self.target} is {reason}")
         labels = places_of(targets, self.class_names) if self.class_names else None
-        content = table.select([self.id_column]) if self.id_column else table
-        self.keys = keys_of(TensorSamples(keys_of_rows(content)), rows)
+        self.find_keys(table.column_names)
         splits = complete_splits(rows, self.keys, labels, self.test_fraction, self.hparams)
         inputs = table.drop_columns([*{self.target, *others}])
         self.columns = find_columns(inputs, splits["train"].numpy(), self.categorical, self.source)
+
+    def find_keys(self, names: list[str]) -> None:
+        table, rows = self.whole
+        content = table.select([self.id_column] if self.id_column else names)
+        self.keys, self.known = keys_of(TensorSamples(keys_of_rows(content)), rows), names
 
     def adopt(self, facts: dict[str, Any]) -> None:
         self.columns, self.class_names = facts["columns"], facts["class_names"]
@@ -113,6 +119,8 @@ class TableData(Data):
         as_now = all(kinds.get(name, "category") == "category" for name in self.categorical)
         if as_now and kinds.keys().isdisjoint({self.target, self.id_column, *self.leave_out}):
             self.columns = facts["columns"]
+            if self.id_column or {*facts["table_columns"]} <= {*self.known}:
+                self.find_keys(facts["table_columns"])
             if new:
                 rank_zero_info(f"{self.source}: no inputs, since new: {', '.join(new)}")
 
