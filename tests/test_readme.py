@@ -37,7 +37,7 @@ def test_the_commands_of_a_project_run(render):
             if script == "train.py":
                 if not options or options[0].startswith("-"):
                     options.insert(0, "fit")
-                if {"--help", "--print_config"} & set(options):
+                if any(option.endswith(("help", "--print_config")) for option in options):
                     with pytest.raises(SystemExit) as stop:
                         command("train", *options)
                     assert not stop.value.code
