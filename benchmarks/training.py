@@ -324,18 +324,18 @@ def race_unet(project: Path, data: Path, epochs: int = 3) -> None:
     earth.setup("fit")
     samples, prepare = earth.splits["train"], earth.preparation()
     images, masks = (tensor[samples.indices] for tensor in samples.dataset.samples)
-    loop, limit = Reference(UNet((3, 64, 64), 3, width=8, depth=4)), 60
+    loop, limit = Reference(UNet((3, 64, 64), 3, width=8, depth=5)), 30
 
     def augmented() -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in torch.randperm(len(masks))[: limit * 4].split(4):
+        for rows in torch.randperm(len(masks))[: limit * 8].split(8):
             x, y = prepare(earth.augment((images[rows], masks[rows])))
             yield x, y.long()
 
     name = f"{TENSORS}, same augmentation"
-    race = Race({name: lambda: loop.train(augmented)}, batch_size=4)
+    race = Race({name: lambda: loop.train(augmented)}, batch_size=8)
     limits = (f"--trainer.limit_train_batches={limit}", "--trainer.limit_val_batches=1")
     start(project, race, "fit", f"--trainer.max_epochs={epochs}", *limits)
-    row("unet, earth, flip", race.watch.rates, TENSORS, 0.95)
+    row("unet, earth, flip and turn", race.watch.rates, TENSORS, 0.95)
 
 
 def race_tcn(project: Path, data: Path, epochs: int = 6) -> None:

@@ -152,7 +152,7 @@ def test_splits_share_no_image(name, files):
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
 def test_official_test_split_is_kept(name, files):
     data = ready(make(name, files))
-    assert [len(data.splits[split]) for split in ("train", "val", "test")] == [90, 10, 40]
+    assert [len(data.splits[split]) for split in ("train", "val", "test")] == [80, 20, 40]
     assert data.splits["test"].indices == list(range(100, 140))
 
 

@@ -284,6 +284,22 @@ def test_learns_writes_masks_of_the_images_size_and_predicts_others(folder):
     assert load("best")([]) == []  # and not what was predicted before
 
 
+def test_pictures_of_the_earth_turn_with_their_masks(render, tmp_path):
+    with inside(render(data="earth", model="unet"), tmp_path):
+        from data.earth import Earth
+
+        data = Earth(augment=True)
+        masks = torch.arange(4).repeat_interleave(16).repeat_interleave(64).view(1, 64, 64).byte()
+        sides = set()
+        for _ in range(40):
+            images, turned = data.augment((masks.unsqueeze(1).expand(-1, 3, -1, -1), masks))
+            seen = turned != 255
+            assert all(torch.equal(images[:, i][seen], turned[seen]) for i in range(3))
+            corners = turned[0, 8::47, 8::47].flatten().tolist()
+            sides.add(tuple(corners))
+        assert len(sides) == 4  # the first stripe is above, below, left or right
+
+
 def test_the_earth_is_split_by_longitude_and_lies_north_up(render, tmp_path):
     with inside(render(data="earth", model="unet"), tmp_path):
         from data.earth import Earth

@@ -43,9 +43,9 @@ class Data(DataModule):
 
     def __init__(
         self,
-        batch_size: int | Literal["auto"] = 128,
+        batch_size: int | Literal["auto"] = "auto",
         num_workers: int | Literal["auto"] = "auto",
-        val_fraction: float | Literal["auto"] = 0.1,
+        val_fraction: float | Literal["auto"] = "auto",
         seed: int = 0,
         on_device: bool | Literal["auto"] = "auto",
         num_folds: int | None = None,

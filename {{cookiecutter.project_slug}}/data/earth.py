@@ -72,6 +72,13 @@ class Earth(SegmentationData):
         held = place % folds == self.hparams.fold
         return {"train": pool[~held], "val": pool[held], "test": rows["test"]}
 
+    def augment(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        images, masks = super().augment(batch)
+        if self.hparams.augment:  # from above no side is up
+            turns = int(torch.randint(4, ()))
+            images, masks = images.rot90(turns, (2, 3)), masks.rot90(turns, (1, 2))
+        return images, masks
+
     def preparation(self) -> nn.Module:
         return SquareRoots()
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -43,14 +43,12 @@ class ImageFolder(ImageData):
         data_dir: str = "datasets/images",
         image_size: int = 64,
         flip: bool = False,
-        batch_size: int | Literal["auto"] = "auto",
-        val_fraction: float | Literal["auto"] = "auto",
         skip_unreadable: bool = False,
         cache: bool = False,
         value_range: list[int] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, val_fraction=val_fraction, **kwargs)
+        super().__init__(**kwargs)
         if image_size < 1:
             raise UserError(f"image_size is {image_size}: it must be 1 or more.")
         if self.hparams.on_device is True and not cache:

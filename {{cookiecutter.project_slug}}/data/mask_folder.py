@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -51,11 +51,9 @@ class MaskFolder(SegmentationData):
         mask_suffix: str = "",
         image_size: int = 128,
         flip: bool = False,
-        batch_size: int | Literal["auto"] = "auto",
-        val_fraction: float | Literal["auto"] = "auto",
         **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size=batch_size, val_fraction=val_fraction, **kwargs)
+        super().__init__(**kwargs)
         if image_size < 1:
             raise UserError(f"image_size is {image_size}: it must be 1 or more.")
         if not 2 <= len(set(class_names)) == len(class_names) < IGNORED:
