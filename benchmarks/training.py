@@ -149,7 +149,7 @@ class Reference:
         count = 0
         for images, labels in batches():
             self.optimizer.zero_grad()
-            loss = F.cross_entropy(self.network(images), labels)
+            loss = F.cross_entropy(self.network(images), labels, ignore_index=255)
             loss.backward()
             self.optimizer.step()
             count += len(labels)
