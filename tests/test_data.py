@@ -1098,3 +1098,12 @@ def test_an_iterable_data_set_comes_once_whatever_the_cores():
     data.setup("fit")
     for loader in (data.train_dataloader(), data.val_dataloader()):
         assert torch.cat(list(loader)).tolist() == list(range(20))
+
+
+def test_a_share_for_validation_is_chosen_only_where_one_is_split_off():
+    plain = module("plain").PlainData
+    samples = [
+        torch.utils.data.TensorDataset(torch.arange(60.0)[:, None] + 60 * i) for i in range(3)
+    ]
+    assert ready(plain(samples[0])).chosen == {"batch_size": 8, "val_fraction": 0.2}
+    assert ready(plain(*samples)).chosen == {"batch_size": 8}

@@ -77,7 +77,10 @@ class TextData(Data):
         """The windows of the splits."""
         count = (len(self.text) - 1) // self.context
         rest = count - round(count * self.test_fraction)
-        train = rest - max(round(rest * fraction_of(self.hparams.val_fraction, rest)), 1)
+        fraction = fraction_of(self.hparams.val_fraction, rest)
+        if self.hparams.val_fraction == "auto":
+            self.chosen["val_fraction"] = fraction
+        train = rest - max(round(rest * fraction), 1)
         if not 0 < train < rest < count:
             raise UserError(
                 f"The text has {len(self.text)} {self.unit}s, too few for windows of {self.context} "

@@ -63,7 +63,7 @@ class DataModule(LightningDataModule):
             self.splits |= self.dealing.take(samples, rows, self.split)
             if isinstance(samples, TensorSamples) and loaders.wants_on_device(self):
                 samples.move_to(self.device)
-            sizes.choose(self)
+            sizes.choose(self, has_val="val" in rows)
         system: Any = self.trainer and self.trainer.lightning_module
         if not hasattr(system, "preparation"):  # of another make, or none at all
             self.own_preparation = self.preparation().to(self.device)

@@ -19,12 +19,13 @@ def fraction_of(val_fraction: float | str, count: int) -> float:
     return round(min(0.2, max(0.1, 100 / max(count, 1))), 2)
 
 
-def choose(data: Any) -> None:
-    """Sets the batch size, and notes in `chosen` what became of the settings."""
+def choose(data: Any, has_val: bool) -> None:
+    """Sets the batch size, and notes in `chosen` what became of the settings; of `val_fraction` not
+    where the data set came with its validation split."""
     count, processes = len(data.splits["train"]), data.trainer.world_size if data.trainer else 1
     if data.hparams.batch_size == "auto":
         data.batch_size = batch_size_of(count // processes, data.largest_batch)
         data.chosen["batch_size"] = data.batch_size
-    if data.hparams.val_fraction == "auto":
+    if data.hparams.val_fraction == "auto" and not has_val:
         fraction = fraction_of("auto", count + len(data.splits["val"]))
         data.chosen.setdefault("val_fraction", fraction)  # unless the data module has chosen it
