@@ -241,7 +241,7 @@ def test_a_folder_is_predicted_as_the_fit_read_its_images(render, tmp_path):
         # What is tested are the images of the fit, unless others are named; those do not fit here.
         cli = command("train", "test", *SMALL, f"--data.predict_dir={photos}")
         assert cli.datamodule.image_shape == (3, 24, 24)
-        with pytest.raises(SystemExit, match="but this data has image_shape"):
+        with pytest.raises(SystemExit, match="but this ImageFolder has image_shape"):
             command("train", "test", *SMALL, "--data.image_size=32")
 
 

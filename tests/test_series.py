@@ -70,7 +70,7 @@ def futures(data, split: str) -> set[int]:
 
 
 def test_splits_follow_each_other_in_time(numbered):
-    data = ready(series_csv(numbered))
+    data = ready(series_csv(numbered, val_fraction=0.1))
     assert futures(data, "train") == {*range(WINDOW, 216)}
     assert futures(data, "val") == {*range(216, 240)}
     assert futures(data, "test") == {*range(240, 300)}
@@ -91,7 +91,8 @@ def test_folds_are_trained_on_what_is_before_them(numbered):
 def test_statistics_are_of_the_training_part(tmp_path):
     values = np.random.default_rng(0).normal(size=300)
     values[216:] += 1e6  # validation and test
-    data = ready(series_csv(write(tmp_path / "x.csv", [*zip(hours(300), values, strict=True)])))
+    path = write(tmp_path / "x.csv", [*zip(hours(300), values, strict=True)])
+    data = ready(series_csv(path, val_fraction=0.1))
     found, known = data.preparation(), torch.from_numpy(values[:216])
     assert found.mean.item() == pytest.approx(known.mean().item(), abs=1e-5)
     assert found.unit.item() == pytest.approx((known[24:] - known[:-24]).abs().mean().item(), 1e-5)

@@ -58,7 +58,7 @@ def test_the_splits_are_pieces_of_the_text_in_its_order(project, tmp_path):
     text = "".join(chr(ord("a") + i % 26) for i in range(401))
     write(tmp_path, a=b"\xef\xbb\xbf" + text[:150].encode(), b=b"", c=text[150:].encode())
     with inside(project):
-        data = made(tmp_path)
+        data = made(tmp_path, val_fraction=0.1)
         assert [text_of(data, name) for name in ("train", "val", "test")] == [
             *(text[1:325], text[325:361], text[361:401]),
         ]

@@ -97,15 +97,16 @@ class TableData(Data):
         if reason:
             rank_zero_info(f"{self.source}: {self.target} is {reason}")
         labels = places_of(targets, self.class_names) if self.class_names else None
-        self.find_keys(table.column_names)
-        splits = complete_splits(rows, self.keys, labels, self.test_fraction, self.hparams)
+        keys = self.find_keys(table.column_names)
+        splits = complete_splits(rows, keys, labels, self.test_fraction, self.hparams)
         inputs = table.drop_columns([*{self.target, *others}])
         self.columns = find_columns(inputs, splits["train"].numpy(), self.categorical, self.source)
 
-    def find_keys(self, names: list[str]) -> None:
+    def find_keys(self, names: list[str]) -> Tensor:
         table, rows = self.whole
         content = table.select([self.id_column] if self.id_column else names)
         self.keys, self.known = keys_of(TensorSamples(keys_of_rows(content)), rows), names
+        return self.keys
 
     def adopt(self, facts: dict[str, Any]) -> None:
         self.columns, self.class_names = facts["columns"], facts["class_names"]

@@ -71,12 +71,13 @@ def wants_on_device(data: Any) -> bool:
 def loader_options(data: Any, split: Any) -> dict[str, Any]:
     samples = samples_of(split)
     num_workers = workers(data, samples)
-    shares = max(num_workers, 1) * (data.trainer.world_size if data.trainer else 1)
-    if isinstance(samples, IterableDataset) and shares > 1:
-        rank_zero_warn(
-            f"{type(samples).__name__} is iterable: each of {shares} processes that read it gets every "
-            "sample, unless it gives each its own share."
-        )
+    if isinstance(samples, IterableDataset):
+        shares = max(num_workers, 1) * (data.trainer.world_size if data.trainer else 1)
+        if shares > 1:
+            rank_zero_warn(
+                f"{type(samples).__name__} is iterable: each of {shares} processes that read it gets "
+                "every sample, unless it gives each its own share."
+            )
     on_device = isinstance(samples, TensorSamples) and not samples.tensors[0].is_cpu
     collate = default_convert if getattr(samples, "gives_batches", False) else default_collate
     return {

@@ -75,6 +75,8 @@ class Recipe(Callback):
 
     def fill(self, config: str) -> str:
         """The configuration, as YAML, with what was chosen."""
+        if not self.chosen:
+            return config
         settings = yaml.safe_load(config)
         for key, value in self.chosen.items():
             *groups, name = key.split(".")
@@ -82,7 +84,8 @@ class Recipe(Callback):
             for group in groups:
                 place = place[group]
             place[name] = value
-        return yaml.safe_dump(settings, sort_keys=False) if self.chosen else config
+        versions = [line for line in config.splitlines(keepends=True) if line.startswith("#")]
+        return "".join(versions) + yaml.safe_dump(settings, sort_keys=False)
 
 
 def await_data(trainer: Namespace, recipe: Namespace) -> None:
