@@ -13,7 +13,7 @@ from data.series_reading import read_series
 from data.series_types import Columns, Series
 from data.series_windows import FromSeason, Windows
 from engine.errors import UserError
-from engine.sizes import fraction_of
+from engine.sizes import choose_fraction
 from engine.splits import Rows
 
 
@@ -88,10 +88,7 @@ class SeriesData(Data):
         """The windows whose horizon lies in each part of the time."""
         steps, window, horizon = len(samples.samples), self.window, self.horizon
         test = steps - round(steps * self.test_fraction)
-        fraction = fraction_of(self.hparams.val_fraction, test)
-        if self.hparams.val_fraction == "auto":
-            self.chosen["val_fraction"] = fraction  # of the steps
-        val, end = test - round(test * fraction), test
+        val, end = test - round(test * choose_fraction(self, test)), test  # of the steps
         if folds := self.hparams.num_folds:
             bounds = np.linspace(0, test, folds + 2).round().astype(int).tolist()
             val, end = bounds[self.hparams.fold + 1 : self.hparams.fold + 3]

@@ -120,8 +120,9 @@ class TableData(Data):
         as_now = all(kinds.get(name, "category") == "category" for name in self.categorical)
         if as_now and kinds.keys().isdisjoint({self.target, self.id_column, *self.leave_out}):
             self.columns = facts["columns"]
-            if self.id_column or {*facts["table_columns"]} <= {*self.known}:
-                self.find_keys(facts["table_columns"])
+            before = facts["table_columns"]
+            if before != self.known and (self.id_column or {*before} <= {*self.known}):
+                self.find_keys(before)
             if new:
                 rank_zero_info(f"{self.source}: no inputs, since new: {', '.join(new)}")
 

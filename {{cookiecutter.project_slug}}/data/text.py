@@ -13,7 +13,7 @@ from data.base import Data
 from data.text_reading import find_files, read_bytes, read_characters, read_lines
 from engine.errors import UserError
 from engine.samples import TensorSamples
-from engine.sizes import fraction_of
+from engine.sizes import choose_fraction
 from engine.splits import Rows
 
 UNKNOWN = "\ufffd"  # stands for characters that are not in the training split
@@ -77,10 +77,7 @@ class TextData(Data):
         """The windows of the splits."""
         count = (len(self.text) - 1) // self.context
         rest = count - round(count * self.test_fraction)
-        fraction = fraction_of(self.hparams.val_fraction, rest)
-        if self.hparams.val_fraction == "auto":
-            self.chosen["val_fraction"] = fraction
-        train = rest - max(round(rest * fraction), 1)
+        train = rest - max(round(rest * choose_fraction(self, rest)), 1)
         if not 0 < train < rest < count:
             raise UserError(
                 f"The text has {len(self.text)} {self.unit}s, too few for windows of {self.context} "

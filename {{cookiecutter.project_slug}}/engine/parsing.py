@@ -169,8 +169,8 @@ class Instantiator(ModuleInstantiator):
             made = super().__call__(class_type, *args, **links, **kwargs)
             # What is predicted may be read as the data of the fit was, if by the same class.
             trained_on = self.cli.saved.get("datamodule_hyper_parameters", {}).get("_class_path")
-            known = self.cli.config[self.cli.subcommand].data.class_path == trained_on
-            known = known and isinstance(made, DataModule)
+            class_path = self.cli.config[self.cli.subcommand].data.class_path
+            known = isinstance(made, DataModule) and class_path == trained_on
             adopted = known and made.reads_other(self.cli.subcommand)
             if known:
                 facts = self.cli.saved[class_type.__qualname__]["facts"]

@@ -106,17 +106,18 @@ class RunRecord(Callback):
             return
         run = Path(trainer.default_root_dir)
         record = read_record(run)
-        record[-1]["result"] = {
-            "state": state,
-            **({"ended": why_it_ended(trainer)} if state == "finished" else {}),
-            "epochs": trainer.current_epoch,
-            "steps": trainer.global_step,
-            "seconds": round((datetime.now(timezone.utc) - self.started).total_seconds()),
-            **best_of(trainer),
-            "metrics": self.metrics,
-        }
         if state.startswith("failed") and not trainer.global_step:
             record.pop()
+        else:
+            record[-1]["result"] = {
+                "state": state,
+                **({"ended": why_it_ended(trainer)} if state == "finished" else {}),
+                "epochs": trainer.current_epoch,
+                "steps": trainer.global_step,
+                "seconds": round((datetime.now(timezone.utc) - self.started).total_seconds()),
+                **best_of(trainer),
+                "metrics": self.metrics,
+            }
         temporary = run / ".run.yaml"
         temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
         temporary.replace(run / "run.yaml")

@@ -19,6 +19,15 @@ def fraction_of(val_fraction: float | str, count: int) -> float:
     return round(min(0.2, max(0.1, 100 / max(count, 1))), 2)
 
 
+def choose_fraction(data: Any, count: int) -> float:
+    """The share of `count` samples that a data module keeps for validation; noted in `chosen`, if it
+    was auto. A module that splits by something else than samples asks first."""
+    fraction = fraction_of(data.hparams.val_fraction, count)
+    if data.hparams.val_fraction == "auto":
+        data.chosen.setdefault("val_fraction", fraction)
+    return fraction
+
+
 def choose(data: Any, has_val: bool) -> None:
     """Sets the batch size, and notes in `chosen` what became of the settings; of `val_fraction` not
     where the data set came with its validation split."""
@@ -26,6 +35,5 @@ def choose(data: Any, has_val: bool) -> None:
     if data.hparams.batch_size == "auto":
         data.batch_size = batch_size_of(count // processes, data.largest_batch)
         data.chosen["batch_size"] = data.batch_size
-    if data.hparams.val_fraction == "auto" and not has_val:
-        fraction = fraction_of("auto", count + len(data.splits["val"]))
-        data.chosen.setdefault("val_fraction", fraction)  # unless the data module has chosen it
+    if not has_val:
+        choose_fraction(data, count + len(data.splits["val"]))
