@@ -675,6 +675,7 @@ def test_image_folder_ignores_what_is_no_image_and_looks_into_folders(tmp_path):
             "has valid beside train: name splits train, val and test",
         ),
         (["Training/cat/a.jpg", "validation/cat/a.jpg"], "if these are splits, name them"),
+        (["Train/cat/a.jpg", "Test/cat/a.jpg"], "if these are splits, name them"),
     ],
 )
 def test_image_folder_says_what_is_wrong_with_the_folders(paths, message, tmp_path):
@@ -711,9 +712,11 @@ def test_what_pillow_reads_counts_and_the_rest_is_named(tmp_path, caplog):
         (tmp_path / "cat" / name).write_bytes(photo)
     for name in ("a.heic", "b.heic", "notes.txt"):
         (tmp_path / "dog" / name).write_bytes(b"x")
+    (tmp_path / "loose.png").write_bytes(photo)
     with caplog.at_level("INFO"):
         data = ready(folder(tmp_path))
     assert len(data.splits["train"].dataset) == 13
+    assert f"in no folder of a class: 1 images, as {tmp_path / 'loose.png'}" in caplog.text
     assert "2 .heic, 1 .txt" in caplog.text and caplog.text.count(".heic") == 1
 
 

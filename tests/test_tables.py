@@ -179,6 +179,33 @@ FAULTS = {
         {},
         "row 8: d is '2026-02-29', and most others are dates",
     ),
+    "other point": (
+        lines("a;b;y", lambda i: f"{i % 3}.125;{i},5;{i * 2}"),
+        {"decimal": ","},
+        "row 1: a is '0.125', and most others are numbers. Write it as 1234,5 is",
+    ),
+    "spaces": (TABLE.replace("\n7,", "\n7\u202f000,"), {}, "row 8: a is '7.+000', .* as 1234.5 is"),
+    "offsets": (
+        lines("d,y", lambda i: f"2026-01-{1 + i % 9:02}T10:00{'' if i % 4 else 'Z'},{i}.5"),
+        {},
+        "row 2: d is '2026-01-02T10:00', and some of the others have an offset from UTC, some none",
+    ),
+    "half a day": (
+        lines("d,y", lambda i: f"2026-01-{1 + i % 9:02} 10:00 PM,{i}.5"),
+        {},
+        "row 1: d is '2026-01-01 10:00 PM', and most others are dates",
+    ),
+    "ids": (
+        lines("id,a,y", lambda i: f"n{i % 30},{i},{i}.5"),
+        {"id_column": "id"},
+        "table.csv, column id, row 31: n0 names row 1, too",
+    ),
+    "classes": (lines("a,y", lambda i: f"{i % 7},{['u', 'v', ' u'][i % 3]}"), {}, "spaces only"),
+    "always": (
+        lines("a,b,c,y", lambda i: f"true,2026-01-01,same,{i}.5"),
+        {},
+        "no column is left to predict from",
+    ),
     "nothing": (lines("a,y", lambda i: f",{i}.5"), {}, "no column is left to predict from"),
 }
 

@@ -81,8 +81,9 @@ def find_columns(
             raise UserError(f"{source}: column {name} holds {values.type}; name it in leave_out.")
         elif kind == "number" and counts_rows(table[name]):
             left_out[name] = "the number of the row"
-        elif kind == "number" and not lacking and is_constant(values):
-            left_out[name] = f"always {values[0].as_py():g}"
+        elif not lacking and is_constant(values, kind):
+            first = values[0].as_py()
+            left_out[name] = f"always {first:g}" if kind == "number" else f"always {first}"
         elif kind == "category":
             found = sorted(as_text(values).unique().drop_null().to_pylist())
             if len(found) > max(20, len(rows) / 2) and name not in categorical:
@@ -100,8 +101,10 @@ def find_columns(
     return columns
 
 
-def is_constant(array: Any) -> bool:
-    """Whether numbers are all the same, to float64."""
+def is_constant(array: Any, kind: str) -> bool:
+    """Whether values are all the same; numbers to float64."""
+    if kind != "number":
+        return len(array.unique()) == 1
     extremes = arrow.min_max(array.cast(pyarrow.float64(), safe=False))
     return extremes["min"] == extremes["max"]
 

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow
 import torch
 
+from data.table_checks import refuse_twice
 from data.table_files import read_table
 from data.table_targets import with_targets
 from data.tables import TableData, Task
@@ -71,11 +72,12 @@ class CSV(TableData):
 
     def read_splits(self) -> tuple[pyarrow.Table, Rows]:
         texts = [*self.categorical, *self.leave_out, *filter(None, [self.id_column])]
-        tables = [
-            with_targets(read_table(path, **self.reading, texts=texts), self.target, path)
-            for path in (self.source, self.hparams.test_path)
-            if path
-        ]
+        tables = []
+        for path in filter(None, (self.source, self.hparams.test_path)):
+            table = read_table(path, **self.reading, texts=texts)
+            if self.id_column in table.column_names:
+                refuse_twice(table[self.id_column], f"{path}, column {self.id_column}")
+            tables.append(with_targets(table, self.target, path))
         whole = pyarrow.concat_tables(tables, promote_options="permissive")
         first = len(tables[0])
         if len(tables) == 1:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from data.image_search import find_images, tell_others
+from data.image_search import extensions, find_images, tell_others
 from engine.errors import UserError
 from engine.splits import SPLITS, Rows
 
@@ -34,7 +34,7 @@ def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
     folders = {"train": root}
     top = subfolders(root)
     words = {name.lower() for name in top}
-    if words and words <= SPLIT_WORDS - {"train"}:
+    if words and words <= SPLIT_WORDS and "train" not in top:
         raise UserError(f"{root} has {top}: if these are splits, name them {SPLITS}.")
     if "train" in words:
         folders = {name: root / name for name in top}
@@ -105,4 +105,9 @@ def list_images(
             tell_others(folder, others, 0)
         rows[split] = torch.arange(first, len(names))
     tell_others(root, others, len(names))
+    beside = [path for place in {root, *folders.values()} for path in place.glob("[!.]*.*")]
+    if loose := sorted(p for p in beside if p.suffix.lower() in extensions() and p.is_file()):
+        rank_zero_info(
+            f"Left out, since in no folder of a class: {len(loose)} images, as {loose[0]}"
+        )
     return names, torch.tensor(labels), rows

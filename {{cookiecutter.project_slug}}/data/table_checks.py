@@ -1,6 +1,7 @@
 """What is wrong with the columns of a table, and where."""
 
-from datetime import date, datetime
+import re
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from engine.errors import UserError
 LARGEST = float(np.finfo(np.float32).max)
 UNUSUAL = {pyarrow.float16(): pyarrow.float32(), pyarrow.string_view(): pyarrow.string()}
 # What is meant as a number or a date, whether it can be read as one or not.
-DIGITS = r"([.,]\d+|(\d+|\d{1,3}([.,']\d{3})+)([.,]\d*)?)"
+THOUSANDS = "[.,' \u00a0\u202f]"
+DIGITS = rf"([.,]\d+|(\d+|\d{{1,3}}({THOUSANDS}\d{{3}})+)([.,]\d*)?)"
 NUMBER = rf"^\s*[-+]?[$€£]?\s?{DIGITS}([eE][-+]?\d+)?\s?[%$€£]?\s*$"
 DATE = r"^\s*(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4})([ T].*)?$"
 
@@ -52,15 +54,21 @@ def refuse_mixed(
 ) -> None:
     """Raises a UserError for a column of numbers or dates but for some values, or written otherwise."""
 
-    def read_date(text: str) -> date:
-        text = text.strip()
-        return (
-            datetime.strptime(text, date_format) if date_format else date.fromisoformat(text[:10])
-        )
+    offsets: set[bool] = set()
 
+    def read_date(text: str) -> None:
+        if date_format:
+            datetime.strptime(text.strip(), date_format)
+            return
+        time = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+        offsets.add(time.tzinfo is None)
+        if len(offsets) > 1:
+            raise ValueError
+
+    point = str.maketrans(f"{decimal}.", f".{decimal}")
     kinds: dict[str, Any] = {
         "dates": (DATE, read_date, "date_format '%d.%m.%Y'"),
-        "numbers": (NUMBER, lambda text: float(text.replace(decimal, ".")), "missing '[{}]'"),
+        "numbers": (NUMBER, lambda text: float(text.translate(point)), "missing '[{}]'"),
     }
     for kind, (pattern, read, setting) in kinds.items():
         meant = arrow.sum(arrow.match_substring_regex(texts, pattern)).as_py() or 0
@@ -70,11 +78,29 @@ def refuse_mixed(
             try:
                 _ = text is None or read(text)
             except ValueError:
+                others = "some of the others have an offset from UTC, some none"
+                if len(offsets) < 2:
+                    others = f"most others are {kind}"
+                mend = f"Mend it, or say what it is: --data.{setting.format(text)}, or"
+                if kind == "numbers" and re.match(NUMBER, text):
+                    mend = f"Write it as 1234{decimal}5 is, or say what it is:"
                 raise UserError(
-                    f"{place}, row {row}: {name} is {text!r}, and most others are {kind}. Mend it, or say "
-                    f"what it is: --data.{setting.format(text)}, or --data.categorical '[{name}]' in a "
-                    "table."
+                    f"{place}, row {row}: {name} is {text!r}, and {others}. {mend} "
+                    f"--data.categorical '[{name}]' in a table."
                 ) from None
+
+
+def refuse_twice(names: pyarrow.ChunkedArray, place: str) -> None:
+    """Raises a UserError if two rows have the same name: which of them is in which split would hang on
+    their order."""
+    known: dict[Any, int] = {}
+    if arrow.count_distinct(names, mode="all").as_py() < len(names):
+        for row, name in enumerate(names.to_pylist(), start=1):
+            if (first := known.setdefault(name, row)) < row:
+                raise UserError(
+                    f"{place}, row {row}: {name} names row {first}, too. An id_column has another value "
+                    "in each row: mend it, or name the column in leave_out."
+                )
 
 
 def to_floats(values: pyarrow.ChunkedArray, place: str) -> np.ndarray:

@@ -64,4 +64,7 @@ def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
             + (", or set --data.task regression." if kind == "number" else ".")
         )
     names = as_text(values.take(arrow.array_sort_indices(values)) if kind == "number" else values)
-    return (names.to_pylist() if kind == "number" else sorted(names.to_pylist())), reason
+    found = names.to_pylist() if kind == "number" else sorted(names.to_pylist())
+    if len({name.strip() for name in found}) < len(found):
+        raise UserError(f"{source}: the target has classes that differ in spaces only: {found}")
+    return found, reason

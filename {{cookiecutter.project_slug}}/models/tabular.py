@@ -63,7 +63,7 @@ class Tabular(System):
         targets = None if self.class_names else getattr(data, "train_targets", None)
         if targets is not None:
             self.target_mean.fill_(targets.mean())
-            self.target_std.fill_(targets.std())
+            self.target_std.fill_(targets.std() or 1.0)  # always the same
 
     def loss(self, batch: Batch) -> Tensor:
         inputs, targets = batch
