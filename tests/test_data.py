@@ -308,6 +308,31 @@ def test_augmentation_waits_for_no_device():
     assert sum(calls.values()) < 100  # none for each of the 128 images
 
 
+def test_images_of_another_kind_than_those_of_the_fit_are_refused():
+    """Bytes become -1 to 1, floats stay: what was trained on floats would take bytes for others."""
+    kind = module("digits").Digits
+    samples, _ = kind().load()
+    images = samples.samples[0]
+
+    class Floats(kind):
+        def load(self):
+            return module("images").in_memory(images / 255, samples.labels), {}
+
+    for data, right in ((kind(), images[:3] / 127.5 - 1), (Floats(), images[:3] / 255)):
+        data.setup("fit")
+        own, other = (images[:3], images[:3] / 255) if type(data) is kind else (right, images[:3])
+        torch.testing.assert_close(data.preparation()((own, None))[0], right)
+        with pytest.raises(ValueError, match=f"{other.dtype}: give (floats|bytes), as in the fit"):
+            data.preparation()((other, None))
+
+
+def test_images_of_more_channels_than_files_have_are_not_read_from_them(tmp_path):
+    data = digits()
+    data.image_shape = (16, 8, 8)
+    with pytest.raises(ValueError, match="16 channels: those that are read have 1 or 3"):
+        data.read(str(tmp_path))
+
+
 @pytest.mark.parametrize("kind", ["cuda", "mps"])
 def test_images_that_do_not_fit_the_device_stay_in_main_memory(monkeypatch, caplog, kind):
     tensors = module("samples", "engine").TensorSamples

@@ -1,12 +1,15 @@
 """What all systems share: parameter groups, schedules, losses, weights of classes, several loaders."""
 
 from pathlib import Path
+from pkgutil import resolve_name
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from projects import SMALL, command, inside
+from templates import ROOT
+from torchmetrics.classification import MulticlassCalibrationError
 
 FIT = ["fit", *SMALL, "--trainer.max_epochs=2"]
 SCHEDULES = "--model.scheduler=torch.optim.lr_scheduler."
@@ -192,3 +195,50 @@ def test_one_class_is_refused_by_a_classifier(render):
             MisconfigurationException, match="one class, cat: a classifier needs two"
         ):
             Classifier(torch.nn.Linear(2, 1), class_names=["cat"])
+
+
+@pytest.mark.parametrize(
+    ("system", "loss"),
+    [
+        ("autoencoder.Autoencoder", "BCEWithLogitsLoss"),  # pixels are -1 to 1
+        ("forecaster.Forecaster", "PoissonNLLLoss"),  # values are scaled
+        ("language_model.LanguageModel", "NLLLoss"),  # logits are no log-probabilities
+        ("segmenter.Segmenter", "NLLLoss"),
+    ],
+)
+def test_a_loss_of_torchs_that_takes_something_else_is_refused(system, loss):
+    with inside(ROOT / "{{cookiecutter.project_slug}}"):
+        kind = resolve_name(f"models.{system}")
+        with pytest.raises(MisconfigurationException, match=f"loss: {loss} does not take"):
+            kind(torch.nn.Identity(), loss=getattr(torch.nn, loss)())
+
+        class Own(torch.nn.Module):
+            """Takes real batches alone."""
+
+        assert type(kind(torch.nn.Identity(), loss=Own()).criterion) is Own
+
+
+def test_balanced_weights_need_data_that_counts_its_classes(render):
+    with inside(render()):
+        from models.classifier import Classifier
+
+        system = Classifier(torch.nn.Flatten(), class_weights="balanced")
+        loader = torch.utils.data.DataLoader([(torch.ones(3), 0)])
+        trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+        with pytest.raises(MisconfigurationException, match="NoneType has no class_counts; give"):
+            trainer.fit(system, loader)
+
+
+def test_metrics_get_probabilities_whatever_the_range_of_the_logits(render):
+    """Of logits that all lie in 0 to 1 torchmetrics would believe that they are probabilities."""
+    with inside(render()):
+        from models.classifier import Classifier
+
+        metric = MulticlassCalibrationError(3)
+        system = Classifier(torch.nn.Identity(), metrics={"ece": metric}).eval()
+        system.stage = "val"
+        system.on_validation_epoch_start()
+        logits, labels = torch.tensor([[0.1, 0.2, 0.9], [0.3, 0.8, 0.1]]), torch.tensor([2, 0])
+        system.loss((logits, labels))
+        expected = MulticlassCalibrationError(3)(logits.softmax(dim=1), labels)
+        torch.testing.assert_close(system.measured["val/ece"].compute(), expected)

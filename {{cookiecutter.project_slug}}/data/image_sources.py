@@ -14,6 +14,11 @@ from engine.errors import UserError
 def open_images(source: Any, channels: int) -> list[str | Image.Image]:
     """The images of a file, in and below a folder, of Pillow, of integers in an array (H, W),
     (H, W, C), (N, H, W, C) or (N, C, H, W), where grey ones need no C; or of a list of all these."""
+    if channels not in (1, 3):
+        raise UserError(
+            f"Images of {channels} channels: those that are read have 1 or 3. Give the data module a "
+            "`read` of its own"
+        )
     if isinstance(source, str | Path):
         path = Path(source).expanduser()
         if not path.exists():

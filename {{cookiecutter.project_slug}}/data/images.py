@@ -50,7 +50,10 @@ class ImageData(ClassData):
         return ImageFiles(names, labels, self.image_shape, images, value_range=value_range)
 
     def preparation(self) -> nn.Module:
-        return ScaleBytes()
+        if "train" not in self.splits:
+            return ScaleBytes()
+        image, *_ = self.splits["train"][0]
+        return ScaleBytes(image.is_floating_point())
 
     def augment(self, batch: Any) -> Any:
         if not self.hparams.augment:

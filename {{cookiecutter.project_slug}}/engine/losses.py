@@ -4,24 +4,29 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 
-def try_loss(loss: Any, classes: int) -> None:
+def try_loss(loss: Any, classes: int | None) -> None:
     """Some losses take other targets, or log-probabilities, and would be wrong without a word.
 
     Args:
         loss: of logits (N, classes) and indices (N,), or without classes of numbers (N,) and targets.
-        classes: how many.
+        classes: how many; None where that is not known.
 
     Raises:
         MisconfigurationException: it does not take these, or is no mean.
     """
     if getattr(loss, "reduction", "mean") != "mean":
         raise MisconfigurationException("loss: its reduction must be mean, the batch's")
+    if classes is None:
+        weight = getattr(loss, "weight", None)
+        classes = 3 if weight is None else len(weight)
     targets = right = torch.tensor([-1.0, 1.0])
-    wrong, takes = [-right, 2 * right, 0 * right], "numbers and numbers"
+    # The last two: that of counts, of which the logarithm is predicted, takes no scaled numbers.
+    wrong = [-right, 2 * right, 0 * right, right + 0.5, right - 0.5]
+    takes = "numbers and numbers"
     if classes:
         targets = torch.arange(classes + 1) % classes  # one more: else a loss might broadcast them
         right = 9.0 * functional.one_hot(targets)
@@ -37,9 +42,14 @@ def try_loss(loss: Any, classes: int) -> None:
         )
 
 
-def weigh(system: Any, weights: list[float] | str | None, counts: Tensor | None = None) -> None:
-    """Gives the loss of a system, and its checkpoints, the weights of the classes. `balanced` ones are
-    the less, the more often a class is there, and need the counts.
+def try_torchs(loss: Any, classes: int | None) -> None:
+    """The same of a loss of torch's alone: one's own may need the shapes of real batches."""
+    if type(loss).__module__.startswith("torch."):
+        try_loss(loss, classes)
+
+
+def weigh(system: Any, weights: list[float] | str | None) -> None:
+    """Gives the loss of a system, and its checkpoints, the weights of the classes.
 
     Raises:
         MisconfigurationException: the loss takes none.
@@ -47,9 +57,20 @@ def weigh(system: Any, weights: list[float] | str | None, counts: Tensor | None 
     if weights and not hasattr(system.criterion, "weight"):
         kind = type(system.criterion).__name__
         raise MisconfigurationException(f"class_weights: {kind} has no argument weight")
-    if weights == "balanced" and counts is not None:
-        counts = counts.clamp(min=1)
-        weights = (counts.sum() / len(counts) / counts).tolist()
     if isinstance(weights, list):
         system.criterion.weight = torch.tensor(weights, device=system.device)
         system.hparams["class_weights"] = weights
+
+
+def balance(system: Any, data: Any) -> None:
+    """Weighs a class the less, the more often it is there in the training data.
+
+    Raises:
+        MisconfigurationException: the data does not count its classes.
+    """
+    counts = getattr(data, "class_counts", None)
+    if counts is None:
+        kind = type(data).__name__
+        raise MisconfigurationException(f"class_weights: {kind} has no class_counts; give numbers")
+    counts = counts.clamp(min=1)
+    weigh(system, (counts.sum() / len(counts) / counts).tolist())

@@ -21,6 +21,10 @@ class Autoencoder(System):
     def __init__(self, network: nn.Module, loss: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         self.criterion = loss or nn.MSELoss()
+        if loss:
+            from engine import losses  # here: else this file and system.py are all one needs
+
+            losses.try_torchs(loss, 0)
 
     def loss(self, batch: Batch) -> Tensor:
         inputs, _ = batch

@@ -48,16 +48,14 @@ class Classifier(System):
 
             losses.weigh(self, class_weights)
             if type(self).loss is Classifier.loss:
-                weights = getattr(self.criterion, "weight", None)
-                known = 3 if weights is None else len(weights)
-                losses.try_loss(self.criterion, len(self.class_names) or known)
+                losses.try_loss(self.criterion, len(self.class_names) or None)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
         if self.class_weights == "balanced" and stage == "fit":
             from engine import losses
 
-            losses.weigh(self, "balanced", self.trainer.datamodule.class_counts)
+            losses.balance(self, self.trainer.datamodule)
 
     def loss(self, batch: Batch) -> Tensor:
         inputs, labels = batch
@@ -67,9 +65,10 @@ class Classifier(System):
         self.check(logits)
         if not self.training:
             self.add("acc", (logits.argmax(dim=1) == labels).sum(), len(labels))
-            distance = logits.softmax(dim=1) - functional.one_hot(labels, logits.shape[1])
+            probability = logits.softmax(dim=1)
+            distance = probability - functional.one_hot(labels, logits.shape[1])
             self.add("brier", distance.square().sum(), len(labels))
-            self.measure(logits, labels)
+            self.measure(probability, labels)
         return self.criterion(logits, labels)
 
     def check(self, logits: Tensor) -> None:

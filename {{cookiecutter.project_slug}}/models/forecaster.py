@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from engine import losses
 from models.lead_times import draw_forecasts, write_errors
 from models.system import System
 
@@ -39,6 +40,7 @@ class Forecaster(System):
     ) -> None:
         super().__init__(network, **kwargs)
         self.criterion: Any = loss or nn.L1Loss()
+        losses.try_torchs(self.criterion, 0)
         self.names = {"forecast": value_columns or []}
         self.by_lead: Any = 0  # in a test: sums of errors and their counts (6, horizon)
 

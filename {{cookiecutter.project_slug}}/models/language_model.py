@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.text import Perplexity
 
+from engine import losses
 from models.generation import decode, generate
 from models.system import System
 
@@ -36,6 +37,7 @@ class LanguageModel(System):
     ) -> None:
         super().__init__(network, **kwargs)
         self.criterion = loss or nn.CrossEntropyLoss()
+        losses.try_torchs(self.criterion, 3)
         self.characters = characters or []
         sizes = [len(character.encode()) for character in self.characters] or [1] * 256
         sizes[0] = 1  # one that is not known has no fewer bytes

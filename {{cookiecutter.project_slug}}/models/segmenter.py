@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from engine import losses
 from models.classifier import Classifier
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), class indices (B, H, W)
@@ -36,11 +36,7 @@ class Segmenter(Classifier):
         self.ignore_index = self.criterion.ignore_index = ignore_index
         self.class_colors = class_colors or []
         self.names = {"share": self.class_names}
-        weights = getattr(self.criterion, "weight", None)
-        if weights is not None and self.class_names and len(weights) != len(self.class_names):
-            raise MisconfigurationException(
-                f"class_weights: {len(weights)} numbers for {len(self.class_names)} classes"
-            )
+        losses.try_torchs(self.criterion, len(self.class_names) or None)
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()

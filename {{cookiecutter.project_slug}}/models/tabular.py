@@ -59,7 +59,7 @@ class Tabular(System):
         if stage != "fit":
             return
         if self.class_weights == "balanced":
-            losses.weigh(self, "balanced", data.class_counts)
+            losses.balance(self, data)
         targets = None if self.class_names else getattr(data, "train_targets", None)
         if targets is not None:
             self.target_mean.fill_(targets.mean())
