@@ -205,6 +205,29 @@ def test_confusion_matrix_counts_each_image(train, capsys):
     assert f"Right by class: 0 {counts[0, 0]} of {counts[0].sum()}, 1 " in printed
 
 
+@pytest.mark.parametrize(
+    ("data", "model", "files"),
+    [
+        ("digits", "cnn", ["confusion_matrix.csv"]),
+        ("diabetes", "mlp", ["importance.csv", "predicted.png"]),
+        ("demand", "tcn", ["lead_times.csv"]),
+    ],
+)
+def test_a_file_that_cannot_be_written_costs_no_figure(render, tmp_path, data, model, files):
+    project = render(data=data, model=model)
+    with inside(project, tmp_path):
+        Path("configs").symlink_to(project / "configs")
+        command("train", "fit", *SMALL, "--trainer.limit_train_batches=2", "--trainer.max_epochs=1")
+        for name in files:
+            (RUN / name).mkdir()
+        charts = configs("callbacks", "table_charts") if data == "diabetes" else []
+        with pytest.warns(UserWarning) as caught:
+            metrics = command("train", "test", *SMALL, *charts).trainer.callback_metrics
+        said = [Path(w.message.args[0]).name for w in caught if "Is a dir" in str(w.message)]
+        assert said == [f"{name}: Is a directory" for name in files]
+        assert metrics["test/loss"].isfinite()
+
+
 # --- configs/debug ----------------------------------------------------------------------------------
 
 FILES = {

@@ -12,6 +12,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from callbacks.pictures import log_picture
+from engine.files import may_be_missing
 
 MOST_CLASSES = 20  # up to which each has its numbers in the picture, and is printed
 
@@ -59,8 +60,14 @@ class ConfusionMatrix(Callback):
         counts = self.matrix.compute()
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        names = getattr(pl_module, "class_names", None) or [*map(str, range(len(counts)))]
         run = Path(trainer.default_root_dir)
+        with may_be_missing(run / "confusion_matrix.csv"):
+            self.write(trainer, pl_module, counts, run)
+
+    def write(
+        self, trainer: Trainer, pl_module: LightningModule, counts: Tensor, run: Path
+    ) -> None:
+        names = getattr(pl_module, "class_names", None) or [*map(str, range(len(counts)))]
         rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
         write(run / "confusion_matrix.csv", [["true class", *names], *rows])
         log_picture(trainer, "test/confusion_matrix", self.draw(counts, names, run))

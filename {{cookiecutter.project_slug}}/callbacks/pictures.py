@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from engine.compat import step_logged
+from engine.files import may_be_missing
 
 LINE_HEIGHT = 12  # pixels, of Pillow's default font
 GAP = 4  # pixels between images
@@ -150,10 +151,8 @@ class Pictures(Callback):
         if not picture or not trainer.is_global_zero:
             return
         path = Path(trainer.default_root_dir, "predictions.png")
-        try:
+        with may_be_missing(path):
             if isinstance(picture, str):
                 path.with_suffix(".txt").write_text(picture, encoding="utf-8")
             else:
                 picture.save(path)
-        except OSError as error:
-            rank_zero_warn(f"No {path}: {error.strerror}")

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.pictures import log_picture
+from engine.files import may_be_missing
 
 MOST_COLUMNS = 30  # in the picture; the table has all
 
@@ -35,6 +36,7 @@ class TableCharts(Callback):
         self.pairs: list[Tensor] = []  # predicted and true, or probability and whether it was right
         self.rises: Any = 0.0
         self.rows = 0
+        self.written = ""
         self.stands_aside = False
 
     def on_test_batch_end(
@@ -95,11 +97,12 @@ class TableCharts(Callback):
         preparation: Any = pl_module.preparation
         names = [*preparation.numbers, *preparation.codes]
         ranked = sorted(zip(rises, names, strict=True), reverse=True)
-        folder = Path(trainer.default_root_dir)
-        with (folder / "importance.csv").open("w", newline="", encoding="utf-8") as file:
+        path = Path(trainer.default_root_dir, "importance.csv")
+        with may_be_missing(path), path.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(
                 [["column", "rise of the loss"], *((n, r) for r, n in ranked)]
             )
+            self.written = f"Importance of the columns: {path}"
         shown = ranked[:MOST_COLUMNS][::-1]
         figure = Figure(figsize=(6, 1 + len(shown) / 4), layout="constrained")
         axes = figure.subplots()
@@ -109,8 +112,8 @@ class TableCharts(Callback):
         save(trainer, draw(torch.cat(self.pairs).float().cpu(), pl_module), "predicted")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and not (self.stands_aside or trainer.fast_dev_run):
-            print(f"Importance of the columns: {Path(trainer.default_root_dir, 'importance.csv')}")
+        if self.written:
+            print(self.written)  # after the progress bar
 
 
 def errors(found: dict[str, Tensor], targets: Tensor) -> Tensor:
@@ -152,5 +155,6 @@ def plain(name: str) -> str:
 
 def save(trainer: Trainer, figure: Figure, name: str) -> None:
     path = Path(trainer.default_root_dir, f"{name}.png")
-    figure.savefig(path)
-    log_picture(trainer, f"test/{name}", Image.open(path).convert("RGB"))
+    with may_be_missing(path):
+        figure.savefig(path)
+        log_picture(trainer, f"test/{name}", Image.open(path).convert("RGB"))

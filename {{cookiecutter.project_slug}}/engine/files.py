@@ -1,7 +1,11 @@
-"""Finds the files of a folder."""
+"""Finds the files of a folder, and writes what may be missing."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from engine.errors import UserError
 
@@ -25,3 +29,13 @@ def files_below(folder: Path) -> list[str]:
         ]
         paths += [os.path.join(here, name) for name in files if not name.startswith(".")]
     return sorted(paths)
+
+
+@contextmanager
+def may_be_missing(path: Path) -> Iterator[None]:
+    """For a file beside the figures, such as a picture: a disk that is full, or where one may not
+    write, costs that file and not the run."""
+    try:
+        yield
+    except OSError as error:
+        rank_zero_warn(f"No {path}: {error.strerror or error}")

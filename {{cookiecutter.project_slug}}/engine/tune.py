@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.parsing import lightning_setattr
 
 from engine.errors import UserError
+from engine.files import may_be_missing
 
 SKIP = 10  # first steps, whose mean loss is still noise
 
@@ -84,8 +85,9 @@ class FindLearningRate(LearningRateFinder):
         if trainer.is_global_zero:
             figure = finder.plot()
             figure.axes[0].axvline(rates[found])
-            figure.savefig(path)
-            print(f"Learning rates and losses: {path}")
+            with may_be_missing(path):
+                figure.savefig(path)
+                print(f"Learning rates and losses: {path}")
         conclude(trainer, "model.lr", float(f"{rates[found]:.2g}"), self.apply)
 
 
