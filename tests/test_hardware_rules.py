@@ -7,16 +7,17 @@ refuses it, one of its family where that shows only later.
 
 import copy
 import functools
-import importlib
-import inspect
 import itertools
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
+from pkgutil import resolve_name
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import MagicMock
 
 import pytest
@@ -33,6 +34,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.plugins.precision.xla import XLAPrecision
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy
 from lightning.pytorch.strategies.launchers import multiprocessing
+from projects import inside, small_data
 from templates import CHOICES, DATA, DEFAULTS, NETWORKS, ROOT, SYSTEMS, row_of
 from torch import nn
 
@@ -69,11 +71,8 @@ def recipes(hook):
 @pytest.fixture(scope="module", autouse=True)
 def project_sources():
     """The project's modules, as they lie in the template."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(PROJECT))
+    with inside(PROJECT):
         yield
-    for name in [name for name in sys.modules if name.split(".")[0] in ("models", "parallel")]:
-        del sys.modules[name]
 
 
 CELLS = [cells[0] for cells in NETWORKS.values()]  # of each network
@@ -276,23 +275,22 @@ def test_default_accelerator_says_nothing_of_gpus(recipes):
     assert trainer_settings(recipes, accelerator="gpu")["float32_matmul_precision"] == "high"
 
 
-# By modality, what data of it says.
-FACTS = {
-    "images": {"image_shape": (1, 8, 8), "input_shape": (1, 8, 8), "num_classes": 10},
-    "series": {"input_shape": (96, 2), "known_shape": (48, 1), "num_series": 1},
-    "segmentation": {"image_shape": (3, 32, 32), "num_classes": 3},
-    "text": {"context": 16, "vocab_size": 256},
-    "tables": {"num_numbers": 5, "cardinalities": [3, 4], "num_outputs": 2},
-}
+@functools.cache
+def data_of(name: str) -> Any:
+    """The small data of a project's own tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = (word.removeprefix("--data.") for word in small_data(name, Path(folder)))
+        pairs = (option.split("=", 1) for option in options)
+        arguments = {key: yaml.safe_load(value) for key, value in pairs}
+        made = resolve_name(f"data.{name}.{DATA[name]['class']}")(**arguments)
+        assert made.facts  # read while the files are there
+        return made
 
 
 def network_of(data: str, model: str) -> nn.Module:
     """The network of a cell, with its own defaults."""
     row = row_of(data, model)
-    module = importlib.import_module(f"models.networks.{row['name']}")
-    kind = getattr(module, row["class"])
-    known, facts = inspect.signature(kind).parameters, FACTS[DATA[data]["modality"]]
-    return kind(**{fact: value for fact, value in facts.items() if fact in known})
+    return data_of(data).build(resolve_name(f"models.networks.{row['name']}.{row['class']}"))
 
 
 @pytest.mark.parametrize(("data", "model"), cells(CELLS))
