@@ -75,3 +75,14 @@ def test_each_part_of_a_run_has_its_own_record(project):
     assert first["git_commit"] == second["git_commit"] != third["git_commit"]
     assert (RUN / "config.yaml").read_text("utf-8") == config, "it starts the whole run anew"
     assert "ckpt_path" not in yaml.safe_load(config)
+
+
+def test_a_fit_that_ends_before_a_validation_says_how_to_have_one(
+    render, tmp_path, capsys, recwarn
+):
+    with inside(render(model="mlp"), tmp_path):
+        fit("--trainer.max_steps=1")
+        assert "Best epoch: none, since nothing has measured val/brier; " in capsys.readouterr().out
+        assert not [one for one in recwarn if "monitored" in str(one.message)]
+        fit("--trainer.max_steps=1", "--trainer.val_check_interval=1")  # as it says
+        assert Path("logs/version_1/checkpoints/best.ckpt").is_file()

@@ -35,6 +35,8 @@ FILTERS = (
     (r"Couldn't infer the batch indices", "lightning.pytorch.loops"),
     # Inputs of an exported file have batches of one size.
     (r"# The axis name: batch will not be used", "torch.onnx._internal.exporter"),
+    # Where no validation came before the end: `tell_end` says so.
+    (r"`ModelCheckpoint\(monitor=.*could not find the monitored", "lightning.pytorch.callbacks"),
     # Continuing a run in its own folder is what was asked for.
     (r"Checkpoint directory .* exists and is not empty", "lightning.pytorch.callbacks"),
 )
