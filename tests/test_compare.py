@@ -41,6 +41,12 @@ def compare(render, tmp_path):
         yield compare
 
 
+def test_a_run_whose_folder_was_renamed_is_found(compare):
+    Path("logs/version_10").rename("logs/good")
+    assert [row["run"] for row in compare("mine")] == ["good"]
+    assert "good" in [row["run"] for row in compare()]
+
+
 def test_what_differs_is_shown_and_what_does_not_is_not(compare, capsys):
     rows = compare()
     names = ["version_0", "version_2", "version_2/fold_0", "version_2/fold_1", "version_10"]

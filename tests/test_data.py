@@ -745,6 +745,14 @@ def test_what_pillow_reads_counts_and_the_rest_is_named(tmp_path, caplog):
     assert "2 .heic, 1 .txt" in caplog.text and caplog.text.count(".heic") == 1
 
 
+def test_a_range_that_is_given_counts_where_the_fit_had_none(tmp_path):
+    data = folder(tmp_path / "gone", value_range=[0, 4095], predict_dir="x.png")
+    data.adopt({"class_names": ["cat", "dog"]})
+    assert data.hparams.value_range == [0, 4095]
+    data.adopt({"class_names": ["cat", "dog"], "value_range": [10, 20]})
+    assert data.hparams.value_range == [10, 20]
+
+
 @pytest.mark.parametrize("cache", [False, True])
 def test_images_of_12_bits_are_not_black(tmp_path, cache, caplog):
     random = np.random.default_rng(0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from projects import ONE_CPU, QUIET, command, inside
 
@@ -361,6 +362,13 @@ def test_patience_and_length_of_the_schedule_are_as_given(render, tmp_path, capl
         assert "early_stopping.patience=100 (there 1)" in caplog.text
         assert on.trainer.current_epoch == 5
         assert on.trainer.early_stopping_callback.patience == 100
+        command("train", "fit", *options, *longer)  # there is nothing left to do
+        first, *_, second, third = yaml.safe_load(
+            Path("logs/version_0/run.yaml").read_text("utf-8")
+        )
+        assert "early, after epoch 1: Monitored metric val/brier" in first["result"]["ended"]
+        assert second["result"]["ended"] == "after all 5 epochs, 50 steps"
+        assert third["result"]["ended"].startswith("before its first step: 5 of 5 epochs were done")
         [config] = on.trainer.lr_scheduler_configs
         whole = torch.optim.lr_scheduler.OneCycleLR(
             torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1), 0.01, total_steps=50

@@ -112,6 +112,21 @@ def test_an_untrained_forecast_is_the_last_seasons_course_from_the_present_level
     assert batch["base"][0, :, 0].tolist() == [39.0**2] * 3
 
 
+def test_a_series_with_other_steps_than_that_of_the_fit_is_refused(numbered, tmp_path):
+    facts = series_csv(numbered).facts
+    other = write(tmp_path / "other.csv", [*zip(hours(300)[::2], range(150), strict=True)])
+    data = series_csv("gone.csv", predict_dir=other)
+    data.adopt(facts)
+    assert len(data.read(numbered)) == len(data.read(np.arange(100.0))) == 1
+    with pytest.raises(ValueError, match=r"has steps of 2:00:00, and the training .* 1:00:00"):
+        data.read(other)
+    with pytest.raises(ValueError, match="comes from data with interval 1:00:00"):
+        series_csv(other).go_on_with(facts, "The checkpoint")
+    months = [f"{2000 + i // 12}-{i % 12 + 1:02}" for i in range(100)]
+    path = write(tmp_path / "months.csv", [*zip(months, range(100), strict=True)])
+    assert series_csv(path).facts["interval"] == "1 months"
+
+
 def test_too_few_steps_are_refused_with_the_numbers(tmp_path):
     path = write(tmp_path / "short.csv", [*zip(hours(50), range(50), strict=True)])
     with pytest.raises(ValueError, match="50 steps are too few: train has 0 to forecast"):
@@ -214,7 +229,7 @@ TIMES = {
     "no time": (["2024-01-01", "soon"], "row 2: time is 'soon', and most others are dates"),
     "no hour": (["2024-01-01 00:00", "2024-01-01 25:00"], "'2024-01-01 25:00'.*date_format"),
     "empty": (["2024-01-01", ""], "row 2: there is no time"),
-    "some zones": (["2024-01-01T00:00Z", "2024-01-01T01:00"], "all of them with an offset"),
+    "some zones": (["2024-01-01T00:00Z", "2024-01-01T01:00"], "others have an offset from UTC"),
 }
 
 

@@ -521,3 +521,9 @@ def test_rows_keep_their_split_whatever_else_the_file_has(tables):
     head, *rows = text.split("\n")
     after = splits(tables("\n".join([head, *rows[::-1]]), id_column="id"))
     assert before == after  # in another order
+    named, unnamed = tables(text, id_column="id"), tables(text)
+    unnamed.go_on_with(named.facts, "The checkpoint")
+    assert splits(named) == before
+    unnamed.setup("test")
+    for name, split in named.splits.items():
+        assert unnamed.splits[name].indices == split.indices

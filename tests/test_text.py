@@ -254,6 +254,9 @@ def test_goes_on_with_prompts_where_the_text_is_not(trained, project):
             command("train", "predict", *GPT, *options, "--data.prompt=2", "--data.unit=byte")
         with pytest.raises(SystemExit, match="prompt reads as null or a comment"):
             command("train", "predict", *GPT, *options, "--data.prompt=# comment")
+        both = ["--data.prompt=2", "--data.predict_dir=prompts.txt"]
+        with pytest.raises(SystemExit, match="predict_dir is prompts.txt, and there is a prompt"):
+            command("train", "predict", *GPT, *options, *both)
 
 
 @pytest.mark.parametrize("kind", ["gpt", "lstm"])

@@ -25,7 +25,7 @@ class Demand(SeriesData):
         self, window: int = 480, horizon: int = 48, season: int = 336, **kwargs: Any
     ) -> None:
         super().__init__(window, horizon, season, **kwargs)
-        self.columns = Columns(time="time", values=["demand"])
+        self.columns = Columns(time="time", values=["demand"], interval="0:30:00")
 
     def load_series(self) -> Series:
         # What `load_taylor` gives, without the seconds that importing all of pmdarima takes.

@@ -78,7 +78,7 @@ class ImageFolder(ImageData):
 
     def adopt(self, facts: dict[str, Any]) -> None:
         super().adopt(facts)
-        self.hparams.value_range = facts.get("value_range")
+        self.hparams.value_range = facts.get("value_range", self.hparams.value_range)
 
     def prepare_data(self) -> None:
         if (self.hparams.cache or self.hparams.skip_unreadable) and not self.predicts_other:

@@ -64,6 +64,7 @@ class SeriesData(Data):
             "window": self.window,
             "horizon": self.horizon,
             "season": self.season,
+            "interval": self.columns.interval,
             "input_shape": [self.window - self.season, num_series + num_known],
             "known_shape": [self.horizon, num_known],
         }
@@ -136,8 +137,8 @@ class SeriesData(Data):
             facts[name] for name in ("window", "horizon", "season")
         )
         self.rows_per_input = self.horizon
-        values, covariates = facts["value_columns"], facts["covariate_columns"]
-        self.columns = replace(self.columns, values=values, covariates=covariates)
+        names = {"values": facts["value_columns"], "covariates": facts["covariate_columns"]}
+        self.columns = replace(self.columns, **names, interval=facts.get("interval", ""))
 
     @property
     def predicted(self) -> list[int]:

@@ -63,6 +63,7 @@ class SeriesCSV(SeriesData):
         if self.path.is_file() or not self.hparams.predict_dir:
             self.whole = read_series(self.path, self.columns)
             self.columns.values = self.whole.columns
+            self.columns.interval = self.whole.clock.interval
 
     def load_series(self) -> Series:
         return self.whole.part(0, self.whole.num_known)

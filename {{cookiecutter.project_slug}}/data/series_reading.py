@@ -45,6 +45,11 @@ def read_series(source: Any, columns: Columns) -> Series:
             "local times, which repeat an hour in autumn, need their offset (+01:00), or UTC."
         )
     counts, clock = count(times, zone)
+    if columns.interval not in ("", clock.interval):
+        raise UserError(
+            f"{place} has steps of {clock.interval}, and the training had steps of {columns.interval}: "
+            "a forecast needs the same."
+        )
     places, odd = np.divmod(counts - counts[0], clock.step)
     if len(wrong := np.flatnonzero(odd)):
         row = order[wrong[0]]

@@ -1,6 +1,7 @@
 """The times of a series: checked, and counted on from."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,13 @@ class Clock:
     step: int
     offset: np.timedelta64 = np.timedelta64(0, "us")
     zone: bool = False
+
+    @property
+    def interval(self) -> str:
+        """From one step to the next."""
+        if self.unit == "us":
+            return str(timedelta(microseconds=self.step))
+        return f"{self.step} months" if self.unit == "M" else str(self.step)
 
     def text(self, counts: np.ndarray) -> list[str]:
         if self.unit == "number":

@@ -19,6 +19,7 @@ class Columns:
         covariates: numbers that are known of the future, too.
         fill_gaps: missing steps in a row, up to so many, take the value before.
         reading: arguments of `read_csv`.
+        interval: from one step to the next, where it is known.
     """
 
     time: str = "time"
@@ -26,6 +27,7 @@ class Columns:
     covariates: list[str] = field(default_factory=list)
     fill_gaps: int = 0
     reading: dict[str, Any] = field(default_factory=dict)
+    interval: str = ""
 
     def value_names(self, known: list[str], place: str) -> list[str]:
         """The names of what is forecast, among those of a table.

@@ -45,6 +45,8 @@ class PrepareTable(nn.Module):
     def moments(values: Tensor) -> tuple[float, float]:
         values = values.cpu().double()
         values = values[values.isfinite()]
+        if not len(values):  # as in the table of an evaluation, which has those of its checkpoint
+            return 0.0, 1.0
         return values.mean().item(), values.std(correction=0).item()
 
     def forward(self, batch: Any) -> Any:

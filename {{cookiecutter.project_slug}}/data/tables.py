@@ -44,7 +44,7 @@ class TableData(Data):
         self.columns: list[Column] = []
         self.class_names: list[str] = []
         self.keys: Tensor | None = None  # of the rows, whatever they are encoded as
-        self.known: list[str] = []  # the columns that the rows are known by, where there is no id
+        self.known: list[str] = []  # the columns that the rows are known by
 
     def read_splits(self) -> tuple[pyarrow.Table, Rows]:
         """All rows, and those of the splits that the data set comes with."""
@@ -97,15 +97,15 @@ class TableData(Data):
         if reason:
             rank_zero_info(f"{self.source}: {self.target} is {reason}")
         labels = places_of(targets, self.class_names) if self.class_names else None
-        keys = self.find_keys(table.column_names)
+        keys = self.find_keys([self.id_column] if self.id_column else table.column_names)
         splits = complete_splits(rows, keys, labels, self.test_fraction, self.hparams)
         inputs = table.drop_columns([*{self.target, *others}])
         self.columns = find_columns(inputs, splits["train"].numpy(), self.categorical, self.source)
 
     def find_keys(self, names: list[str]) -> Tensor:
         table, rows = self.whole
-        content = table.select([self.id_column] if self.id_column else names)
-        self.keys, self.known = keys_of(TensorSamples(keys_of_rows(content)), rows), names
+        self.keys = keys_of(TensorSamples(keys_of_rows(table.select(names))), rows)
+        self.known = names
         return self.keys
 
     def adopt(self, facts: dict[str, Any]) -> None:
@@ -121,7 +121,7 @@ class TableData(Data):
         if as_now and kinds.keys().isdisjoint({self.target, self.id_column, *self.leave_out}):
             self.columns = facts["columns"]
             before = facts["table_columns"]
-            if before != self.known and (self.id_column or {*before} <= {*self.known}):
+            if before != self.known and {*before} <= {*self.whole[0].column_names}:
                 self.find_keys(before)
             if new:
                 rank_zero_info(f"{self.source}: no inputs, since new: {', '.join(new)}")

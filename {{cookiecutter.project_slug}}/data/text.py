@@ -146,7 +146,11 @@ class TextData(Data):
         """The windows of a file or folder; of a list, and where there is a prompt, prompts."""
         if not isinstance(source, str | Path | None):
             return self.encode([*source] if isinstance(source, list | tuple) else [source])
-        if source and not (self.hparams.prompt or self.hparams.prompt_file):
+        if source:
+            if self.hparams.prompt or self.hparams.prompt_file:
+                raise UserError(
+                    f"predict_dir is {source}, and there is a prompt: give one of both."
+                )
             return self.windows(self.read_files(find_files(Path(source).expanduser())))
         prompts = [self.hparams.prompt] if self.hparams.prompt else []
         if self.hparams.prompt_file:

@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from engine.compat import log_step, spawns, validates_next
 from engine.errors import UserError
@@ -153,7 +154,8 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         # Of the saves of other processes, or of an earlier part of the run, this one knows nothing.
         path = self.newest or self.names.format_checkpoint_name({})
-        refused = isinstance(exception, UserError) and not self.newest  # and would be again
+        mistakes = UserError, MisconfigurationException
+        refused = isinstance(exception, mistakes) and not self.newest  # and would be again
         if (
             os.path.exists(path)
             and trainer.is_global_zero

@@ -48,11 +48,18 @@ def tell_metrics(trainer: Trainer) -> None:
             print(f"{name:{width}}  {told(*values)}")
 
 
-def why_it_ended(trainer: Trainer) -> str:
+def why_it_ended(trainer: Trainer, trains: bool) -> str:
+    if not trains:
+        return (
+            f"before its first step: {trainer.current_epoch} of {trainer.max_epochs} epochs were "
+            "done; --trainer.max_epochs says how many"
+        )
     for callback in trainer.early_stopping_callbacks:
-        if callback.stopped_epoch:
-            waited = f"no better {callback.monitor} in {callback.wait_count} validations"
-            return f"early, after epoch {callback.stopped_epoch}: {waited}"
+        if callback.stopped_epoch and trainer.should_stop:  # else it was before this fit went on
+            reason = str(callback.stopping_reason_message).removesuffix(
+                " Signaling Trainer to stop."
+            )
+            return f"early, after epoch {callback.stopped_epoch}: {reason}"
     if 0 <= trainer.max_steps <= trainer.global_step:
         return f"after all {trainer.max_steps} steps"
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:

@@ -42,6 +42,7 @@ class RunRecord(Callback):
         self.is_new = is_new
         self.label = {"name": name, "tags": tags or []}
         self.started: datetime | None = None
+        self.trains = False
         self.best: float | None = None
         self.metrics: dict[str, float] = {}
 
@@ -74,6 +75,9 @@ class RunRecord(Callback):
             )
         with run.joinpath("run.yaml").open("a", encoding="utf-8") as file:
             yaml.safe_dump([record], file, sort_keys=False)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.trains = True
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -111,7 +115,7 @@ class RunRecord(Callback):
         else:
             record[-1]["result"] = {
                 "state": state,
-                **({"ended": why_it_ended(trainer)} if state == "finished" else {}),
+                **({"ended": why_it_ended(trainer, self.trains)} if state == "finished" else {}),
                 "epochs": trainer.current_epoch,
                 "steps": trainer.global_step,
                 "seconds": round((datetime.now(timezone.utc) - self.started).total_seconds()),
