@@ -1143,3 +1143,11 @@ def test_a_share_for_validation_is_chosen_only_where_one_is_split_off():
     ]
     assert ready(plain(samples[0])).chosen == {"batch_size": 8, "val_fraction": 0.2}
     assert ready(plain(*samples)).chosen == {"batch_size": 8}
+    assert ready(plain(samples[0], num_folds=2)).chosen == {"batch_size": 8}
+
+
+def test_files_are_offered_to_data_that_reads_them():
+    reads = importlib.import_module("engine.results").reads_folders
+    own = torch.utils.data.TensorDataset(torch.arange(60.0)[:, None])
+    assert reads(digits())
+    assert not reads(module("plain").PlainData(own))  # from Python alone

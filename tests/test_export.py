@@ -120,11 +120,14 @@ def read(path: Path, inputs: torch.Tensor) -> tuple[dict[str, torch.Tensor], dic
     return module(inputs), metadata
 
 
-def test_onnx_runs_without_torch_and_project(trained, tmp_path):
+def test_onnx_runs_without_torch_and_project(trained, tmp_path, capfd):
     project, folder = trained("cnn")
     images = inputs_of("cnn", 5)
     with inside(project, folder):
-        command("export", "logs/version_0", "--output", str(tmp_path / "model.onnx"))
+        command(
+            "export", "logs/version_0", "--output", f"{tmp_path}/model.onnx", '--data={"seed": 5}'
+        )
+        assert "other data than those of the fit: seed=5 (there 0)" in capfd.readouterr().out
         right = expected(images)["probability"]
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     np.save(tmp_path / "images.npy", images.numpy())

@@ -26,6 +26,8 @@ class PlainData(Data):
         known_facts: plain values that networks or systems take by name, such as num_classes.
     """
 
+    reads_files = False  # but what a predictor in Python is given
+
     def __init__(
         self,
         train: Dataset,

@@ -141,6 +141,11 @@ def export(
     path = find_checkpoint(checkpoint, "best", root)
     output = output or run_of(path) / f"model.{format}"
     system, module = load(path, data or {})
+    fitted, given = read_checkpoint(path)["datamodule_hyper_parameters"], data or {}
+    if other := [
+        f"{k}={v} (there {fitted.get(k)})" for k, v in given.items() if v != fitted.get(k)
+    ]:
+        print(f"Compared on rows of other data than those of the fit: {', '.join(other)}")
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.{format}")
     try:

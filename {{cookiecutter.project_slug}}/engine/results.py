@@ -83,8 +83,9 @@ def best_of(trainer: Trainer) -> dict[str, Any]:
 
 
 def reads_folders(data: Any) -> bool:
-    """Whether a data module reads what it is told to predict: its class has a `read` of its own."""
-    return sum("read" in vars(kind) for kind in type(data).__mro__) > 1
+    """Whether a data module reads files that it is told to predict: its class has a `read` of its own."""
+    own = sum("read" in vars(kind) for kind in type(data).__mro__) > 1
+    return own and getattr(data, "reads_files", True)
 
 
 def tell_end(trainer: Trainer, best: ModelCheckpoint) -> None:

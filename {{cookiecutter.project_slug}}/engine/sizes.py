@@ -21,9 +21,9 @@ def fraction_of(val_fraction: float | str, count: int) -> float:
 
 def choose_fraction(data: Any, count: int) -> float:
     """The share of `count` samples that a data module keeps for validation; noted in `chosen`, if it
-    was auto. A module that splits by something else than samples asks first."""
+    was auto and there are no folds. A module that splits by something else than samples asks first."""
     fraction = fraction_of(data.hparams.val_fraction, count)
-    if data.hparams.val_fraction == "auto":
+    if data.hparams.val_fraction == "auto" and data.hparams.num_folds is None:
         data.chosen.setdefault("val_fraction", fraction)
     return fraction
 
