@@ -1151,3 +1151,12 @@ def test_files_are_offered_to_data_that_reads_them():
     own = torch.utils.data.TensorDataset(torch.arange(60.0)[:, None])
     assert reads(digits())
     assert not reads(module("plain").PlainData(own))  # from Python alone
+
+
+@pytest.mark.parametrize("kind", ["image_folder", "mask_folder"])
+def test_images_to_predict_are_of_the_size_of_the_fit(kind):
+    make = {"image_folder": "ImageFolder", "mask_folder": "MaskFolder"}[kind]
+    made = [getattr(module(kind), make)(predict_dir="x", image_size=size) for size in (64, 16)]
+    made[0].go_on_with(made[0].facts, "best.ckpt", adopted=True)
+    with pytest.raises(ValueError, match="comes from data with image_size 64, but .* 16"):
+        made[1].go_on_with(made[0].facts, "best.ckpt", adopted=True)

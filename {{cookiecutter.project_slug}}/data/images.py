@@ -35,7 +35,10 @@ class ImageData(ClassData):
     @property
     def facts(self) -> dict[str, Any]:
         shape = list(self.image_shape)
-        return {**super().facts, "image_shape": shape, "input_shape": shape}
+        known = {**super().facts, "image_shape": shape, "input_shape": shape}
+        if "image_size" in self.hparams:  # as it is asked for
+            known["image_size"] = self.hparams.image_size
+        return known
 
     def adopt(self, facts: dict[str, Any]) -> None:
         super().adopt(facts)
