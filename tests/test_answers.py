@@ -456,8 +456,10 @@ def test_refusal_in_a_shell_and_the_command_pasted(tmp_path):
 
 
 def test_next_commands_start_where_the_user_is(tmp_path):
-    run = run_cookiecutter(tmp_path, "--no-input", "--output-dir", "some where")
+    run = run_cookiecutter(tmp_path, "--no-input", "--output-dir", "some where", "data=csv")
     assert f"cd 'some where/{DEFAULTS['project_slug']}'" in run.stdout
+    assert DATA["csv"]["first"][0] in run.stdout
+    assert all(bool(row.get("first")) == bool(row.get("by_size")) for row in DATA.values())
 
 
 def test_replay_is_checked(tmp_path):
