@@ -245,6 +245,8 @@ def test_the_target_says_whether_to_classify(tables, values, task, names):
     targets = data.splits["train"].dataset.samples[2]
     right = [values[i % len(values)] for i in range(40) if values[i % len(values)]]
     assert len(targets) == len(right)
+    kept = [str(i) for i in range(40) if values[i % len(values)]]
+    assert data.predict_names == [kept[i] for i in data.splits["test"].indices]
     if names:
         assert [names[i] for i in targets] == [value.removesuffix(".0") for value in right]
     else:
@@ -257,6 +259,7 @@ def test_a_test_split_of_its_own(tables):
     data.setup("fit")
     assert data.splits["test"].indices == [*range(40, 46)]
     assert {i < 40 for name in ("train", "val") for i in data.splits[name].indices} == {True}
+    assert data.predict_names == [str(i) for i in range(6)]  # as in the file
 
 
 def read(path) -> list[dict[str, str]]:

@@ -125,7 +125,9 @@ def places_of(values: Any, known: Sequence[str]) -> Tensor:
     return torch.from_numpy(places.fill_null(-1).to_numpy().astype(np.int64))
 
 
-def encode(table: pyarrow.Table, columns: list[Column], source: str) -> tuple[Tensor, Tensor]:
+def encode(
+    table: pyarrow.Table, columns: list[Column], source: str, row_numbers: Any = None
+) -> tuple[Tensor, Tensor]:
     """Numbers (N, n), float32 with NaN for what is missing, and codes of the categories (N, c)."""
     if lacking := [c["name"] for c in columns if c["name"] not in table.column_names]:
         raise UserError(f"{source} lacks columns of the training: {', '.join(lacking)}.")
@@ -145,7 +147,8 @@ def encode(table: pyarrow.Table, columns: list[Column], source: str) -> tuple[Te
             )
             rank_zero_info(
                 f"{source}: {new} values of {column['name']} are unknown to the training; "
-                f"the first is {array[first]} in row {first + 1}"
+                f"the first is {array[first]} in row "
+                f"{1 + (first if row_numbers is None else row_numbers[first])}"
             )
     return values, codes
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import torch
 
@@ -72,15 +73,18 @@ class CSV(TableData):
 
     def read_splits(self) -> tuple[pyarrow.Table, Rows]:
         texts = [*self.categorical, *self.leave_out, *filter(None, [self.id_column])]
-        tables = []
+        tables, numbers = [], []
         for path in filter(None, (self.source, self.hparams.test_path)):
             table = read_table(path, **self.reading, texts=texts)
             if self.id_column in table.column_names:
                 refuse_twice(table[self.id_column], f"{path}, column {self.id_column}")
-            tables.append(with_targets(table, self.target, path))
+            table, rows = with_targets(table, self.target, path)
+            tables.append(table)
+            numbers.append(rows)
+        self.row_numbers = np.concatenate(numbers)
         whole = pyarrow.concat_tables(tables, promote_options="permissive")
         first = len(tables[0])
         if len(tables) == 1:
             return whole, {}
-        numbers = torch.arange(len(whole))
-        return whole, {"train": numbers[:first], "test": numbers[first:]}
+        places = torch.arange(len(whole))
+        return whole, {"train": places[:first], "test": places[first:]}

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.compute as arrow
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -14,19 +15,22 @@ from engine.errors import UserError
 MOST_CLASSES = 20
 
 
-def with_targets(table: pyarrow.Table, target: str, source: str) -> pyarrow.Table:
-    """The rows that have a target; how many have none is said."""
+def with_targets(
+    table: pyarrow.Table, target: str, source: str
+) -> tuple[pyarrow.Table, np.ndarray]:
+    """The rows that have a target, and their numbers; how many have none is said."""
     if target not in table.column_names:
         raise UserError(
             f"{source} has no column {target!r} to predict, but {', '.join(table.column_names)}. "
             "Name one: --data.target NAME"
         )
-    known = table.filter(arrow.is_valid(table[target]))
-    if types.is_floating(known[target].type):
-        known = known.filter(arrow.invert(arrow.is_nan(known[target])))
-    if len(known) < len(table):
-        rank_zero_info(f"{source}: left out {len(table) - len(known)} rows without a target")
-    return known
+    known = arrow.is_valid(table[target])
+    if types.is_floating(table[target].type):
+        known = arrow.is_finite(table[target]).fill_null(False)
+    numbers = np.flatnonzero(known.to_numpy())
+    if len(numbers) < len(table):
+        rank_zero_info(f"{source}: left out {len(table) - len(numbers)} rows without a target")
+    return table.filter(known), numbers
 
 
 def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:

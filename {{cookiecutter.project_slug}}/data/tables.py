@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -44,6 +45,7 @@ class TableData(Data):
         self.columns: list[Column] = []
         self.class_names: list[str] = []
         self.keys: Tensor | None = None  # of the rows, whatever they are encoded as
+        self.row_numbers: Any = None  # in the file (N,), of which rows may be left out
         self.known: list[str] = []  # the columns that the rows are known by
 
     def read_splits(self) -> tuple[pyarrow.Table, Rows]:
@@ -135,7 +137,7 @@ class TableData(Data):
         return samples, rows
 
     def encoded(self, table: pyarrow.Table, source: str) -> TensorSamples:
-        numbers, codes = encode(table, self.columns, source)
+        numbers, codes = encode(table, self.columns, source, self.row_numbers)
         known = self.target in table.column_names
         if self.class_names:
             targets = torch.full((len(table),), -1)
@@ -152,6 +154,7 @@ class TableData(Data):
         """The rows of a file or, from Python, of what `as_table` takes, with or without the target."""
         texts = [column["name"] for column in self.columns if column["kind"] == "category"]
         texts += filter(None, [self.id_column])
+        self.row_numbers = None
         table = as_table(source, **{**self.reading, "texts": texts})
         if table is None:
             raise UserError(
@@ -161,7 +164,8 @@ class TableData(Data):
 
     @property
     def predict_names(self) -> list[str]:
-        return [str(row) for row in self.splits["predict"].indices]
+        rows = np.array(self.splits["predict"].indices, dtype=int)
+        return [*map(str, rows if self.row_numbers is None else self.row_numbers[rows])]
 
     @property
     def predict_columns(self) -> dict[str, list]:

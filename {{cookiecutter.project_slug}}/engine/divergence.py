@@ -77,7 +77,7 @@ class Divergence(Callback):
         if self.last:
             text += f" since step {self.last[0] + 1}, and was {self.last[1]:.4g} before"
         else:
-            text += f", and was so at step {first} already"
+            text += f", and was so at step {first} already: look for such a number in the data"
         text += (
             ". Checkpoints written before are whole. Start again with a smaller --model.lr, with "
             "--trainer.gradient_clip_val 1, or in --trainer.precision 32-true"
