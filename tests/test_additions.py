@@ -1,12 +1,16 @@
-"""A network, a data set and a logger are added as CONTRIBUTING.md says, and nothing else is edited."""
+"""A network, a data set, a logger and a modality are added as CONTRIBUTING.md says, and nothing else
+is edited."""
 
+import csv
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
+import torch
 import yaml
 from guide import gaps
 from projects import SMALL, command, inside, small_data
@@ -42,6 +46,130 @@ from pathlib import Path
 def write(folder: Path) -> list[str]:
     return []
 '''
+CLIPS = '''\
+"""Clips of sound: WAV files of 16 bits."""
+
+import wave
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from data.classes import ClassData
+from engine.files import files_below
+
+
+class ClipData(ClassData):
+    """A batch is int16 (B, T), on the device floats (B, 1, T) in [-1, 1], and class indices (B,)."""
+
+    num_samples: int  # of a clip
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {**super().facts, "num_samples": self.num_samples}
+
+    def adopt(self, facts: dict[str, Any]) -> None:
+        super().adopt(facts)
+        self.num_samples = facts["num_samples"]
+
+    def read(self, source: Any) -> "Clips":
+        names = files_below(Path(source))
+        return Clips(names, torch.full((len(names),), -1), self.num_samples)
+
+    def preparation(self) -> nn.Module:
+        return Scale()
+
+
+class Scale(nn.Module):
+    def forward(self, batch: Any) -> Any:
+        clips, *others = batch
+        return clips.unsqueeze(1) / 32768, *others
+
+
+class Clips(Dataset):
+    def __init__(self, names: list[str], labels: Tensor, num_samples: int) -> None:
+        self.names, self.labels, self.num_samples = names, labels, num_samples
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        with wave.open(self.names[index], "rb") as file:
+            data = file.readframes(self.num_samples)
+        return torch.frombuffer(bytearray(data), dtype=torch.int16), self.labels[index]
+'''
+CLIP_FOLDER = '''\
+"""Your own clips, in a folder for each class."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.clips import ClipData, Clips
+from engine.files import files_below
+from engine.splits import Rows
+
+
+class ClipFolder(ClipData):
+    """`DATA_DIR/<class>/*.wav`."""
+
+    def __init__(self, data_dir: str = "datasets/clips", num_samples: int = 200, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.root, self.num_samples = Path(data_dir), num_samples
+        self.class_names = sorted(path.name for path in self.root.glob("*"))
+
+    def load(self) -> tuple[Clips, Rows]:
+        names = files_below(self.root)
+        labels = [self.class_names.index(Path(name).parent.name) for name in names]
+        return Clips(names, torch.tensor(labels), self.num_samples), {}
+'''
+SMALL_CLIPS = '''\
+"""Noise, loud and soft."""
+
+import wave
+from pathlib import Path
+
+import numpy as np
+
+
+def write(folder: Path) -> list[str]:
+    random = np.random.default_rng(0)
+    for name, scale in (("loud", 9000), ("soft", 900)):
+        (folder / name).mkdir()
+        for i in range(30):
+            with wave.open(str(folder / name / f"{i:02}.wav"), "wb") as file:
+                file.setparams((1, 2, 8000, 0, "NONE", ""))
+                file.writeframes((scale * random.normal(size=200)).astype("<i2").tobytes())
+    return [f"--data.data_dir={folder}"]
+'''
+EAR = '''\
+"""Convolutions on waveforms."""
+
+from torch import Tensor, nn
+
+
+class Ear(nn.Module):
+    """Waveforms -> convolution, ReLU, mean over time -> class logits."""
+
+    def __init__(self, num_classes: int, width: int = 8) -> None:
+        super().__init__()
+        layers = nn.Conv1d(1, width, 9, stride=4), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten()
+        self.backbone = nn.Sequential(*layers)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(B, 1, T) floats -> (B, num_classes) logits."""
+        return self.head(self.backbone(clips))
+'''
+MODALITY_ROW = {
+    "name": "audio",
+    "example": '"clips"',
+    "files": ["data/clips.py", "data/classes.py"],
+    "readme": ["To predict new clips: `--data.predict_dir FOLDER`."],
+}
 NETWORK_ROW = {
     "name": "tiny",
     "class": "Tiny",
@@ -63,6 +191,14 @@ DATA_ROW = {
     "log_every_n_steps": 10,
     "packages": ["scikit-learn>=1.7"],
 }
+CLIPS_ROW = {
+    **{**DATA_ROW, "name": "clip_folder", "class": "ClipFolder", "modality": "audio"},
+    **{"model": "ear", "augments": False, "packages": []},
+}
+EAR_ROW = {
+    **{**NETWORK_ROW, "name": "ear", "class": "Ear", "modalities": ["audio"]},
+    "arguments": ["width: 4"],
+}
 LOGGER_ROW = {
     "name": "table",
     "class_path": "lightning.pytorch.loggers.CSVLogger",
@@ -79,7 +215,7 @@ def add(settings: dict, table: str, prompt: str, row: dict) -> None:
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory):
-    """A copy of the template with a network, a data set and a logger more; do not change it."""
+    """A copy of the template with these rows and files more; do not change it."""
     folder = tmp_path_factory.mktemp("template")
     ignore = shutil.ignore_patterns("__pycache__", ".*_cache", ".venv", "build", ".git")
     shutil.copytree(ROOT, folder, ignore=ignore, dirs_exist_ok=True)
@@ -88,10 +224,17 @@ def template(tmp_path_factory):
     digits = (project / "data" / "digits.py").read_text("utf-8")
     (project / "data" / "numerals.py").write_text(digits.replace("Digits", "Numerals"), "utf-8")
     (project / "tests" / "small_data" / "numerals.py").write_text(SMALL_DATA, "utf-8")
+    (project / "data" / "clips.py").write_text(CLIPS, "utf-8")
+    (project / "data" / "clip_folder.py").write_text(CLIP_FOLDER, "utf-8")
+    (project / "tests" / "small_data" / "clip_folder.py").write_text(SMALL_CLIPS, "utf-8")
+    (project / "models" / "networks" / "ear.py").write_text(EAR, "utf-8")
     settings = json.loads((folder / "cookiecutter.json").read_text("utf-8"))
     add(settings, "_models", "model", NETWORK_ROW)
     add(settings, "_data", "data", DATA_ROW)
     add(settings, "_loggers", "logger", LOGGER_ROW)
+    settings["_modalities"].append(MODALITY_ROW)
+    add(settings, "_models", "model", EAR_ROW)
+    add(settings, "_data", "data", CLIPS_ROW)
     (folder / "cookiecutter.json").write_text(json.dumps(settings, indent=2), "utf-8")
     return folder
 
@@ -120,6 +263,32 @@ def test_the_new_cell_trains_resumes_tests_and_predicts(project, tmp_path):
         assert 0 <= metrics["test/acc"] <= 1
         command("train", "predict", *options, "--ckpt_path=best")
         assert Path("logs", "version_0", "predictions.csv").is_file()
+
+
+def test_a_new_modality_predicts_files_and_exports_with_the_numbers_of_plain_torch(
+    template, tmp_path
+):
+    project = render_template(tmp_path, template=template, data="clip_folder", logger="csv")
+    with inside(project, tmp_path):
+        options = [*SMALL, *small_data("clip_folder", tmp_path / "data")]
+        command("train", "fit", *options, "--trainer.max_epochs=1")
+        command("export", "best", "--output=model.onnx")
+        Path("data").rename("others")  # what the fit was trained on need not be there
+        predict = ["predict", *options, "--ckpt_path=best", "--data.predict_dir=others/soft"]
+        network = command("train", *predict).model.network.eval()
+        paths = sorted(Path("others", "soft").iterdir())[:16]  # two batches
+        clips = torch.stack([torch.from_file(str(p), size=222, dtype=torch.int16) for p in paths])
+        clips = clips[:, 22:]  # after the header
+        with torch.no_grad():
+            right = network(clips[:, None] / 32768).softmax(dim=1)
+        with open("logs/version_0/predictions.csv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["input"] for row in rows] == [*map(str, paths)]
+        found = [[float(row[f"probability_{name}"]) for name in ("loud", "soft")] for row in rows]
+        torch.testing.assert_close(torch.tensor(found), right)
+        session = onnxruntime.InferenceSession("model.onnx")
+        _, served = session.run(None, {"input": clips.numpy()})
+        torch.testing.assert_close(torch.from_numpy(served), right, atol=1e-5, rtol=1e-4)
 
 
 def test_the_project_holds_the_new_files_and_none_of_the_others(project):

