@@ -788,6 +788,7 @@ CORE_LACKS = {
     *("export.py", "sweep.py", "crossval.py", "engine/tune.py", "callbacks/norms.py"),
     *("configs/callbacks/ema.yaml", "configs/tune/lr.yaml", "configs/sweep/default.yaml"),
     *("engine/export.py", "engine/sweep.py", "engine/trials.py", "engine/crossval.py"),
+    *("predictor.py", "engine/predictor.py"),
 }
 
 
@@ -804,7 +805,7 @@ def test_core_leaves_the_extras_out(render):
     names = {re.match(r"[\w-]+", package)[0] for package in toml["project"]["dependencies"]}
     assert not names & {"matplotlib", "psutil"}
     readme = (core / "README.md").read_text("utf-8")
-    assert not re.search(r"export|sweep|crossval|configs/(tune|callbacks)", readme)
+    assert not re.search(r"export|sweep|crossval|predictor|configs/(tune|callbacks)", readme)
     for text in contents(core).items():
         if text[0].endswith(".yaml"):
             assert not re.search(rb"callbacks\.(tune|norms|pruning|swa|finetuning)", text[1])

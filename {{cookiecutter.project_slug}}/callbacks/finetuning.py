@@ -1,11 +1,19 @@
 """Trains the head first, the backbone later."""
 
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BackboneFinetuning
 
 
 class Finetuning(BackboneFinetuning):
-    """Lightning's, which leaves the backbone frozen in a fit that continues after it was not."""
+    """Lightning's, for a network with a ``backbone``; a fit that continues leaves it as it was."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning looks for it in the system. No part of that: its weights have one name only.
+        network: Any = pl_module.network
+        vars(pl_module)["backbone"] = network.get_submodule("backbone")
+        super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         groups = trainer.optimizers[0].param_groups

@@ -4,7 +4,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-import torch
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -45,38 +45,31 @@ def draw_grid(images: Tensor, captions: list[str], columns: int = 8, cell: int =
     return grid
 
 
-def log_picture(trainer: Trainer, name: str, picture: Image.Image) -> None:
-    """Sends a picture to every logger that takes pictures; the others are left alone."""
+def log_picture(trainer: Trainer, name: str, picture: Image.Image | str) -> None:
+    """Sends a picture, or a text, to every logger that takes it; the others are left alone."""
     step = step_logged(trainer)
     for logger in trainer.loggers:
         kind = type(logger).__name__
         experiment: Any = logger.experiment
-        if kind == "TensorBoardLogger":
-            tensor = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
-            tensor = tensor.view(picture.height, picture.width, 3)
-            experiment.add_image(name, tensor, step, dataformats="HWC")
+        if isinstance(picture, str):
+            if kind == "TensorBoardLogger":
+                experiment.add_text(
+                    name, indent(picture, "    "), step
+                )  # a block of code in Markdown
+            elif kind == "WandbLogger":
+                logger.log_text(name, columns=["text"], data=[[picture]], step=step)
+            elif kind == "MLFlowLogger":
+                experiment.log_text(logger.run_id, picture, f"{name}-{step}.txt")
+            elif kind == "CometLogger":
+                experiment.log_text(picture, step=step, metadata={"name": name})
+        elif kind == "TensorBoardLogger":
+            experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
         elif kind == "WandbLogger":
             logger.log_image(name, [picture], step=step)
         elif kind == "MLFlowLogger":
             experiment.log_image(logger.run_id, picture, key=name.replace("/", "-"), step=step)
         elif kind == "CometLogger":
             experiment.log_image(picture, name=name, step=step)
-
-
-def log_text(trainer: Trainer, name: str, text: str) -> None:
-    """Sends a text to every logger that takes texts; the others are left alone."""
-    step = step_logged(trainer)
-    for logger in trainer.loggers:
-        kind = type(logger).__name__
-        experiment: Any = logger.experiment
-        if kind == "TensorBoardLogger":
-            experiment.add_text(name, indent(text, "    "), step)  # a block of code in Markdown
-        elif kind == "WandbLogger":
-            logger.log_text(name, columns=["text"], data=[[text]], step=step)
-        elif kind == "MLFlowLogger":
-            experiment.log_text(logger.run_id, text, f"{name}-{step}.txt")
-        elif kind == "CometLogger":
-            experiment.log_text(text, step=step, metadata={"name": name})
 
 
 class Pictures(Callback):
@@ -133,8 +126,7 @@ class Pictures(Callback):
         # On all processes: where the network is sharded, each of them has to take part.
         picture = self.draw(trainer, pl_module, batch)
         if picture and trainer.is_global_zero:
-            log: Any = log_text if isinstance(picture, str) else log_picture
-            log(trainer, "val/pictures", picture)
+            log_picture(trainer, "val/pictures", picture)
 
     def on_predict_batch_end(
         self,

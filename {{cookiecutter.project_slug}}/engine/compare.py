@@ -5,25 +5,17 @@ Trials of sweeps are runs with the study among their tags; folds and seeds stand
 
 import argparse
 import csv
-import operator
 import re
 from datetime import timedelta
+from operator import eq, ge, gt, le, lt
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from engine.errors import UserError, plain_errors
 from engine.records import all_runs, flat, read_record, read_yaml, runs_named
+from engine.runs import read_checkpoint
 
-OPERATORS = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "!=": operator.ne,
-    "=": operator.eq,
-    "<": operator.lt,
-    ">": operator.gt,
-}
+OPERATORS = {"<=": le, ">=": ge, "=": eq, "<": lt, ">": gt}
 # Columns of their own, and what a fit prints.
 NO_SETTINGS = ("name", "tags", "trainer.enable_progress_bar", "trainer.enable_model_summary")
 WIDEST = 40  # characters of a column in the terminal
@@ -53,8 +45,13 @@ class Run:
         last = results[-1]
         seconds = sum(result.get("seconds", 0) for result in results)
         metrics = [result["metrics"] for result in results if result.get("metrics")]
-        found = last if "best" in last else best_in_checkpoint(folder)
-        self.mode = found.get("mode", "min")
+        path = folder / "checkpoints" / "best.ckpt"
+        found = last
+        if "best" not in last and path.exists():  # it has not ended, or was killed
+            saved, monitor = read_checkpoint(path), self.settings.get("best_checkpoint.monitor")
+            best, *_ = saved.get("figures", {}).get(monitor, [None])
+            found = {"monitor": monitor, "best": best, "best_epoch": saved["epoch"]}
+        self.mode = found.get("mode", self.settings.get("best_checkpoint.mode"))
         self.columns |= {
             "name": record[-1].get("name"),
             "tags": ",".join(record[-1].get("tags", [])),
@@ -96,19 +93,6 @@ def compared(sign: str, value: Any, wanted: str) -> bool:
         return OPERATORS[sign](float(value), float(wanted))
     except (TypeError, ValueError):
         return sign == "=" and str(value) == wanted
-
-
-def best_in_checkpoint(run: Path) -> dict[str, Any]:
-    """The best score so far of a run that has not ended, or was killed."""
-    path = run / "checkpoints" / "best.ckpt"
-    if not path.is_file():
-        return {}
-    saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    for state in saved["callbacks"].values():
-        if state.get("best_model_score") is not None:
-            score = state["best_model_score"].item()
-            return {"monitor": state["monitor"], "best": score, "best_epoch": saved["epoch"]}
-    return {}
 
 
 def differing(runs: list[Run]) -> list[str]:
@@ -155,13 +139,9 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write the table there as well")
     arguments = parser.parse_args()
     with plain_errors():
-        folders = all_runs(arguments.root)
-        if arguments.runs:
-            chosen = [
-                [Path(n)] if Path(n).is_dir() else runs_named(n, arguments.root)
-                for n in arguments.runs
-            ]
-            folders = [folder for group in chosen for folder in group]
+        folders = [] if arguments.runs else all_runs(arguments.root)
+        for name in arguments.runs:
+            folders += [Path(name)] if Path(name).is_dir() else runs_named(name, arguments.root)
         runs = [Run(folder, arguments.root) for folder in folders]
         runs = [run for run in runs if len(run.columns) > 1]
         runs = [run for run in runs if all(run.passes(one) for one in arguments.filter)]
@@ -170,9 +150,8 @@ def main() -> None:
         if arguments.sort:
             runs = sort(runs, arguments.sort, arguments.descending)
         columns = dict.fromkeys(key for run in runs for key in run.columns)
-        used = [
-            key for key in columns if any(run.columns.get(key) not in (None, "") for run in runs)
-        ]
+        empty = (None, "")
+        used = [k for k in columns if any(run.columns.get(k) not in empty for run in runs)]
         header = [*used, *differing(runs)]
         table = [header, *([run.value(key) for key in header] for run in runs)]
         show(table)

@@ -54,16 +54,13 @@ def write_summary(path: Path, scores: dict[str, dict[str, float]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--folds", type=int, help="how many parts the data is cut into (5)")
-    parser.add_argument("--seeds", type=int, help="how many fits with the same data instead")
-    arguments, options = parser.parse_known_args()
-    if arguments.folds and arguments.seeds:
-        parser.error("--folds or --seeds, not both")
-    kind, count = ("seed", arguments.seeds) if arguments.seeds else ("fold", arguments.folds or 5)
-    for name in ("folds", "seeds"):
-        number = getattr(arguments, name)
-        if number is not None and number < 2:
-            parser.error(f"--{name} is {number}: it must be 2 or more")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--folds", type=int, default=5, help="parts that the data is cut into (5)")
+    group.add_argument("--seeds", type=int, help="how many fits with the same data instead")
+    own, options = parser.parse_known_args()
+    kind, count = ("fold", own.folds) if own.seeds is None else ("seed", own.seeds)
+    if count < 2:
+        parser.error(f"--{kind}s is {count}: it must be 2 or more")
     scores: dict[str, dict[str, float]] = {}
     with plain_errors():
         root = Path(read_options(options).trainer.default_root_dir or "logs")
@@ -72,10 +69,10 @@ def main() -> None:
             for i in range(count):
                 print(f"{kind.capitalize()} {i} of {count}", flush=True)
                 part = f"{kind}_{i}"
-                own = [f"--data.num_folds={count}", f"--data.fold={i}"]
-                own = [f"--seed_everything={i}"] if kind == "seed" else own
+                more = [f"--data.num_folds={count}", f"--data.fold={i}"]
+                more = [f"--seed_everything={i}"] if kind == "seed" else more
                 with make_worker() as pool:  # the processes that ddp starts serve one fit only
-                    scores[part] = pool.submit(fit, run / part, [*options, *own]).result()
+                    scores[part] = pool.submit(fit, run / part, [*options, *more]).result()
                 write_summary(run / "summary.csv", scores)
         finally:
             if not any(run.iterdir()):

@@ -1,7 +1,6 @@
 """Ends a fit whose weights have become nan or infinite, before a checkpoint of them is written."""
 
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +9,6 @@ from torch import Tensor
 
 from engine.compat import step_logged
 from engine.errors import Diverged
-
-ANOMALY = Path(__file__).parents[1] / "configs" / "debug" / "anomaly.yaml"
 
 
 class Divergence(Callback):
@@ -73,17 +70,15 @@ class Divergence(Callback):
             raise Diverged(self.message(losses[-1], steps[0]))
 
     def message(self, loss: float, first: int) -> str:
-        text = f"The fit has diverged: the loss is {loss}"
+        since = f", and was so at step {first} already: look for such a number in the data"
         if self.last:
-            text += f" since step {self.last[0] + 1}, and was {self.last[1]:.4g} before"
-        else:
-            text += f", and was so at step {first} already: look for such a number in the data"
-        text += (
-            ". Checkpoints written before are whole. Start again with a smaller --model.lr, with "
-            "--trainer.gradient_clip_val 1, or in --trainer.precision 32-true"
+            since = f" since step {self.last[0] + 1}, and was {self.last[1]:.4g} before"
+        return (
+            f"The fit has diverged: the loss is {loss}{since}. Checkpoints written before are whole. "
+            "Start again with a smaller --model.lr, with --trainer.gradient_clip_val 1, or in "
+            "--trainer.precision 32-true; --config configs/debug/anomaly.yaml shows the operation that "
+            "fails first."
         )
-        shows = " shows the operation that fails first."
-        return f"{text}; --config configs/debug/anomaly.yaml{shows}" if ANOMALY.exists() else text
 
 
 def all_finite(system: LightningModule) -> bool:

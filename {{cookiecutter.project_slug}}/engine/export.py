@@ -11,7 +11,6 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal
@@ -20,6 +19,7 @@ import torch
 from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
+from torch.utils.data import Subset
 
 from engine.errors import UserError, plain_errors
 from engine.facts import facts_of
@@ -40,19 +40,6 @@ def load(path: Path, settings: dict[str, Any]) -> tuple[Any, LightningDataModule
     return system, resolve_name(data).load_from_checkpoint(described, **settings)
 
 
-class Loader:
-    """Batches that are there. (A list would be several loaders.)"""
-
-    def __init__(self, batches: list[Any]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
 def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], list[Any]]:
     """Raw batches of these sizes from what `predict` would read, and what it gives for them."""
     trainer = Trainer(**ONE_DEVICE)
@@ -64,7 +51,8 @@ def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], 
     raw = next(iter(loader))
     served = getattr(data, "served", lambda batch: batch)
     batches = [served(rows_of(raw, size)) for size in sizes]
-    data.predict_dataloader = lambda: Loader(batches)  # the whole way of `predict`, of these rows
+    # The whole way of `predict`, of these rows. (A list would be several loaders.)
+    data.predict_dataloader = lambda: Subset(batches, range(len(batches)))
     found: Any = trainer.predict(system, datamodule=data)
     return batches, found
 

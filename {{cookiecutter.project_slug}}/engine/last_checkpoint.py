@@ -68,9 +68,8 @@ class LastCheckpoint(Checkpoint):
         self.step_before = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.names.dirpath = self.names.dirpath or str(
-            Path(trainer.default_root_dir, "checkpoints")
-        )
+        folder = str(Path(trainer.default_root_dir, "checkpoints"))
+        self.names.dirpath = self.names.dirpath or folder
         self.saved_step = trainer.global_step
         if threading.current_thread() is threading.main_thread():
             for name in SIGNALS:  # Lightning restores the handlers after the fit
@@ -156,12 +155,8 @@ class LastCheckpoint(Checkpoint):
         path = self.newest or self.names.format_checkpoint_name({})
         mistakes = UserError, MisconfigurationException
         refused = isinstance(exception, mistakes) and not self.newest  # and would be again
-        if (
-            os.path.exists(path)
-            and trainer.is_global_zero
-            and trainer.state.fn == "fit"
-            and not refused
-        ):
+        fits = trainer.is_global_zero and trainer.state.fn == "fit"
+        if fits and not refused and os.path.exists(path):
             path = relative(path)
             print(f"\nThe newest state is {path}. To go on from there:")
             print(command_line("python", *sys.argv, "--ckpt_path", path))

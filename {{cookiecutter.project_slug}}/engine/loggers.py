@@ -42,30 +42,36 @@ def place_loggers(
         run: the run folder. MLflow alone has a database for all runs, ``mlflow.db`` beside it.
         resume: the checkpoint that a fit goes on from. TensorBoard and CSV forget what was logged
             after it, since that will be logged again.
-        name: of the run, by default that of its folder.
-        tags: of the run.
+        name: of the run, by default that of its folder; ``tags`` are its own as well.
     """
     for package, end in (("wandb", "finish"), ("comet_ml", "end")):
         if package in sys.modules:  # the run of an earlier fit in this process
             getattr(sys.modules[package], end)()
     if trainer.logger in (None, True):
-        name = "TensorBoardLogger" if find_spec("tensorboard") else "CSVLogger"
-        trainer.logger = Namespace(class_path=f"lightning.pytorch.loggers.{name}")
+        kind = "TensorBoardLogger" if find_spec("tensorboard") else "CSVLogger"
+        trainer.logger = Namespace(class_path=f"lightning.pytorch.loggers.{kind}")
     if trainer.logger and (rank_zero_only.rank or trainer.fast_dev_run):
         # One that writes nothing, since some write as soon as they are made.
         trainer.logger = Namespace(class_path="lightning.pytorch.loggers.CSVLogger")
     ids = {kind: id for part in read_record(run) for kind, id in part.get("loggers", {}).items()}
-    step = _steps_logged(resume) if resume and not rank_zero_only.rank else None
+    loops = read_checkpoint(resume).get("loops") if resume and not rank_zero_only.rank else None
+    step = step_saved(loops) if loops else None  # without them it has weights only
+    name = name or run.relative_to(root_of(run)).as_posix()
     for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
         if isinstance(logger, Namespace):
-            _place(logger, command, run, ids, step)
-            _label(logger, name or run.relative_to(root_of(run)).as_posix(), tags)
+            _place(logger, command, run, ids, step, name, tags)
     if isinstance(trainer.profiler, Namespace):
         trainer.profiler.init_args.dirpath = str(run)
 
 
 def _place(
-    logger: Namespace, command: str, run: Path, ids: dict[str, str], step: int | None
+    logger: Namespace,
+    command: str,
+    run: Path,
+    ids: dict[str, str],
+    step: int | None,
+    name: str,
+    tags: list[str],
 ) -> None:
     kind = logger.class_path.rpartition(".")[2]
     arguments = logger.init_args = logger.get("init_args", Namespace())
@@ -88,6 +94,8 @@ def _place(
         import wandb
 
         arguments.save_dir = str(run)
+        arguments.name = arguments.get("name") or name
+        logger.dict_kwargs = {"tags": tags} | logger.get("dict_kwargs", {})
         # Lightning passes a setting that wandb has dropped; this marks wandb's warning as shown.
         with redirect_stderr(StringIO()):
             wandb.termwarn(WANDB_WARNING, repeat=False)
@@ -96,12 +104,15 @@ def _place(
             root = root_of(run).absolute()
             arguments.tracking_uri = database_address(root / "mlflow.db")
             arguments.artifact_location = (root / "mlflow").as_uri()
-            name = arguments.get("experiment_name") or "lightning_logs"
-            make_experiment(arguments.tracking_uri, name, arguments.artifact_location, root)
+            experiment = arguments.get("experiment_name") or "lightning_logs"
+            make_experiment(arguments.tracking_uri, experiment, arguments.artifact_location, root)
+        arguments.run_name = arguments.get("run_name") or name
+        arguments.tags = dict.fromkeys(tags, "tagged") | (arguments.get("tags") or {})
     elif kind == "CometLogger":
         # An archive for each process that logs: comet_ml gives all of them the same random name.
         archive = run / f"comet_{len(list(run.glob('comet_*')))}"
         options = {"offline_directory": str(archive), "display_summary_level": 0}
+        options |= {"name": name, "tags": tags}
         if arguments.get("online") is False:
             # Lightning would make an experiment that is neither sent nor kept.
             arguments.online = None
@@ -133,24 +144,6 @@ def make_experiment(address: str, name: str, artifacts: str, folder: Path) -> No
         client = MlflowClient(address)
         if client.get_experiment_by_name(name) is None:
             client.create_experiment(name, artifacts)
-
-
-def _label(logger: Namespace, name: str, tags: list[str]) -> None:
-    """Gives the run its name and tags, in loggers that have a place for them beside the settings."""
-    kind, arguments = logger.class_path.rpartition(".")[2], logger.init_args
-    if kind == "WandbLogger":
-        arguments.name = arguments.get("name") or name
-        logger.dict_kwargs = {"tags": tags} | logger.get("dict_kwargs", {})
-    elif kind == "MLFlowLogger":
-        arguments.run_name = arguments.get("run_name") or name
-        arguments.tags = dict.fromkeys(tags, "tagged") | (arguments.get("tags") or {})
-    elif kind == "CometLogger":
-        logger.dict_kwargs = {"name": name, "tags": tags} | logger.dict_kwargs
-
-
-def _steps_logged(checkpoint: Path) -> int | None:
-    loops = read_checkpoint(checkpoint).get("loops")
-    return step_saved(loops) if loops else None  # it has weights only
 
 
 def _drop_rows(path: Path, step: int) -> None:

@@ -8,6 +8,13 @@ from torch import nn
 from torch.nn import functional
 
 
+def prepare(system: Any, kind: Any, classes: int | None) -> None:
+    """Weighs the classes in the loss of a system; tries it where it gets what `kind.loss` gives it."""
+    weigh(system, system.class_weights)
+    if type(system).loss is kind.loss:
+        try_loss(system.criterion, classes)
+
+
 def try_loss(loss: Any, classes: int | None) -> None:
     """Some losses take other targets, or log-probabilities, and would be wrong without a word.
 

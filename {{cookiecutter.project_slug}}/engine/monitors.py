@@ -10,35 +10,25 @@ from engine.errors import UserError
 
 
 def choose_monitors(config: Namespace) -> None:
-    """Puts the system's `monitor` and `mode` where the callbacks have `auto`."""
-    for name in ("best_checkpoint", "early_stopping"):
-        given, callback = f"--{name}.monitor {config[name].monitor}", config[name]
-        callback.monitor, callback.mode = monitored(
-            config.model.class_path, callback.monitor, callback.mode, given
-        )
-
-
-def monitored(system: str, monitor: str | None, mode: str, given: str) -> tuple[str | None, str]:
-    """The metric that says which epoch is best, and whether its `max` or `min` is.
-
-    Args:
-        system: class path.
-        monitor: a metric; auto: that of the system.
-        mode: auto: the system's, or of another loss `min`.
-        given: how the metric was given, for an error.
+    """Puts the system's `monitor` and `mode` where the callbacks have `auto`.
 
     Raises:
-        UserError: whether more or less of the metric is better is not known.
+        UserError: whether more or less of another metric is better is not known.
     """
-    kind = resolve_name(system)
+    kind = resolve_name(config.model.class_path)
     own, best = getattr(kind, "monitor", "val/loss"), getattr(kind, "mode", "min")
-    monitor = own if monitor == "auto" else monitor
-    if mode != "auto":
-        return monitor, mode
-    if monitor not in (own, None) and not monitor.endswith("loss"):
-        key = given.split()[0].replace("monitor", "mode")
-        raise UserError(f"{given}: say whether its maximum or minimum is best: {key} max")
-    return monitor, best if monitor == own else "min"
+    for name in ("best_checkpoint", "early_stopping"):
+        callback = config[name]
+        if callback.monitor == "auto":
+            callback.monitor = own
+        if callback.mode != "auto":
+            continue
+        if callback.monitor not in (own, None) and not callback.monitor.endswith("loss"):
+            raise UserError(
+                f"--{name}.monitor {callback.monitor}: say whether its maximum or minimum is best: "
+                f"--{name}.mode max"
+            )
+        callback.mode = best if callback.monitor == own else "min"
 
 
 class Monitors(Callback):

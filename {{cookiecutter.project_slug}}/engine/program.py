@@ -76,7 +76,8 @@ class Program(nn.Module):
         return (tuple(dims for _ in self.inputs),)
 
     def used(self) -> list[str]:
-        """The tensors of a batch that the predictions depend on."""
+        """The tensors of a batch whose values lead to the outputs: others are prepared, or counted, for
+        nothing."""
         example = tuple(self.inputs.values())
         try:
             exported = torch.export.export(self, example, dynamic_shapes=self.shapes)
@@ -87,18 +88,7 @@ class Program(nn.Module):
                 "The network or predict_step takes the batch's size for a constant, so the file "
                 "would serve one size alone: write x.shape[0] in the place of len(x)"
             ) from error
-        nodes = [node for node in exported.graph.nodes if node.op == "placeholder"]
-        used = [
-            name for name, n in zip(self.inputs, nodes[-len(example) :], strict=True) if n.users
-        ]
-        if not used:
-            raise UserError("The predictions depend on nothing in a batch: there is no input")
-        if len(used) == 1:
-            return used
-        return self.needed(exported.run_decompositions({}).graph) or used[:1]
-
-    def needed(self, graph: torch.fx.Graph) -> list[str]:
-        """The inputs whose values lead to the outputs: others are prepared, or counted, for nothing."""
+        graph = exported.run_decompositions({}).graph
         *_, end = graph.nodes
         found: set[torch.fx.Node] = set()
         ahead = [end]
@@ -107,8 +97,13 @@ class Program(nn.Module):
             if not str(node.target).startswith("aten.sym_size"):
                 ahead += [one for one in node.all_input_nodes if one not in found]
             found.add(node)
-        places = [node for node in graph.nodes if node.op == "placeholder"][-len(self.inputs) :]
-        return [name for name, node in zip(self.inputs, places, strict=True) if node in found]
+        nodes = [node for node in graph.nodes if node.op == "placeholder"][-len(example) :]
+        places = dict(zip(self.inputs, nodes, strict=True))
+        used = [name for name, node in places.items() if node in found]
+        used = used or [name for name, node in places.items() if node.users][:1]  # for its size
+        if not used:
+            raise UserError("The predictions depend on nothing in a batch: there is no input")
+        return used
 
     def named(self) -> list[str]:
         """The names of the inputs in the file: `input`, if the only one has none but a number."""

@@ -3,7 +3,6 @@
 from math import ceil
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -72,20 +71,6 @@ class Recipe(Callback):
         for name in ("max_epochs", "check_val_every_n_epoch", "log_every_n_steps"):
             self.chosen[f"trainer.{name}"] = getattr(trainer, name)
         return epochs
-
-    def fill(self, config: str) -> str:
-        """The configuration, as YAML, with what was chosen."""
-        if not self.chosen:
-            return config
-        settings = yaml.safe_load(config)
-        for key, value in self.chosen.items():
-            *groups, name = key.split(".")
-            place = settings
-            for group in groups:
-                place = place[group]
-            place[name] = value
-        versions = [line for line in config.splitlines(keepends=True) if line.startswith("#")]
-        return "".join(versions) + yaml.safe_dump(settings, sort_keys=False)
 
 
 def await_data(trainer: Namespace, recipe: Namespace) -> None:

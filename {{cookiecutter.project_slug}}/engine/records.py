@@ -61,6 +61,21 @@ def tags_of(given: str | list[str] | None) -> list[str]:
     return given.split(",") if isinstance(given, str) else given or []
 
 
+def filled(config: str, values: dict[str, Any]) -> str:
+    """A configuration, as YAML, with other values, by their keys."""
+    if not values:
+        return config
+    settings = yaml.safe_load(config)
+    for key, value in values.items():
+        *groups, name = key.split(".")
+        place = settings
+        for group in groups:
+            place = place[group]
+        place[name] = value
+    versions = [line for line in config.splitlines(keepends=True) if line.startswith("#")]
+    return "".join(versions) + yaml.safe_dump(settings, sort_keys=False)
+
+
 def flat(value: Any, key: str = "") -> dict[str, Any]:
     """Settings by the keys that options have; a class by that of what it is."""
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):

@@ -78,7 +78,7 @@ def best_of(trainer: Trainer) -> dict[str, Any]:
     if not path.exists():
         return found
     saved = read_checkpoint(path)
-    shown = {k: v for k, v in saved.get("figures", {}).items() if k.startswith("val/")}
+    shown = {k: v for k, v in saved.get("figures", {}).items() if k.startswith("val")}
     return {**found, "best_epoch": saved["epoch"], "figures": shown}
 
 

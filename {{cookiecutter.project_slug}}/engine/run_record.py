@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.loggers import log_settings
 from engine.recipe import Recipe
-from engine.records import read_record
+from engine.records import filled, read_record
 from engine.results import best_of, figures, why_it_ended
 
 PROJECT = Path(__file__).parents[1]
@@ -43,15 +43,13 @@ class RunRecord(Callback):
         self.label = {"name": name, "tags": tags or []}
         self.started: datetime | None = None
         self.trains = False
-        self.best: float | None = None
-        self.metrics: dict[str, float] = {}
 
     @rank_zero_only
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit" or trainer.fast_dev_run:
             return
         for recipe in (each for each in trainer.callbacks if isinstance(each, Recipe)):
-            self.config = recipe.fill(self.config)
+            self.config = filled(self.config, recipe.chosen)
         run = Path(trainer.default_root_dir)
         run.mkdir(parents=True, exist_ok=True)
         if self.is_new:
@@ -80,20 +78,6 @@ class RunRecord(Callback):
         self.trains = True
 
     @rank_zero_only
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps all metrics of the best validation, whether its checkpoint is saved by now or not."""
-        callback: Any = trainer.checkpoint_callback
-        metrics = trainer.callback_metrics
-        score = metrics.get(getattr(callback, "monitor", None) or "")
-        if score is None:
-            return
-        best = score if callback.best_model_score is None else callback.best_model_score.to(score)
-        is_best = score <= best if callback.mode == "min" else score >= best
-        if is_best and score.item() != self.best:
-            self.best = score.item()
-            self.metrics = {k: v.item() for k, v in metrics.items() if k.startswith("val")}
-
-    @rank_zero_only
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.conclude(trainer, "finished")
 
@@ -113,14 +97,15 @@ class RunRecord(Callback):
         if state.startswith("failed") and not trainer.global_step:
             record.pop()
         else:
+            best = best_of(trainer)
             record[-1]["result"] = {
                 "state": state,
                 **({"ended": why_it_ended(trainer, self.trains)} if state == "finished" else {}),
                 "epochs": trainer.current_epoch,
                 "steps": trainer.global_step,
                 "seconds": round((datetime.now(timezone.utc) - self.started).total_seconds()),
-                **best_of(trainer),
-                "metrics": self.metrics,
+                **best,
+                "metrics": {name: value for name, (value, *_) in best.get("figures", {}).items()},
             }
         temporary = run / ".run.yaml"
         temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")

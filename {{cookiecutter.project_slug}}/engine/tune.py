@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.parsing import lightning_setattr
 
 from engine.errors import UserError
 from engine.files import may_be_missing
+from engine.records import filled
 
 SKIP = 10  # first steps, whose mean loss is still noise
 
@@ -24,13 +24,10 @@ def conclude(trainer: Trainer, key: str, value: float, apply: bool) -> None:
         return
     section, name = key.split(".")
     lightning_setattr(trainer.lightning_module, name, value)
-    if (
-        trainer.is_global_zero
-        and (config := Path(trainer.default_root_dir, "config.yaml")).exists()
-    ):
-        settings = yaml.safe_load(config.read_text(encoding="utf-8"))
-        settings[section]["init_args"][name] = value
-        config.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    config = Path(trainer.default_root_dir, "config.yaml")
+    if trainer.is_global_zero and config.exists():
+        text = filled(config.read_text(encoding="utf-8"), {f"{section}.init_args.{name}": value})
+        config.write_text(text, encoding="utf-8")
     # Schedulers have taken over the old learning rate and the old number of steps.
     trainer.strategy.setup_optimizers(trainer)
 
@@ -42,23 +39,11 @@ class FindLearningRate(LearningRateFinder):
 
     Args:
         apply: fit with the rate; otherwise stop there.
-        min_lr: the first rate.
-        max_lr: the last rate.
-        num_training_steps: steps from the first to the last.
-        early_stop_threshold: stop when the loss is so many times the lowest.
+        kwargs: of Lightning's finder.
     """
 
-    def __init__(
-        self,
-        apply: bool = False,
-        min_lr: float = 1e-6,
-        max_lr: float = 1.0,
-        num_training_steps: int = 100,
-        early_stop_threshold: float | None = 4.0,
-    ) -> None:
-        super().__init__(
-            min_lr, max_lr, num_training_steps, "exponential", early_stop_threshold, False
-        )
+    def __init__(self, apply: bool = False, **kwargs: Any) -> None:
+        super().__init__(update_attr=False, **kwargs)
         self.apply = apply
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

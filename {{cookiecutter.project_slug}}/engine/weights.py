@@ -30,7 +30,9 @@ def start_from(network: nn.Module, source: str) -> None:
         path = find_checkpoint(source, "best", Path("logs"), "--model.init_from")
     given, own = read_weights(path), network.state_dict()
     renamed = best_names(given, own)
-    taken = {name: given[old] for name, old in renamed.items() if fits(given[old], own[name])}
+    taken = {
+        name: given[old] for name, old in renamed.items() if given[old].shape == own[name].shape
+    }
     if not taken:
         raise UserError(
             f"--model.init_from {source}: none of its weights fits this {type(network).__name__}: "
@@ -79,8 +81,8 @@ def best_names(given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, st
     for old in prefixes(given):
         for new in prefixes(own):
             pairs = {new + name[len(old) :]: name for name in given if name.startswith(old)}
-            pairs = {name: old_name for name, old_name in pairs.items() if name in own}
-            count = sum(fits(given[old_name], own[name]) for name, old_name in pairs.items())
+            pairs = {name: file for name, file in pairs.items() if name in own}
+            count = sum(given[file].shape == own[name].shape for name, file in pairs.items())
             best = max(best, (count, pairs), key=lambda found: found[0])  # the first of equals
     return best[1]
 
@@ -90,10 +92,6 @@ def prefixes(names: dict[str, Tensor]) -> list[str]:
     parts = [name.split(".") for name in names]
     heads = {".".join([*p[:n], ""]) for p in parts for n in (1, 2) if len(p) > n}
     return ["", *sorted(heads, key=lambda head: (head.count("."), head))]
-
-
-def fits(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape
 
 
 def shapes(weights: dict[str, Tensor]) -> list[str]:

@@ -16,8 +16,7 @@ class Classifier(System):
 
     Args:
         network: maps inputs (B, ...) to logits (B, num_classes, ...).
-        loss: mean loss of logits (B, num_classes, ...) and class indices (B, ...), such as
-            ``torch.nn.CrossEntropyLoss`` with its ``label_smoothing``.
+        loss: mean loss of logits (B, num_classes, ...) and class indices (B, ...).
         class_weights: of the classes in the loss; balanced: less, the more often a class is there.
         class_names: for predictions and pictures; the data module knows them.
     """
@@ -46,9 +45,7 @@ class Classifier(System):
             # Here, since else this file and system.py are all that another project needs.
             from engine import losses
 
-            losses.weigh(self, class_weights)
-            if type(self).loss is Classifier.loss:
-                losses.try_loss(self.criterion, len(self.class_names) or None)
+            losses.prepare(self, Classifier, len(self.class_names) or None)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -72,10 +69,9 @@ class Classifier(System):
         return self.criterion(logits, labels)
 
     def check(self, logits: Tensor) -> None:
-        if self.class_names and logits.shape[1] != len(self.class_names):
-            raise MisconfigurationException(
-                f"The network gives {logits.shape[1]} logits for {len(self.class_names)} classes"
-            )
+        given, known = logits.shape[1], len(self.class_names)
+        if known and given != known:
+            raise MisconfigurationException(f"The network gives {given} logits for {known} classes")
 
     def predict_step(
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
@@ -84,17 +80,9 @@ class Classifier(System):
         probability = self(batch[0]).softmax(dim=1)
         return {"prediction": probability.argmax(dim=1), "probability": probability}
 
-    @property
-    def backbone(self) -> nn.Module:
-        """What Lightning's `BackboneFinetuning` freezes at first."""
-        return self.network.get_submodule("backbone")
-
-    def pictures(self, batch: Batch) -> tuple[Tensor, list[str]] | None:
-        """Images, captioned with the prediction, where it is wrong also with '(label)'; of other
-        inputs none."""
+    def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
+        """Images, captioned with the prediction, where it is wrong also with '(label)'."""
         images, labels = batch
-        if images.ndim != 4:
-            return None
         name = self.class_names.__getitem__ if self.class_names else str
         pairs = zip(self(images).argmax(dim=1).tolist(), labels.tolist(), strict=True)
         # A label of -1 is not known.

@@ -41,6 +41,17 @@ def generate(
     return torch.cat(found, dim=1)
 
 
+def write(network: Any, prompts: dict[str, Tensor], characters: list[str]) -> list[str]:
+    """What follows each of a batch of prompts (see `TextData`)."""
+    names = ("prompt", "size", "length", "temperature", "top_k")
+    texts = []
+    for tokens, size, *options in zip(*(prompts[name] for name in names), strict=True):
+        length, temperature, top_k = (option.item() for option in options)
+        found = generate(network, tokens[None, :size], length, temperature, top_k)
+        texts.append(decode(found[0], characters))
+    return texts
+
+
 def decode(tokens: Tensor, characters: list[str]) -> str:
     """The text of token ids (T,): of `characters`, or where there are none of bytes in UTF-8. What is no
     text, and the null character, is U+FFFD."""

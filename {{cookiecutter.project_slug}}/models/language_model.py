@@ -9,10 +9,8 @@ from torch.nn import functional as F
 from torchmetrics.text import Perplexity
 
 from engine import losses
-from models.generation import decode, generate
+from models.generation import decode, generate, write
 from models.system import System
-
-SHOWN = (4, 32, 200)  # prompts, their length and that of what follows, for the logger
 
 
 class LanguageModel(System):
@@ -65,17 +63,10 @@ class LanguageModel(System):
     ) -> dict[str, Any]:
         """Of windows (B, T + 1) the bits per byte (B,); of prompts (see `TextData`) what follows."""
         if isinstance(batch, dict):
-            names = ("prompt", "size", "length", "temperature", "top_k")
-            rows = zip(*(batch[name] for name in names), strict=True)
-            return {"text": [self.write(p[None, :n], *options) for p, n, *options in rows]}
+            return {"text": write(self.network, batch, self.characters)}
         logits, targets = self(batch[:, :-1]).float(), batch[:, 1:]
         nats = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none").sum(dim=1)
         return {"bits_per_byte": nats / log(2) / self.byte_counts[targets].sum(dim=1)}
-
-    def write(self, prompt: Tensor, length: Any, temperature: Any, top_k: Any) -> str:
-        """What follows a prompt (1, T)."""
-        found = generate(self.network, prompt, int(length), float(temperature), int(top_k))
-        return decode(found[0], self.characters)
 
     def export_step(self, batch: Tensor) -> dict[str, Tensor]:
         """Of token ids (B, T) the probabilities (B, vocab_size) of the next one."""
@@ -85,9 +76,7 @@ class LanguageModel(System):
         """What follows the beginnings of some windows, by the same random numbers each time."""
         if isinstance(batch, dict):
             return ""
-        count, size, length = SHOWN
-        prompts = batch[:count, :size]
-        random = torch.Generator(self.device).manual_seed(0)
-        found = generate(self.network, prompts, length, generator=random)
+        prompts, random = batch[:4, :32], torch.Generator(self.device).manual_seed(0)
+        found = generate(self.network, prompts, 200, generator=random)
         texts = [decode(one, self.characters) for one in torch.cat([prompts, found], dim=1)]
         return "\n\n----\n\n".join(texts)

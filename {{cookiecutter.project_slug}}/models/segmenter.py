@@ -7,18 +7,14 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from engine import losses
-from models.classifier import Classifier
-
-Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), class indices (B, H, W)
+from models.classifier import Batch, Classifier
 
 
 class Segmenter(Classifier):
-    """Trains a network with cross entropy, the mean over pixels. IoU and Dice (F1) of a class count
-    the pixels of all images together.
+    """Trains a network from images (B, C, H, W) to logits (B, num_classes, H, W) with cross entropy.
 
     Args:
-        network: maps images (B, C, H, W) to logits (B, num_classes, H, W).
-        ignore_index: in the place of a class: the pixel does not count.
+        ignore_index: in masks (B, H, W) of class indices: the pixel does not count.
         class_colors: red, green and blue of each class, 0 to 255, for pictures.
     """
 
@@ -38,20 +34,16 @@ class Segmenter(Classifier):
         self.names = {"share": self.class_names}
         losses.try_torchs(self.criterion, len(self.class_names) or None)
 
-    def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
-        self.matrices: dict[str, MulticlassConfusionMatrix] = {}
-
     def loss(self, batch: Batch) -> Tensor:
         images, masks = batch
         logits, masks = self(images).float(), masks.long()
         self.check(logits)
         if not self.training:
-            if self.stage not in self.matrices:
-                self.matrices[self.stage] = MulticlassConfusionMatrix(
-                    logits.shape[1], ignore_index=self.ignore_index, validate_args=False
-                ).to(self.device)
-            self.matrices[self.stage].update(logits, masks)
+            matrix = MulticlassConfusionMatrix(
+                logits.shape[1], ignore_index=self.ignore_index, validate_args=False
+            )
+            name = f"{self.stage}/matrix"
+            self.measured.setdefault(name, matrix.to(self.device)).update(logits, masks)
             self.measure(logits, masks)
         # Where no pixel counts, the mean of none is no number.
         return self.criterion(logits, masks).where((masks != self.ignore_index).any(), 0)
@@ -60,42 +52,37 @@ class Segmenter(Classifier):
         return (batch[1] != self.ignore_index).sum()
 
     def on_validation_epoch_end(self) -> None:
-        super().on_validation_epoch_end()
-        for stage, matrix in self.matrices.items():
+        for name in [name for name in self.measured if name.endswith("/matrix")]:
+            stage, matrix = name.removesuffix("/matrix"), self.measured.pop(name)
             counts = matrix.compute().float()  # a row for each true class
             hits, both = counts.diagonal(), counts.sum(dim=0) + counts.sum(dim=1)
-            found = {"iou": hits / (both - hits), "dice": 2 * hits / both}
-            for metric, values in found.items():
-                # A class that is neither there nor predicted has none.
-                mean, shown = values.nanmean(), metric == "iou"
-                self.log(f"{stage}/mean_{metric}", mean, prog_bar=shown, sync_dist=True)
-                for i in values.isfinite().nonzero().flatten().tolist():
-                    name = self.class_names[i] if self.class_names else i
-                    self.log(f"{stage}/{metric}_{name}", values[i], sync_dist=True)
+            # Of all images together. A class that is neither there nor predicted has none.
+            for metric, values in {"iou": hits / (both - hits), "dice": 2 * hits / both}.items():
+                shown = {f"{stage}/mean_{metric}": values.nanmean()}
+                self.log_dict(shown, prog_bar=metric == "iou", sync_dist=True)
+                named = zip(self.class_names or range(len(values)), values, strict=True)
+                by_class = {f"{stage}/{metric}_{n}": v for n, v in named if v.isfinite()}
+                self.log_dict(by_class, sync_dist=True)
+        super().on_validation_epoch_end()
 
-    on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end
 
     def predict_step(
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
-        """Probabilities (B, num_classes, H, W), and their means, the share of each class in the
-        image (B, num_classes)."""
+        """Probabilities (B, classes, H, W) and the share of each class in an image (B, classes)."""
         probability = self(batch[0]).softmax(dim=1)
         return {"share": probability.mean(dim=(2, 3)), "probability": probability}
 
     def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
         """Images under the predicted classes, each beside the same under its mask."""
         images, masks = batch
-        predicted = self(images).argmax(dim=1)
-        pairs = torch.stack(
-            [self.paint(images, predicted), self.paint(images, masks.long())], dim=1
-        )
-        return pairs.flatten(0, 1), ["prediction", "mask"] * len(images)
+        pairs = [self.paint(images, each) for each in (self(images).argmax(dim=1), masks.long())]
+        return torch.stack(pairs, dim=1).flatten(0, 1), ["prediction", "mask"] * len(images)
 
     def paint(self, images: Tensor, masks: Tensor) -> Tensor:
-        """Mixes colours of classes (B, H, W) into images (B, C, H, W), but for ignored pixels."""
+        # Mixes colours of classes (B, H, W) into images (B, C, H, W), but for ignored pixels.
         colors = torch.tensor(self.class_colors, device=images.device) / 127.5 - 1
-        counts = (masks != self.ignore_index).unsqueeze(1)
         layers = colors[masks.clamp(max=len(colors) - 1)].permute(0, 3, 1, 2)
-        return torch.where(counts, (images + layers) / 2, images.expand(-1, 3, -1, -1))
+        ignored = (masks == self.ignore_index).unsqueeze(1)
+        return torch.where(ignored, images, (images + layers) / 2)

@@ -39,31 +39,24 @@ class Tabular(System):
         self.criterion: Any = loss or (nn.CrossEntropyLoss() if class_names else nn.MSELoss())
         self.class_weights, self.class_names = class_weights, class_names or []
         self.names = {"prediction": self.class_names, "probability": self.class_names}
-        usual: dict[str, Any]
-        if self.class_names:
-            known: Any = {"num_classes": len(self.class_names)}
-            usual = {"auroc": MulticlassAUROC(**known), "f1": MulticlassF1Score(**known)}
+        if count := len(self.class_names):
+            usual: Any = {"auroc": MulticlassAUROC(count), "f1": MulticlassF1Score(count)}
         else:
             rmse = MeanSquaredError(squared=False)
             usual = {"mae": MeanAbsoluteError(), "rmse": rmse, "r2": R2Score()}
         self.metrics = {**usual, **self.metrics}
-        losses.weigh(self, class_weights)
-        if type(self).loss is Tabular.loss:
-            losses.try_loss(self.criterion, len(self.class_names))
+        losses.prepare(self, Tabular, count)
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_std", torch.ones(()))
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
         data: Any = self.trainer.datamodule
-        if stage != "fit":
-            return
-        if self.class_weights == "balanced":
+        if stage == "fit" and self.class_weights == "balanced":
             losses.balance(self, data)
-        targets = None if self.class_names else getattr(data, "train_targets", None)
-        if targets is not None:
-            self.target_mean.fill_(targets.mean())
-            self.target_std.fill_(targets.std() or 1.0)  # always the same
+        if stage == "fit" and not self.class_names and hasattr(data, "train_targets"):
+            self.target_mean.fill_(data.train_targets.mean())
+            self.target_std.fill_(data.train_targets.std() or 1.0)  # always the same
 
     def loss(self, batch: Batch) -> Tensor:
         inputs, targets = batch
