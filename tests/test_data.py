@@ -221,7 +221,7 @@ def test_ways_to_load_that_cannot_work_are_refused(options, message):
 
 
 def test_images_in_files_cannot_be_kept_on_the_device(files):
-    with pytest.raises(ValueError, match="the images stay in files; set cache to true, too"):
+    with pytest.raises(ValueError, match="the images stay in files: set cache to true"):
         folder(files / "images", on_device=True)
     folder(files / "images", on_device=True, cache=True, num_workers="auto")
 

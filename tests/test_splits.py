@@ -154,7 +154,7 @@ def test_data_settings_are_those_of_the_checkpoint_unless_given(render, tmp_path
         other.setup("test")
         seen = trained & set(other.splits["test"].indices)
         assert f"trained on {len(seen)} of the {len(rows)} samples of the test" in str(stop.value)
-        assert "data.seed 3, and here it is 0: leave that out" in str(stop.value)
+        assert "data.seed 3, here it is 0: leave that out" in str(stop.value)
         # Another share for validation leaves the test split alone, but not the validation.
         command("train", "test", *SMALL, "--ckpt_path=best", "--data.val_fraction=0.5")
         with pytest.raises(SystemExit, match="samples of the val split"):

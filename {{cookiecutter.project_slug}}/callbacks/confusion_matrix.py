@@ -30,19 +30,14 @@ class ConfusionMatrix(Callback):
         self.written = ""
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *index: int
     ) -> None:
-        if self.stands_aside or dataloader_idx:
+        number, *loader = index
+        if self.stands_aside or any(loader):
             return
         try:
             # By the strategy: in its precision, and where weights are sharded with all of them.
-            found = trainer.strategy.predict_step(batch, batch_idx)
+            found = trainer.strategy.predict_step(batch, number)
             if not isinstance(found, dict) or "probability" not in found or batch[1].ndim > 1:
                 self.stands_aside = True  # no classes, or several at once
                 return
@@ -71,21 +66,16 @@ class ConfusionMatrix(Callback):
         rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
         write(run / "confusion_matrix.csv", [["true class", *names], *rows])
         log_picture(trainer, "test/confusion_matrix", self.draw(counts, names, run))
-        sizes = counts.sum(dim=1).tolist()
-        by_class = list(zip(names, counts.diagonal().tolist(), sizes, strict=True))
-        table = [
-            [name, size, right, right / size if size else ""] for name, right, size in by_class
-        ]
+        right, sizes = counts.diagonal().tolist(), counts.sum(dim=1).tolist()
+        shares: list = [r / size if size else "" for r, size in zip(right, sizes, strict=True)]
+        table = list(zip(names, sizes, right, shares, strict=True))
         write(run / "accuracy_by_class.csv", [["class", "samples", "correct", "accuracy"], *table])
-        worst = sorted(by_class, key=lambda one: one[1] / one[2] if one[2] else 1)
-        few = len(names) <= MOST_CLASSES
-        shown = [
-            f"{name} {right} of {size}" for name, right, size in (by_class if few else worst[:5])
-        ]
-        kind = "Right by class" if few else "The worst classes"
-        self.written = (
-            f"{kind}: {', '.join(shown)}\nConfusion matrix: {run / 'confusion_matrix.png'}"
-        )
+        kind = "Right by class"
+        if len(names) > MOST_CLASSES:
+            kind = "The worst classes"
+            table = sorted((one for one in table if one[1]), key=lambda one: one[3])[:5]
+        shown = ", ".join(f"{name} {right} of {size}" for name, size, right, _ in table)
+        self.written = f"{kind}: {shown}\nConfusion matrix: {run / 'confusion_matrix.png'}"
 
     def draw(self, counts: Tensor, names: list[str], run: Path) -> Image.Image:
         from matplotlib.figure import Figure  # here, since it takes half a second
@@ -105,6 +95,6 @@ class ConfusionMatrix(Callback):
             print(self.written)  # after the progress bar
 
 
-def write(path: Path, rows: list[list]) -> None:
+def write(path: Path, rows: list) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)

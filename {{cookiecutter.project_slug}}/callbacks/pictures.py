@@ -53,9 +53,8 @@ def log_picture(trainer: Trainer, name: str, picture: Image.Image | str) -> None
         experiment: Any = logger.experiment
         if isinstance(picture, str):
             if kind == "TensorBoardLogger":
-                experiment.add_text(
-                    name, indent(picture, "    "), step
-                )  # a block of code in Markdown
+                # A block of code in Markdown.
+                experiment.add_text(name, indent(picture, "    "), step)
             elif kind == "WandbLogger":
                 logger.log_text(name, columns=["text"], data=[[picture]], step=step)
             elif kind == "MLFlowLogger":
@@ -106,15 +105,10 @@ class Pictures(Callback):
             return None
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *index: int
     ) -> None:
-        if batch_idx or dataloader_idx or trainer.sanity_checking or trainer.state.fn != "fit":
+        # Of the first batch of the first loader.
+        if any(index) or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if not trainer.loggers or trainer.fast_dev_run or self.stands_aside:
             return
@@ -129,17 +123,11 @@ class Pictures(Callback):
             log_picture(trainer, "val/pictures", picture)
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *index: int
     ) -> None:
-        if batch_idx or dataloader_idx or trainer.fast_dev_run:
-            return
-        picture = self.draw(trainer, pl_module, batch)
+        picture = None
+        if not any(index) and not trainer.fast_dev_run:
+            picture = self.draw(trainer, pl_module, batch)
         if not picture or not trainer.is_global_zero:
             return
         path = Path(trainer.default_root_dir, "predictions.png")

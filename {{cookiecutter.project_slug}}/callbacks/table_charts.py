@@ -40,23 +40,17 @@ class TableCharts(Callback):
         self.stands_aside = False
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *index: int
     ) -> None:
-        if self.stands_aside or dataloader_idx:
+        number, *loader = index
+        if self.stands_aside or any(loader):
             return
         try:
             # By the strategy: in its precision, and where weights are sharded with all of them.
-            found = trainer.strategy.predict_step(batch, batch_idx)
+            found = trainer.strategy.predict_step(batch, number)
             self.pairs.append(pairs(found, batch[1]))
-            self.rises = (
-                self.rises + self.shuffled(trainer, batch, batch_idx) - errors(found, batch[1])
-            )
+            rise = self.shuffled(trainer, batch, number) - errors(found, batch[1])
+            self.rises = self.rises + rise
             self.rows += len(batch[1])
         except Exception as error:  # a decoration, which must not end a test
             rank_zero_warn(f"No charts, which take rows of a table: {error!r}")
@@ -88,9 +82,8 @@ class TableCharts(Callback):
         if self.stands_aside or not self.pairs:
             return
         strategy: Any = trainer.strategy
-        count = strategy.reduce(
-            torch.tensor(float(self.rows)).to(pl_module.device), reduce_op="sum"
-        )
+        rows = torch.tensor(float(self.rows), device=pl_module.device)
+        count = strategy.reduce(rows, reduce_op="sum")
         rises = (strategy.reduce(self.rises, reduce_op="sum") / count).tolist()
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
@@ -99,9 +92,8 @@ class TableCharts(Callback):
         ranked = sorted(zip(rises, names, strict=True), reverse=True)
         path = Path(trainer.default_root_dir, "importance.csv")
         with may_be_missing(path), path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows(
-                [["column", "rise of the loss"], *((n, r) for r, n in ranked)]
-            )
+            header = ["column", "rise of the loss"]
+            csv.writer(file).writerows([header, *((n, r) for r, n in ranked)])
             self.written = f"Importance of the columns: {path}"
         shown = ranked[:MOST_COLUMNS][::-1]
         figure = Figure(figsize=(6, 1 + len(shown) / 4), layout="constrained")

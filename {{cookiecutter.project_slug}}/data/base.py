@@ -58,9 +58,7 @@ class Data(DataModule):
         if num_workers != "auto" and num_workers < 0:
             raise UserError(f"num_workers is {num_workers}: it must be auto, 0 or more.")
         if on_device is True and num_workers not in ("auto", 0):
-            raise UserError(
-                f"on_device is true and num_workers is {num_workers}: nothing is loaded, use auto."
-            )
+            raise UserError(f"on_device is true: num_workers must be auto, and is {num_workers}.")
         check_splits(val_fraction, num_folds, fold)
         self.save_hyperparameters()
         keep_plain(self.hparams)  # a checkpoint holds nothing else

@@ -52,16 +52,12 @@ class ImageFolder(ImageData):
         if image_size < 1:
             raise UserError(f"image_size is {image_size}: it must be 1 or more.")
         if self.hparams.on_device is True and not cache:
-            raise UserError(
-                "on_device is true, but the images stay in files; set cache to true, too."
-            )
+            raise UserError("on_device is true, but the images stay in files: set cache to true.")
         self.root = Path(data_dir).expanduser()
         self.image_shape = (3, image_size, image_size)
         self.crop_padding, self.flip = image_size // 8, flip
         if value_range and not (len(value_range) == 2 and value_range[0] < value_range[1]):
-            raise UserError(
-                f"value_range is {value_range}: it must be two values, the lower first."
-            )
+            raise UserError(f"value_range is {value_range}: give two values, the lower first.")
         self.listing: tuple[list[str], Tensor, Rows] | None = None
         if self.root.is_dir() or not self.hparams.predict_dir:
             self.folders, self.class_names = find_classes(self.root)

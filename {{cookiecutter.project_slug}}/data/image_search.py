@@ -48,13 +48,7 @@ def tell_others(folder: str | Path, others: Counter[str], found: int) -> None:
     """
     counts = ", ".join(f"{count} {ending}" for ending, count in others.most_common())
     if not found:
-        has = (
-            f"only files that the installed Pillow does not read: {counts}"
-            if counts
-            else "no files"
-        )
+        has = f"only files that Pillow does not read: {counts}" if counts else "no files"
         raise UserError(f"There are no images in {folder}: it has {has}.")
     if counts:
-        rank_zero_info(
-            f"Left out of {folder}, since the installed Pillow does not read it: {counts}"
-        )
+        rank_zero_info(f"Left out of {folder}, since Pillow does not read it: {counts}")

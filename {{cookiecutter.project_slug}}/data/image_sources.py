@@ -30,9 +30,7 @@ def open_images(source: Any, channels: int) -> list[str | Image.Image]:
         return [image for one in source for image in open_images(one, channels)]
     pixels = np.asarray(source.cpu() if isinstance(source, Tensor) else source)
     if pixels.dtype.kind not in "iu":
-        raise UserError(
-            f"Images of {pixels.dtype}: give integers, bytes from 0 to 255, as files do."
-        )
+        raise UserError(f"Images of {pixels.dtype}: give integers from 0 to 255, as files do.")
     if pixels.dtype not in (np.uint8, np.uint16):
         if pixels.size and (pixels.min() < 0 or pixels.max() > 255):
             raise UserError(f"Images of {pixels.dtype} up to {pixels.max()}: give them as uint16.")

@@ -66,10 +66,7 @@ class ImageData(ClassData):
 
 
 def in_memory(
-    images: Tensor,
-    labels: Tensor,
-    names: list[str] | None = None,
-    ids: list[str] | None = None,
+    images: Tensor, labels: Tensor, names: list[str] | None = None, ids: list[str] | None = None
 ) -> TensorSamples:
     """Images (N, C, H, W), bytes or floats of about unit size, and class indices (N,).
 

@@ -67,9 +67,7 @@ class MaskFolder(SegmentationData):
         colored = {isinstance(value, list) for value in values}
         codes = [code(value) for value in values]
         if len(colored) > 1 or len(set(codes)) < len(codes):
-            raise UserError(
-                f"class_values is {values}: give different numbers, or different colours."
-            )
+            raise UserError(f"class_values {values}: give different numbers, or different colours.")
         [self.colored] = colored
         self.values = {value: index for index, value in enumerate(codes)}
         if ignore_value is not None and isinstance(ignore_value, list) == self.colored:
@@ -92,9 +90,7 @@ class MaskFolder(SegmentationData):
             rows[split] = torch.arange(len(names), len(names) + len(found))
             names += found
         if len(names) < 3:
-            raise UserError(
-                f"{self.root} has {len(names)} images: too few for train, val and test."
-            )
+            raise UserError(f"{self.root}: {len(names)} images, too few for train, val and test.")
         files = MaskFiles(names, masks, self.image_shape, self.values, self.colored)
         files.ids = [os.path.relpath(name, self.root) for name in names]
         size = len(files) * (1 + self.image_shape[0]) * self.image_shape[1] ** 2

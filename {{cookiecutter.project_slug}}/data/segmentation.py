@@ -70,9 +70,8 @@ class SegmentationData(ImageData):
         size of the image: class indices with a palette of their colours."""
         root = os.path.commonpath([os.path.dirname(name) for name in self.predict_names])
         colors = self.facts["class_colors"]
-        for mask, name in zip(
-            outputs["probability"].argmax(dim=1).byte().cpu(), names, strict=True
-        ):
+        masks = outputs["probability"].argmax(dim=1).byte().cpu()
+        for mask, name in zip(masks, names, strict=True):
             image = Image.fromarray(mask.numpy())
             image.putpalette([number for color in colors for number in color])
             if os.path.isfile(name):

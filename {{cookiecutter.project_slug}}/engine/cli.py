@@ -14,13 +14,11 @@ from callbacks import ALWAYS
 from engine import checkpoint_settings, runs
 from engine.compat import forget_averages
 from engine.divergence import Divergence
-from engine.early_stopping import EarlyStopping
 from engine.errors import UserError, plain_errors
-from engine.heading import headings
 from engine.help import show_wanted
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
-from engine.monitors import Monitors, choose_monitors
+from engine.monitors import EarlyStopping, Monitors, choose_monitors
 from engine.parsing import Parser, asked_for, hand_on_settings, tell_swaps
 from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
@@ -29,7 +27,7 @@ from engine.recipe import Recipe, await_data
 from engine.records import label_of, read_record
 from engine.results import tell_end, tell_metrics
 from engine.run_record import RunRecord
-from engine.trainer_settings import allow_clipping, drop_callbacks, prepare
+from engine.trainer_settings import allow_clipping, drop_callbacks, headings, prepare
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DEFAULTS = [str(CONFIGS / f"{name}.yaml") for name in ("model", "data", "default", "trainer")]
@@ -50,9 +48,9 @@ class CLI(LightningCLI):
     """What a command does, in its order; then Lightning fits, validates, tests or predicts."""
 
     config: Namespace
-    folder: Path | None = None  # of a new run; by default the next `version_N`
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder  # of a new run; by default the next `version_N`
         self.made: Path | None = None
         self.parsers: list[LightningArgumentParser] = []  # of the subcommands
         try:

@@ -22,12 +22,7 @@ WIDEST = 40  # characters of a column in the terminal
 
 
 class Run:
-    """What is known of a run.
-
-    Args:
-        folder: of the run, or of a cross-validation.
-        root: of all runs.
-    """
+    """What is known of a run, or of a cross-validation; `root` has all runs."""
 
     def __init__(self, folder: Path, root: Path) -> None:
         record = read_record(folder)

@@ -19,19 +19,11 @@ from engine.processes import make_worker
 from engine.records import read_record
 
 
-class PartCLI(CLI):
-    """A fit in a given folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        super().__init__()
-
-
 def fit(folder: Path, options: list[str]) -> dict[str, float]:
     """The best value of the monitored metric, and the others of that epoch and of a test."""
     set_options(options)
     with plain_errors():
-        trainer = PartCLI(folder).trainer
+        trainer = CLI(folder).trainer
     best: Any = trainer.checkpoint_callback
     if best is None or best.best_model_score is None:
         raise UserError("this fit saves no best checkpoint, so there is no score to compare")

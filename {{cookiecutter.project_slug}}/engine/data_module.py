@@ -106,11 +106,8 @@ class DataModule(LightningDataModule):
         return loaders.evaluation_loader(self, self.splits["predict"])
 
     def go_on_with(self, facts: dict[str, Any], checkpoint: Any, adopted: bool = False) -> None:
-        """Keeps what can be kept of the facts of a checkpoint.
-
-        Raises:
-            UserError: the data has others, or if they will be adopted, settings that are others.
-        """
+        """Keeps what can be kept of the facts of a checkpoint. Raises a UserError if the data has
+        others, or if they will be adopted, settings that are others."""
         if not (adopted or "train" in self.splits):
             self.keep(facts)
         for name, here in (self.hparams if adopted else self.facts).items():
@@ -128,11 +125,8 @@ class DataModule(LightningDataModule):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the splits of a checkpoint.
-
-        Raises:
-            UserError: the data has other facts, or what would be measured was trained on.
-        """
+        """Goes on with the splits of a checkpoint. Raises a UserError if the data has other facts, or
+        if what would be measured was trained on."""
         if self.predicts_other:  # what comes from elsewhere is read as that of the fit was
             self.adopt(state_dict["facts"])
             return

@@ -15,12 +15,8 @@ MEASURED = {"fit": "val", "validate": "val", "test": "test", "predict": "test"}
 
 
 class Dealing:
-    """The samples of a data module, and their splits.
-
-    Args:
-        fraction: share of the samples that becomes the test split, where there is none.
-        hparams: the data module's settings.
-    """
+    """The samples of a data module with these settings, and their splits. Where there is no test split,
+    it gets this fraction of them."""
 
     def __init__(self, fraction: float, hparams: Any) -> None:
         self.fraction, self.hparams = fraction, hparams
@@ -50,10 +46,7 @@ class Dealing:
 
     def go_on(self, record: Record, stage: str | None, checkpoint: str) -> dict[str, Subset]:
         """The splits of the fit of a checkpoint, if they are others; what has been added since is dealt.
-
-        Raises:
-            UserError: what would be measured was trained on.
-        """
+        Raises a UserError if what would be measured was trained on."""
         self.earlier = record
         if self.samples is None:  # they come later
             return {}

@@ -123,9 +123,7 @@ def export(
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Recurrent layers do it, to no harm: what the file gives is compared.
-    warnings.filterwarnings(
-        "ignore", message="The tensor attributes .* were assigned during export"
-    )
+    warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned")
     path = find_checkpoint(checkpoint, "best", root)
     output = output or run_of(path) / f"model.{format}"
     system, module = load(path, data or {})

@@ -61,13 +61,8 @@ def may_lack(kind: Any) -> set[str]:
 
 
 class Facts:
-    """Gives the facts of the data to what is made, and compares them with what was given.
-
-    Args:
-        data: the data module.
-        checkpoint: the checkpoint of which the configuration of the system is.
-        adopted: the data will take over the facts of the checkpoint.
-    """
+    """Gives the facts of the data to what is made, and compares them with what was given. The
+    checkpoint is that of which the system is; its facts may be `adopted` by the data."""
 
     def __init__(self, data: Any, checkpoint: Any = None, adopted: bool = False) -> None:
         self.data, self.checkpoint, self.adopted = data, checkpoint, adopted
@@ -75,11 +70,8 @@ class Facts:
         self.publishes = isinstance(getattr(data, "facts", None), dict)
 
     def complete(self, kind: Any, given: dict[str, Any]) -> dict[str, Any]:
-        """The arguments given to a class, and the facts that it has arguments for.
-
-        Raises:
-            UserError: an argument is neither given nor a fact; or both, and they differ.
-        """
+        """The arguments given to a class, and the facts that it has arguments for. Raises a UserError
+        if one is neither given nor a fact; or both, and they differ."""
         made = dict(given)
         path = f"{kind.__module__}.{kind.__qualname__}"
         defaults = arguments_of(kind)
@@ -89,9 +81,7 @@ class Facts:
             if name not in self.known or not (needed or self.publishes):
                 if needed and value is None:
                     here = f"{type(self.data).__module__}.{type(self.data).__qualname__}"
-                    raise UserError(
-                        f"{here} has no {name}, which {path} takes; give it that fact or attribute"
-                    )
+                    raise UserError(f"{here} has no {name}, which {path} takes: give it that fact")
             elif value is None or (not needed and same(value, default)):
                 made[name] = self.known[name]
             elif not (self.adopted or same(value, self.known[name])):

@@ -12,21 +12,14 @@ from engine.errors import UserError
 
 def files_below(folder: Path) -> list[str]:
     """Paths of all files in and below a folder, sorted; hidden files and folders are left out. Links
-    are followed, but not into a folder that they lie in themselves.
-
-    Raises:
-        UserError: there is no such folder.
-    """
+    are followed, but not into a folder that they lie in themselves."""
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")
     paths: list[str] = []
     for here, folders, files in os.walk(folder, followlinks=True):
         real = Path(here).resolve()
-        folders[:] = [
-            name
-            for name in folders
-            if not (name.startswith(".") or real.is_relative_to(Path(here, name).resolve()))
-        ]
+        shown = (name for name in folders if not name.startswith("."))
+        folders[:] = [n for n in shown if not real.is_relative_to(Path(here, n).resolve())]
         paths += [os.path.join(here, name) for name in files if not name.startswith(".")]
     return sorted(paths)
 

@@ -34,16 +34,10 @@ def place_loggers(
     name: str | None,
     tags: list[str],
 ) -> None:
-    """Lets the configured loggers (and a profiler) write into the run folder, or go on there.
-
-    Args:
-        trainer: settings of the Trainer; its ``logger`` and ``profiler`` are changed.
-        command: fit, validate, test or predict.
-        run: the run folder. MLflow alone has a database for all runs, ``mlflow.db`` beside it.
-        resume: the checkpoint that a fit goes on from. TensorBoard and CSV forget what was logged
-            after it, since that will be logged again.
-        name: of the run, by default that of its folder; ``tags`` are its own as well.
-    """
+    """Lets the configured loggers (and a profiler) write into the run folder, or go on there: changes
+    the Trainer's settings. MLflow alone has a database for all runs, ``mlflow.db`` beside them. Where a
+    fit is to ``resume``, TensorBoard and CSV forget what was logged after that checkpoint, since it
+    will be logged again. The name of a run is by default that of its folder."""
     for package, end in (("wandb", "finish"), ("comet_ml", "end")):
         if package in sys.modules:  # the run of an earlier fit in this process
             getattr(sys.modules[package], end)()

@@ -16,15 +16,9 @@ def prepare(system: Any, kind: Any, classes: int | None) -> None:
 
 
 def try_loss(loss: Any, classes: int | None) -> None:
-    """Some losses take other targets, or log-probabilities, and would be wrong without a word.
-
-    Args:
-        loss: of logits (N, classes) and indices (N,), or without classes of numbers (N,) and targets.
-        classes: how many; None where that is not known.
-
-    Raises:
-        MisconfigurationException: it does not take these, or is no mean.
-    """
+    """Raises MisconfigurationException if a loss is no mean, or does not take logits (N, classes) and
+    indices (N,), or of 0 classes numbers (N,) and targets (N,); None: how many is not known. Some take
+    other targets, or log-probabilities, and would be wrong without a word."""
     if getattr(loss, "reduction", "mean") != "mean":
         raise MisconfigurationException("loss: its reduction must be mean, the batch's")
     if classes is None:
@@ -44,9 +38,8 @@ def try_loss(loss: Any, classes: int | None) -> None:
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         sensible, reason = False, f": {error}"
     if not sensible or isinstance(loss, nn.NLLLoss):
-        raise MisconfigurationException(
-            f"loss: {type(loss).__name__} does not take {takes}{reason}"
-        )
+        kind = type(loss).__name__
+        raise MisconfigurationException(f"loss: {kind} does not take {takes}{reason}")
 
 
 def try_torchs(loss: Any, classes: int | None) -> None:
@@ -56,11 +49,7 @@ def try_torchs(loss: Any, classes: int | None) -> None:
 
 
 def weigh(system: Any, weights: list[float] | str | None) -> None:
-    """Gives the loss of a system, and its checkpoints, the weights of the classes.
-
-    Raises:
-        MisconfigurationException: the loss takes none.
-    """
+    """Gives the loss of a system, and its checkpoints, the weights of the classes."""
     if weights and not hasattr(system.criterion, "weight"):
         kind = type(system.criterion).__name__
         raise MisconfigurationException(f"class_weights: {kind} has no argument weight")
@@ -70,11 +59,7 @@ def weigh(system: Any, weights: list[float] | str | None) -> None:
 
 
 def balance(system: Any, data: Any) -> None:
-    """Weighs a class the less, the more often it is there in the training data.
-
-    Raises:
-        MisconfigurationException: the data does not count its classes.
-    """
+    """Weighs a class the less, the more often it is there in the training data."""
     counts = getattr(data, "class_counts", None)
     if counts is None:
         kind = type(data).__name__

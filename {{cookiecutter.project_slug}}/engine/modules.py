@@ -14,10 +14,7 @@ PLAIN = (bool, int, float, str, type(None), torch.dtype)
 
 def describe(module: nn.Module) -> dict[str, Any]:
     """A module as a checkpoint may hold it: its class, its plain attributes, its tensors and parts.
-
-    Raises:
-        UserError: an attribute is neither plain nor a tensor or module.
-    """
+    Raises a UserError if an attribute is none of these."""
     own = {k: v for k, v in vars(module).items() if k not in vars(nn.Module())}
     for name, value in own.items():
         if not is_plain(value):

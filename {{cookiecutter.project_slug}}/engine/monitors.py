@@ -1,20 +1,18 @@
 """Which metric says what is best, for the checkpoint and for early stopping."""
 
+import sys
 from pkgutil import resolve_name
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 
 from engine.errors import UserError
 
 
 def choose_monitors(config: Namespace) -> None:
-    """Puts the system's `monitor` and `mode` where the callbacks have `auto`.
-
-    Raises:
-        UserError: whether more or less of another metric is better is not known.
-    """
+    """Puts the system's `monitor` and `mode` where the callbacks have `auto`. Raises a UserError if
+    whether more or less of another metric is better is not known."""
     kind = resolve_name(config.model.class_path)
     own, best = getattr(kind, "monitor", "val/loss"), getattr(kind, "mode", "min")
     for name in ("best_checkpoint", "early_stopping"):
@@ -35,8 +33,8 @@ class Monitors(Callback):
     """Refuses a metric that no validation logs before the first epoch, not after it."""
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        callbacks: list[Any] = [*trainer.checkpoint_callbacks, *trainer.early_stopping_callbacks]
-        for callback in callbacks:
+        looking: list[Any] = [*trainer.checkpoint_callbacks, *trainer.early_stopping_callbacks]
+        for callback in looking:
             name = getattr(callback, "monitor", None)
             if str(name).startswith("val/") and name not in trainer.callback_metrics:
                 known = ", ".join(key for key in trainer.callback_metrics if key.startswith("val/"))
@@ -45,3 +43,23 @@ class Monitors(Callback):
                     f"{type(pl_module).__name__} logs {known or 'nothing'}. Give that class a "
                     "`monitor` and `mode`, or --best_checkpoint.monitor and --early_stopping.monitor"
                 )
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, which waits for ever unless `patience` is given: where the learning rate falls to
+    zero at the end of the fit, the best epochs are the last ones.
+
+    Args:
+        patience: stop after so many validations without a better score.
+    """
+
+    def __init__(self, patience: int | None = None, **kwargs: Any) -> None:
+        super().__init__(patience=sys.maxsize if patience is None else patience, **kwargs)
+        self.given = patience
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"patience": self.given}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # A fit that goes on may be asked for another patience.
+        super().load_state_dict(state_dict | {"patience": self.patience})

@@ -99,17 +99,12 @@ class Predictor:
         self.lock = Lock()  # a Trainer serves one thread at a time
         plugins = [LightningEnvironment()]  # whatever job or cluster this process belongs to
         with quiet():
-            self.trainer = Trainer(
-                **{**ONE_DEVICE, "plugins": plugins, **options}, callbacks=[self.found]
-            )
+            options = {**ONE_DEVICE, "plugins": plugins, **options}
+            self.trainer = Trainer(**options, callbacks=[self.found])
 
     def __call__(self, source: Any) -> list[dict[str, Any]]:
-        """The rows that `predict` writes, a dict for each input, with what no table holds.
-
-        Args:
-            source: what the `read` of the data module takes: a file, a folder, a list of files, an
-                array, a data frame.
-        """
+        """The rows that `predict` writes, a dict for each input, with what no table holds. The source
+        is what the data module's `read` takes: a file, folder, list of files, array, data frame."""
         if source is None:
             raise UserError("There is nothing to predict in None: give what is, such as a file.")
         with self.lock, quiet():

@@ -15,7 +15,6 @@ from engine.runs import read_checkpoint
 # Where a logger shows its curves.
 CURVES = {
     "TensorBoardLogger": "tensorboard --logdir {root}",
-    "CSVLogger": "{run}/metrics.csv",
     "AppendingCSVLogger": "{run}/metrics.csv",
     "WandbLogger": "wandb sync {run}/wandb/offline-run-*",
     "MLFlowLogger": "mlflow ui --backend-store-uri sqlite:///{root}/mlflow.db",

@@ -31,8 +31,7 @@ class RunRecord(Callback):
     Args:
         config: the settings as YAML.
         is_new: whether the fit writes a run folder of its own, or goes on in one.
-        name: of the run, if it has one.
-        tags: of the run.
+        name: of the run, if it has one; ``tags`` as well.
     """
 
     def __init__(

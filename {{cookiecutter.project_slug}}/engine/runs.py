@@ -20,10 +20,8 @@ def run_folder(
     root: Path, checkpoint: Path | None, is_new: bool, writes: bool, folder: Path | None
 ) -> Path:
     """The folder that a command writes into: that of its checkpoint, or for a new fit a new one, which
-    is `folder` if that is given.
-
-    Only the first process of a fit that leaves anything makes one; it sends it to the others.
-    """
+    is `folder` if that is given. Only the first process of a fit that leaves anything makes one; it
+    sends it to the others."""
     if checkpoint and not is_new:
         return run_of(checkpoint)
     if folder and writes:
@@ -38,22 +36,16 @@ def make_writable(folder: Path) -> None:
     TemporaryFile(dir=folder).close()
 
 
-def is_writable(folder: Path) -> bool:
-    try:
-        make_writable(folder)
-    except OSError:
-        return False
-    return True
-
-
 def writable(run: Path, root: Path) -> Path:
     """Where an evaluation writes: into the run folder of its checkpoint, if it may."""
-    if is_writable(run):
-        return run
-    folder = root / f"of_{run.name}"
-    if not is_writable(folder):
+    for folder in (run, root / f"of_{run.name}"):
+        with suppress(OSError):
+            make_writable(folder)
+            break
+    else:
         folder = Path(mkdtemp(prefix=f"{run.name}-"))
-    rank_zero_info(f"{run} cannot be written to: what this command writes goes to {folder}")
+    if folder != run:
+        rank_zero_info(f"{run} cannot be written to: what this command writes goes to {folder}")
     return folder
 
 
@@ -98,27 +90,15 @@ def run_of(checkpoint: Path) -> Path:
 def find_checkpoint(
     name: str, default: Literal["best", "last"], root: Path, option: str = "--ckpt_path"
 ) -> Path:
-    """Resolves what a user may call a checkpoint.
-
-    Args:
-        name: the path of a checkpoint, a run folder, the name of a run, or `best` or `last` of the
-            newest run.
-        default: which checkpoint of a run is meant.
-        root: the folder of the runs.
-        option: what the user gave the name to.
-
-    Raises:
-        UserError: nothing was found; names the runs that have a checkpoint.
-    """
+    """Resolves what a user may call a checkpoint: its path, a run folder, the name of a run (there it
+    is the default one), or `best` or `last` of the newest run under `root`. Raises a UserError if there
+    is none, which names the option, and the checkpoints that there are."""
     if name in ("best", "last"):
         runs = sorted(root.glob("version_*"), key=number_of, reverse=True)
         paths = [run / "checkpoints" / f"{name}.ckpt" for run in runs]
     else:
-        folders = [
-            Path(name),
-            root / name,
-            *(() if Path(name).exists() else runs_named(name, root)),
-        ]
+        folders = [Path(name), root / name]
+        folders += [] if Path(name).exists() else runs_named(name, root)
         paths = [Path(name), *(run / "checkpoints" / f"{default}.ckpt" for run in folders)]
     for path in paths:
         if _description(path):
@@ -131,9 +111,8 @@ def find_checkpoint(
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What a checkpoint says, without reading its weights."""
     try:
-        checkpoint = torch.load(
-            _description(path) or path, map_location="meta", weights_only=True, mmap=True
-        )
+        file = _description(path) or path
+        checkpoint = torch.load(file, map_location="meta", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         # torch's own message speaks of other ways to load the file.
         reason = error if isinstance(error, OSError) else "damaged, or no file of tensors"

@@ -46,11 +46,7 @@ def make_scheduler(
 
 def set_lengths(system: Any, lengths: dict[LRScheduler, tuple[str, float | None]]) -> None:
     """Gives the schedulers the length that was configured (a checkpoint may have had another), or that
-    of the fit.
-
-    Raises:
-        MisconfigurationException: the fit goes on after the end of a schedule that ends there.
-    """
+    of the fit, unless it goes on after the end of a schedule that ends there."""
     for config in system.trainer.lr_scheduler_configs:
         name, configured = lengths.get(config.scheduler, ("", None))
         fit = fit_length(system.trainer, config.interval, len(system.parts)) if name else 0
@@ -77,11 +73,7 @@ def fit_length(trainer: Trainer, interval: str, num_optimizers: int) -> float:
 
 def resize(scheduler: Any, make: Any, name: str, length: float) -> LRScheduler:
     """The same schedule with this length, after as many steps: walked there from the initial rate, as
-    some schedules know their rate by the one before it alone.
-
-    Raises:
-        MisconfigurationException: it needs a length, and that is not known.
-    """
+    some schedules know their rate by the one before it alone."""
     if not 0 < length < inf:
         if name == "T_max" or getattr(scheduler, name):
             raise MisconfigurationException(f"The length of this fit is not known: give {name}")
@@ -97,11 +89,7 @@ def resize(scheduler: Any, make: Any, name: str, length: float) -> LRScheduler:
 
 
 def step_on_plateau(system: LightningModule, monitor: str) -> None:
-    """Steps the schedulers that look at a metric after each epoch with a validation.
-
-    Raises:
-        MisconfigurationException: there is no such metric.
-    """
+    """Steps the schedulers that look at a metric after each epoch with a validation."""
     trainer = system.trainer
     metrics = trainer.callback_metrics
     if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):

@@ -18,15 +18,10 @@ SETTINGS = ("seed", "val_fraction", "num_folds", "fold")
 
 @dataclass
 class Record:
-    """The splits of a fit, as its checkpoints hold them: 8 bytes for each sample.
+    """The splits of a fit, as its checkpoints hold them: 8 bytes for each sample."""
 
-    Args:
-        keys: the keys of the samples in each split, sorted.
-        settings: of the data module, from which the splits followed.
-    """
-
-    keys: Rows
-    settings: dict[str, Any]
+    keys: Rows  # of the samples in each split, sorted
+    settings: dict[str, Any]  # of the data module, from which the splits followed
 
     def has(self, split: str, keys: Tensor) -> Tensor:
         """Which of these samples (N,) were in that split."""
@@ -171,9 +166,7 @@ def check_overlap(split: str, keys: Tensor, record: Record, hparams: Any, checkp
     if differing := record.differing(hparams):
         there = ", ".join(f"data.{name} {record.settings[name]}" for name in differing)
         here = ", ".join(f"{getattr(hparams, name)}" for name in differing)
-        why = (
-            f"It was fitted with {there}, and here it is {here}: leave that out to take its splits"
-        )
+        why = f"It was fitted with {there}, here it is {here}: leave that out to take its splits"
     else:
         why = "The data set has them in another split than in that fit: put them back"
     raise UserError(

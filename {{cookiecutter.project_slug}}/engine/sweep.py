@@ -66,21 +66,20 @@ def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
     figure: Any = plot_optimization_history(study, target_name=monitor).figure
     figure.savefig(folder / "history.png", bbox_inches="tight")
     best = study.best_trial
-    config = read_yaml(Path(best.user_attrs["run"], "config.yaml"))
+    run = Path(best.user_attrs["run"])
+    config = read_yaml(run / "config.yaml")
     for key in OF_TRIALS:
         if f"trainer.{key}" not in best.params:
             config["trainer"].pop(key, None)
     config = {key: value for key, value in config.items() if key not in ("name", "tags")}
     path = folder / "best.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    [*_, last] = [{}, *read_record(Path(best.user_attrs["run"]))]
+    [*_, last] = [{}, *read_record(run)]
     figures = last.get("result", {}).get("metrics", {})
     others = "".join(f", {name} {value:.4g}" for name, value in figures.items() if name != monitor)
-    print(
-        f"Best: {monitor} {best.value:.4g}{others} in trial {best.number}, {best.user_attrs['run']}"
-    )
-    fit_again = command_line("python", "train.py", "fit", "--config", str(path))
-    print(f"Fit with its settings: {fit_again}")
+    print(f"Best: {monitor} {best.value:.4g}{others} in trial {best.number}, {run}")
+    again = command_line("python", "train.py", "fit", "--config", str(path))
+    print(f"Fit with its settings: {again}")
 
 
 def sweep(
@@ -128,9 +127,7 @@ def sweep(
     if options:
         goal["options"] = options
     if found.user_attrs.get("goal", goal) != goal:
-        raise UserError(
-            f"Study {study} has another space, settings or metric; choose another --study"
-        )
+        raise UserError(f"Study {study} has another space, settings or metric: name another")
     found.set_user_attr("goal", goal)
 
     def objective(trial: optuna.Trial) -> float:
@@ -163,9 +160,8 @@ def main() -> None:
     with plain_errors():
         try:
             default = str(CONFIGS / "sweep" / "default.yaml")
-            parser = ArgumentParser(
-                description=__doc__, default_config_files=[default], allow_abbrev=False
-            )
+            parser = ArgumentParser(description=__doc__, allow_abbrev=False)
+            parser.default_config_files = [default]
             parser.add_argument("--config", action="config")
             parser.add_function_arguments(sweep, skip={"options"})
             own, options = split_words(sys.argv[1:], {*signature(sweep).parameters} - {"options"})

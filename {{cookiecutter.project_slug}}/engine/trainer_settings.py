@@ -1,12 +1,15 @@
 """What is changed of the Trainer's settings before it is made, and of the Trainer after."""
 
 import os
+from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import LightningModule, Trainer, strategies
+from lightning.pytorch import Callback, LightningModule, Trainer, strategies
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch.nn.parameter import UninitializedParameter
 
 from engine.checkpoint_io import AtomicCheckpointIO
 from engine.compat import find_unused
@@ -34,9 +37,7 @@ def drop_callbacks(keys: list[str], config: Namespace) -> None:
         keys.remove("progress_bar")
     if trainer.enable_checkpointing is False:
         if config.test_after_fit:
-            raise UserError(
-                "test_after_fit: enable_checkpointing is false: there would be no best one"
-            )
+            raise UserError("test_after_fit: with enable_checkpointing false there is no best one")
         keys.remove("best_checkpoint")
         keys.remove("last_checkpoint")
     if not trainer.logger:
@@ -62,3 +63,26 @@ def save_whole(strategy: strategies.Strategy) -> None:
     if isinstance(strategy, kinds):
         if type(strategy.checkpoint_io) is TorchCheckpointIO:
             strategy.checkpoint_io = AtomicCheckpointIO()
+
+
+class Heading(Callback):
+    """Says what is trained, and on what; ``--trainer.enable_model_summary true`` has Lightning's table instead."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":  # later on a strategy may have sharded the parameters
+            network: Any = getattr(pl_module, "network", pl_module)
+            parameters = [p for p in pl_module.parameters() if p.requires_grad]
+            known = not any(isinstance(p, UninitializedParameter) for p in parameters)
+            count = f"{sum(p.numel() for p in parameters):,}" if known else "as yet unknown"
+            where = f"{trainer.strategy.root_device.type}, {trainer.precision}"
+            processes = f", {trainer.world_size} processes" * (trainer.world_size > 1)
+            text = f"{count} parameters to train on {where}{processes}"
+            rank_zero_info(f"{type(network).__name__}: {text}")
+
+
+def headings(trainer: Namespace) -> list[Callback]:
+    """A heading in the place of Lightning's table, if nobody asks for that; for a Trainer's settings."""
+    if trainer.enable_model_summary is not None or "Summary" in str(trainer.callbacks):
+        return []
+    trainer.enable_model_summary = False
+    return [Heading()]

@@ -42,9 +42,7 @@ FILTERS = (
 )
 
 # An evaluation takes the weights of a checkpoint; how they came about does not matter then.
-EVALUATION_FILTERS = (
-    (r"Be aware that when using `ckpt_path`, callbacks", "lightning.pytorch.trainer.call"),
-)
+IN_EVALUATIONS = (r"Be aware that when using `ckpt_path`", "lightning.pytorch.trainer.call")
 LOG_FILTERS = (
     # What a machine does not have; `Heading` says what is used, `tell_end` why a fit has ended.
     ("lightning.pytorch.utilities.rank_zero", "GPU available: False"),
@@ -73,7 +71,7 @@ LOG_FILTERS = (
 
 def silence() -> None:
     evaluates = sys.argv[1:2] in (["validate"], ["test"], ["predict"])
-    for message, module in FILTERS + EVALUATION_FILTERS * evaluates:
+    for message, module in (*FILTERS, *[IN_EVALUATIONS] * evaluates):
         warnings.filterwarnings("ignore", message=message, module=module.replace(".", r"\."))
     for name, message in LOG_FILTERS:
         logging.getLogger(name).addFilter(without(message))

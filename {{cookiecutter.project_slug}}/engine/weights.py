@@ -21,18 +21,13 @@ def start_from(network: nn.Module, source: str) -> None:
 
     The names may have other prefixes than in the network: those are taken with which most tensors
     fit. So a bare backbone finds its place, and so does the encoder of an autoencoder.
-
-    Raises:
-        UserError: there is no such file, it holds no weights, or none of them fits.
     """
     path = Path(source)
     if not path.is_file():
         path = find_checkpoint(source, "best", Path("logs"), "--model.init_from")
     given, own = read_weights(path), network.state_dict()
     renamed = best_names(given, own)
-    taken = {
-        name: given[old] for name, old in renamed.items() if given[old].shape == own[name].shape
-    }
+    taken = {n: given[old] for n, old in renamed.items() if given[old].shape == own[n].shape}
     if not taken:
         raise UserError(
             f"--model.init_from {source}: none of its weights fits this {type(network).__name__}: "

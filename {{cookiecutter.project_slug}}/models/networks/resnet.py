@@ -38,9 +38,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if "resne" not in name:
-            raise ValueError(
-                f"name={name!r} is not a residual network; try 'resnet18' or 'resnet50'"
-            )
+            raise ValueError(f"name={name!r} is no residual network; try 'resnet18' or 'resnet50'")
         resnet = get_model(name, weights="DEFAULT" if pretrained else None)
         channels, height, width = image_shape
         weight = resnet.conv1.weight.detach()

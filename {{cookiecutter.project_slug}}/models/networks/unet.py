@@ -28,11 +28,7 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        width: int = 16,
-        depth: int = 4,
+        self, image_shape: tuple[int, int, int], num_classes: int, width: int = 16, depth: int = 4
     ) -> None:
         super().__init__()
         channels, height, width_px = image_shape
