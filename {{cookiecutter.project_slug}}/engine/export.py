@@ -50,7 +50,7 @@ def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], 
     loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
     raw = next(iter(loader))
     served = getattr(data, "served", lambda batch: batch)
-    batches = [served(rows_of(raw, size)) for size in sizes]
+    batches: Any = [served(rows_of(raw, size)) for size in sizes]
     # The whole way of `predict`, of these rows. (A list would be several loaders.)
     data.predict_dataloader = lambda: Subset(batches, range(len(batches)))
     found: Any = trainer.predict(system, datamodule=data)
