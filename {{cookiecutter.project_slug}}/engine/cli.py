@@ -53,6 +53,7 @@ class CLI(LightningCLI):
         self.folder = folder  # of a new run; by default the next `version_N`
         self.made: Path | None = None
         self.parsers: list[LightningArgumentParser] = []  # of the subcommands
+        files = {name: {"default_config_files": DEFAULTS} for name in self.subcommands()}
         try:
             super().__init__(
                 LightningModule,
@@ -62,10 +63,7 @@ class CLI(LightningCLI):
                 save_config_callback=None,  # RunRecord does it
                 parser_class=Parser,
                 seed_everything_default=42,
-                parser_kwargs={
-                    "allow_abbrev": False,
-                    **{name: {"default_config_files": DEFAULTS} for name in self.subcommands()},
-                },
+                parser_kwargs={"allow_abbrev": False, **files},
                 auto_configure_optimizers=False,
             )
         except Exception as error:
@@ -82,12 +80,8 @@ class CLI(LightningCLI):
         precision = Literal["highest", "high", "medium"] | None
         help = "See torch.set_float32_matmul_precision."
         parser.add_argument("--float32_matmul_precision", type=precision, help=help)
-        parser.add_argument(
-            "--test_after_fit",
-            type=bool,
-            default=False,
-            help="Test the best checkpoint after a fit. Off, so that test scores choose no model.",
-        )
+        help = "Test the best checkpoint after a fit. Off, so that test scores choose no model."
+        parser.add_argument("--test_after_fit", type=bool, default=False, help=help)
         parser.add_argument("--name", type=str | None, help="Of the run, for --ckpt_path NAME.")
         parser.add_argument("--tags", type=list[str] | str | None, help="Of the run: --tags a,b")
         for name, callback in CALLBACKS.items():
@@ -145,7 +139,7 @@ class CLI(LightningCLI):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")
         self.label = label_of(config, [] if self.is_new else read_record(run))
         resume = self.checkpoint if fits and not self.is_new else None
-        place_loggers(trainer, self.subcommand, run, resume, *self.label)
+        place_loggers(trainer, self.subcommand, run, resume, self.label)
         self.headings = headings(trainer)
         allow_clipping(config.model, trainer)
         drop_callbacks(self.subparser.callback_keys, config)

@@ -27,17 +27,12 @@ WANDB_WARNING = "The anonymous setting has no effect and will be removed in a fu
 
 
 def place_loggers(
-    trainer: Namespace,
-    command: str,
-    run: Path,
-    resume: Path | None,
-    name: str | None,
-    tags: list[str],
+    trainer: Namespace, command: str, run: Path, resume: Path | None, label: tuple
 ) -> None:
     """Lets the configured loggers (and a profiler) write into the run folder, or go on there: changes
     the Trainer's settings. MLflow alone has a database for all runs, ``mlflow.db`` beside them. Where a
     fit is to ``resume``, TensorBoard and CSV forget what was logged after that checkpoint, since it
-    will be logged again. The name of a run is by default that of its folder."""
+    will be logged again. The label is a name, by default that of the folder, and tags."""
     for package, end in (("wandb", "finish"), ("comet_ml", "end")):
         if package in sys.modules:  # the run of an earlier fit in this process
             getattr(sys.modules[package], end)()
@@ -50,68 +45,57 @@ def place_loggers(
     ids = {kind: id for part in read_record(run) for kind, id in part.get("loggers", {}).items()}
     loops = read_checkpoint(resume).get("loops") if resume and not rank_zero_only.rank else None
     step = step_saved(loops) if loops else None  # without them it has weights only
-    name = name or run.relative_to(root_of(run)).as_posix()
-    for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
-        if isinstance(logger, Namespace):
-            _place(logger, command, run, ids, step, name, tags)
+    name, tags = label[0] or run.relative_to(root_of(run)).as_posix(), label[1]
     if isinstance(trainer.profiler, Namespace):
         trainer.profiler.init_args.dirpath = str(run)
+    for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
+        if not isinstance(logger, Namespace):
+            continue
+        kind = logger.class_path.rpartition(".")[2]
+        arguments = logger.init_args = logger.get("init_args", Namespace())
+        if kind in IDS and not arguments.get(IDS[kind]):
+            arguments[IDS[kind]] = ids.get(kind)
+        if kind in ("TensorBoardLogger", "CSVLogger"):
+            arguments.save_dir = str(run)
+            arguments.name = arguments.version = ""
+        if kind == "TensorBoardLogger":
+            logger.class_path = "engine.tensorboard.TensorBoardLogger"
+            arguments.default_hp_metric = False  # `log_settings` does it
+            arguments.purge_step = step
+            if command != "fit":  # TensorBoard ends a curve where a smaller step comes after
+                arguments.sub_dir = command
+        elif kind == "CSVLogger":
+            logger.class_path = "engine.compat.AppendingCSVLogger"
+            if step is not None:
+                _drop_rows(run / "metrics.csv", step)
+        elif kind == "WandbLogger":
+            import wandb
 
-
-def _place(
-    logger: Namespace,
-    command: str,
-    run: Path,
-    ids: dict[str, str],
-    step: int | None,
-    name: str,
-    tags: list[str],
-) -> None:
-    kind = logger.class_path.rpartition(".")[2]
-    arguments = logger.init_args = logger.get("init_args", Namespace())
-    if kind in IDS and not arguments.get(IDS[kind]):
-        arguments[IDS[kind]] = ids.get(kind)
-    if kind in ("TensorBoardLogger", "CSVLogger"):
-        arguments.save_dir = str(run)
-        arguments.name = arguments.version = ""
-    if kind == "TensorBoardLogger":
-        logger.class_path = "engine.tensorboard.TensorBoardLogger"
-        arguments.default_hp_metric = False  # `log_settings` does it
-        arguments.purge_step = step
-        if command != "fit":  # TensorBoard ends a curve where a smaller step comes after
-            arguments.sub_dir = command
-    elif kind == "CSVLogger":
-        logger.class_path = "engine.compat.AppendingCSVLogger"
-        if step is not None:
-            _drop_rows(run / "metrics.csv", step)
-    elif kind == "WandbLogger":
-        import wandb
-
-        arguments.save_dir = str(run)
-        arguments.name = arguments.get("name") or name
-        logger.dict_kwargs = {"tags": tags} | logger.get("dict_kwargs", {})
-        # Lightning passes a setting that wandb has dropped; this marks wandb's warning as shown.
-        with redirect_stderr(StringIO()):
-            wandb.termwarn(WANDB_WARNING, repeat=False)
-    elif kind == "MLFlowLogger":
-        if not arguments.get("tracking_uri"):
-            root = root_of(run).absolute()
-            arguments.tracking_uri = database_address(root / "mlflow.db")
-            arguments.artifact_location = (root / "mlflow").as_uri()
-            experiment = arguments.get("experiment_name") or "lightning_logs"
-            make_experiment(arguments.tracking_uri, experiment, arguments.artifact_location, root)
-        arguments.run_name = arguments.get("run_name") or name
-        arguments.tags = dict.fromkeys(tags, "tagged") | (arguments.get("tags") or {})
-    elif kind == "CometLogger":
-        # An archive for each process that logs: comet_ml gives all of them the same random name.
-        archive = run / f"comet_{len(list(run.glob('comet_*')))}"
-        options = {"offline_directory": str(archive), "display_summary_level": 0}
-        options |= {"name": name, "tags": tags}
-        if arguments.get("online") is False:
-            # Lightning would make an experiment that is neither sent nor kept.
-            arguments.online = None
-            os.environ["COMET_START_ONLINE"] = "0"
-        logger.dict_kwargs = options | logger.get("dict_kwargs", {})
+            arguments.save_dir = str(run)
+            arguments.name = arguments.get("name") or name
+            logger.dict_kwargs = {"tags": tags} | logger.get("dict_kwargs", {})
+            # Lightning passes a setting that wandb has dropped; this marks wandb's warning as shown.
+            with redirect_stderr(StringIO()):
+                wandb.termwarn(WANDB_WARNING, repeat=False)
+        elif kind == "MLFlowLogger":
+            if not arguments.get("tracking_uri"):
+                root = root_of(run).absolute()
+                address = arguments.tracking_uri = database_address(root / "mlflow.db")
+                artifacts = arguments.artifact_location = (root / "mlflow").as_uri()
+                experiment = arguments.get("experiment_name") or "lightning_logs"
+                make_experiment(address, experiment, artifacts, root)
+            arguments.run_name = arguments.get("run_name") or name
+            arguments.tags = dict.fromkeys(tags, "tagged") | (arguments.get("tags") or {})
+        elif kind == "CometLogger":
+            # An archive for each process that logs: comet_ml gives all of them the same random name.
+            archive = run / f"comet_{len(list(run.glob('comet_*')))}"
+            options = {"offline_directory": str(archive), "display_summary_level": 0}
+            options |= {"name": name, "tags": tags}
+            if arguments.get("online") is False:
+                # Lightning would make an experiment that is neither sent nor kept.
+                arguments.online = None
+                os.environ["COMET_START_ONLINE"] = "0"
+            logger.dict_kwargs = options | logger.get("dict_kwargs", {})
 
 
 def database_address(path: Path) -> str:

@@ -62,10 +62,9 @@ def gather(columns: dict[str, Any]) -> dict[str, Any]:
     columns = {k: join([part[k] for part in parts]) for k in columns}
     places = zip(*(columns[name].tolist() for name in PLACE), strict=True)
     order = [i for _, i in sorted((p, i) for i, p in enumerate(places))]
-    return {
-        k: [v[i] for i in order] if isinstance(v, list) else v[torch.tensor(order).long()]
-        for k, v in columns.items()
-    }
+    index = torch.tensor(order).long()
+    texts = {k: [v[i] for i in order] for k, v in columns.items() if isinstance(v, list)}
+    return {k: texts[k] if k in texts else v[index] for k, v in columns.items()}
 
 
 def write_table(path: Path, table: dict[str, list]) -> None:

@@ -65,16 +65,10 @@ class Predictions(BasePredictionWriter):
         return Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
 
     def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, indices: Any, *rest: Any
     ) -> None:
-        found = prediction if isinstance(prediction, dict) else {"prediction": prediction}
+        _, _, number = rest  # the batch, its number and that of its loader
+        found = outputs if isinstance(outputs, dict) else {"prediction": outputs}
         each = getattr(trainer.datamodule, "rows_per_input", 1)
         if each > 1:
             found = {k: v.flatten(0, 1) for k, v in found.items() if v.shape[1:2] == (each,)}
@@ -94,16 +88,16 @@ class Predictions(BasePredictionWriter):
                 f"{step} gives {self.kinds} for some batches, {kinds} for others: a table needs the same"
             )
         self.kinds = kinds
-        size, first = sizes.pop() // each, self.counts.get(dataloader_idx, 0)
-        self.counts[dataloader_idx] = first + size
+        size, first = sizes.pop() // each, self.counts.get(number, 0)
+        self.counts[number] = first + size
         # An iterable data set has no indices: its rows are counted.
-        known = len(batch_indices or []) == size
+        known = len(indices or []) == size
         if trainer.world_size > 1 and not known:
             raise UserError("Rows of iterable data have no order in several processes: use one.")
-        index = torch.tensor(batch_indices if known else range(first, first + size))
+        index = torch.tensor(indices if known else range(first, first + size))
         index = (index[:, None] * each + torch.arange(each)).flatten()
         trainer.predict_loop.current_batch_indices = []  # not those of the next loader
-        loader = torch.full_like(index, dataloader_idx)
+        loader = torch.full_like(index, number)
         place = loader, index, torch.full_like(index, trainer.global_rank)
         self.parts.append(columns | dict(zip(PLACE, place, strict=True)))
         if others:

@@ -21,12 +21,6 @@ def leaves(batch: Any, name: str = "input") -> dict[str, Tensor]:
     return {k: tensor for key, value in pairs for k, tensor in leaves(value, str(key)).items()}
 
 
-def with_leaves(batch: Any, tensors: dict[str, Tensor]) -> Any:
-    """The batch with other tensors, in the order of `leaves`."""
-    order = iter(tensors.values())
-    return apply_to_collection(batch, Tensor, lambda _: next(order))
-
-
 def rows_of(batch: Any, size: int) -> Any:
     """So many rows of a batch, from the first on, and over again where it has fewer."""
     return apply_to_collection(batch, Tensor, lambda t: t[torch.arange(size) % len(t)])
@@ -58,7 +52,10 @@ class Program(nn.Module):
 
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
         given = dict(zip(self.inputs, tensors, strict=True))
-        batch = with_leaves(self.batch, leaves(self.batch) | given)
+        every = iter(
+            (leaves(self.batch) | given).values()
+        )  # in the order that they have in a batch
+        batch = apply_to_collection(self.batch, Tensor, lambda _: next(every))
         return results(self.step(batch))
 
     def step(self, batch: Any) -> Any:

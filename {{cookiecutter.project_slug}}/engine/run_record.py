@@ -67,9 +67,8 @@ class RunRecord(Callback):
         if difference := git("diff", "HEAD"):
             record["git_diff"] = f"uncommitted{f'_{len(earlier)}' if earlier else ''}.diff"
             # As git gives it, in whatever encoding the files have.
-            run.joinpath(record["git_diff"]).write_text(
-                difference, encoding="utf-8", errors="surrogateescape", newline=""
-            )
+            text = difference.encode(errors="surrogateescape")
+            run.joinpath(record["git_diff"]).write_bytes(text)
         with run.joinpath("run.yaml").open("a", encoding="utf-8") as file:
             yaml.safe_dump([record], file, sort_keys=False)
 

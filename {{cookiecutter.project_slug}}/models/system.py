@@ -62,8 +62,7 @@ class System(LightningModule):
             self.save_hyperparameters(ignore="init_from")
         if not isinstance(network, nn.Module):
             raise MisconfigurationException(
-                f"network is {network!r}: where {type(self).__name__}.__init__ takes it, it says "
-                "`network: nn.Module`"
+                f"network is {network!r}: {type(self).__name__}.__init__ is to say `network: nn.Module`"
             )
         self.network = network
         if init_from:
