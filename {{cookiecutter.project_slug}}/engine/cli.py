@@ -1,5 +1,6 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from engine.help import show_wanted
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
 from engine.monitors import EarlyStopping, Monitors, choose_monitors
-from engine.parsing import Parser, asked_for, hand_on_settings, tell_swaps
+from engine.parsing import Parser, hand_on_settings, tell_swaps
 from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
 from engine.random_state import RandomState
@@ -73,7 +74,9 @@ class CLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        return asked_for(LightningCLI.subcommands())
+        """Only that of the command line, if it has one: each costs the time of a parser."""
+        known = LightningCLI.subcommands()
+        return {name: known[name] for name in sys.argv[1:2] if name in known} or known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         self.parsers.append(parser)

@@ -35,11 +35,6 @@ WANTS_CLASS = (
 SWAPS: dict[str, tuple[str, str]] = {}  # by the new class, the old one and its arguments
 
 
-def asked_for(subcommands: dict[str, Any]) -> dict[str, Any]:
-    """Only the subcommand of the command line, if it has one: each costs the time of a parser."""
-    return {name: subcommands[name] for name in sys.argv[1:2] if name in subcommands} or subcommands
-
-
 class Parser(LightningArgumentParser):
     """Shows what is wrong, and for an unknown key the nearest known one, without the usage."""
 

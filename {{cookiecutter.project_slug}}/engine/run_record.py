@@ -62,7 +62,8 @@ class RunRecord(Callback):
             "started": self.started.isoformat(timespec="seconds"),
             **what_ran(),
             **hardware(trainer),
-            "loggers": logger_ids(trainer),
+            # By what a continued run finds its place in the loggers again.
+            "loggers": {type(one).__name__: one.version for one in trainer.loggers if one.version},
         }
         if difference := git("diff", "HEAD"):
             record["git_diff"] = f"uncommitted{f'_{len(earlier)}' if earlier else ''}.diff"
@@ -164,11 +165,6 @@ def hardware(trainer: Trainer) -> dict[str, Any]:
         "strategy": type(trainer.strategy).__name__,
         "precision": trainer.precision,
     }
-
-
-def logger_ids(trainer: Trainer) -> dict[str, str]:
-    """By what a continued run finds its place in the loggers again."""
-    return {type(logger).__name__: logger.version for logger in trainer.loggers if logger.version}
 
 
 def git(*arguments: str) -> str:

@@ -60,9 +60,8 @@ def prepare(trainer: Trainer, system: LightningModule, best: ModelCheckpoint) ->
 def save_whole(strategy: strategies.Strategy) -> None:
     """Makes saves atomic where a checkpoint is one file of torch's; XLA has its own way."""
     kinds = strategies.DDPStrategy, strategies.FSDPStrategy, strategies.SingleDeviceStrategy
-    if isinstance(strategy, kinds):
-        if type(strategy.checkpoint_io) is TorchCheckpointIO:
-            strategy.checkpoint_io = AtomicCheckpointIO()
+    if isinstance(strategy, kinds) and type(strategy.checkpoint_io) is TorchCheckpointIO:
+        strategy.checkpoint_io = AtomicCheckpointIO()
 
 
 class Heading(Callback):
