@@ -39,6 +39,10 @@ def arguments_of(kind: Any) -> dict[str, Any]:
     return found
 
 
+def path_of(kind: Any) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
 def required(kind: Any) -> set[str]:
     """The arguments of a class that have no default."""
     return {name for name, default in arguments_of(kind).items() if default is Parameter.empty}
@@ -73,34 +77,28 @@ class Facts:
         """The arguments given to a class, and the facts that it has arguments for. Raises a UserError
         if one is neither given nor a fact; or both, and they differ."""
         made = dict(given)
-        path = f"{kind.__module__}.{kind.__qualname__}"
-        defaults = arguments_of(kind)
+        path, data, defaults = path_of(kind), path_of(type(self.data)), arguments_of(kind)
         for name, value in given.items():
-            default = defaults.get(name)
+            default, here = defaults.get(name), self.known.get(name)
             needed = default is Parameter.empty
             if name not in self.known or not (needed or self.publishes):
                 if needed and value is None:
-                    here = f"{type(self.data).__module__}.{type(self.data).__qualname__}"
-                    raise UserError(f"{here} has no {name}, which {path} takes: give it that fact")
+                    raise UserError(f"{data} has no {name}, which {path} takes: give it that fact")
             elif value is None or (not needed and same(value, default)):
-                made[name] = self.known[name]
-            elif not (self.adopted or same(value, self.known[name])):
-                self.refuse(name, value, path, needed)
+                made[name] = here
+            elif self.adopted or same(value, here):
+                continue
+            elif self.checkpoint:
+                raise UserError(
+                    f"{self.checkpoint} was trained with {name} {value}, "
+                    f"but this data has {name} {here}; choose data or a checkpoint that fit"
+                )
+            elif needed:
+                raise UserError(
+                    f"{name} of {path} is {value}, but it takes that of the data, and {data} has "
+                    f"{here}; leave the option out"
+                )
         return made
-
-    def refuse(self, name: str, value: Any, path: str, needed: bool) -> None:
-        here = self.known[name]
-        if self.checkpoint:
-            raise UserError(
-                f"{self.checkpoint} was trained with {name} {value}, "
-                f"but this data has {name} {here}; choose data or a checkpoint that fit"
-            )
-        if needed:
-            raise UserError(
-                f"{name} of {path} is {value}, but it takes that of the data, and "
-                f"{type(self.data).__module__}.{type(self.data).__qualname__} has {here}; "
-                "leave the option out"
-            )
 
     def complete_all(self, settings: Any) -> None:
         """Completes the arguments of every network in a configuration, in place."""
