@@ -45,8 +45,7 @@ class Divergence(Callback):
         if trainer.state.fn == "fit" and not (trainer.sanity_checking or isfinite(score)):
             raise Diverged(
                 f"{name} is {score} in epoch {trainer.current_epoch}, though the weights are numbers: "
-                "look for a value in the validation data, or in what the metric divides by, that makes "
-                "it so"
+                "look at the validation data, and at what the metric divides by"
             )
 
     def on_save_checkpoint(

@@ -23,8 +23,7 @@ def choose_monitors(config: Namespace) -> None:
             continue
         if callback.monitor not in (own, None) and not callback.monitor.endswith("loss"):
             raise UserError(
-                f"--{name}.monitor {callback.monitor}: say whether its maximum or minimum is best: "
-                f"--{name}.mode max"
+                f"--{name}.monitor {callback.monitor}: say whether more is better: --{name}.mode max"
             )
         callback.mode = best if callback.monitor == own else "min"
 

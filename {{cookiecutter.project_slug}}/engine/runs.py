@@ -55,8 +55,7 @@ def new_run(root: Path) -> Path:
         make_writable(root)
     except OSError as error:
         raise UserError(
-            f"Runs cannot be written to {root} ({error.strerror}); --trainer.default_root_dir names "
-            "another folder for them"
+            f"Runs cannot be written to {root} ({error.strerror}): give --trainer.default_root_dir"
         ) from error
     number = max((number_of(run) for run in root.glob("version_*")), default=-1)
     while True:

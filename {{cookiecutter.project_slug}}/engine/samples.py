@@ -59,8 +59,7 @@ class TensorSamples(Dataset):
         size, free = sum(tensor.nbytes for tensor in self.tensors), free_memory(device)
         if size > free / 2:
             log.info(
-                f"The data takes {size / 1e9:.1f} GB and {device} has {free / 1e9:.1f} GB free: "
-                "it stays in main memory."
+                f"{device} has no room for {size / 1e9:.1f} GB: the data stays in main memory."
             )
         else:
             self.samples = apply_to_collection(self.samples, Tensor, lambda t: t.to(device))

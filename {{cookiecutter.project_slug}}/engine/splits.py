@@ -106,8 +106,7 @@ def check_splits(val_fraction: float | str, num_folds: int | None, fold: int) ->
         raise UserError(f"val_fraction is {val_fraction}: it must lie between 0 and 1, or be auto.")
     if num_folds is not None and not 0 <= fold < num_folds > 1:
         raise UserError(
-            f"fold is {fold} of num_folds {num_folds}: "
-            "num_folds must be 2 or more, and fold from 0 to num_folds - 1."
+            f"fold is {fold} of {num_folds}: num_folds must be 2 or more, and fold less, from 0."
         )
 
 
