@@ -189,6 +189,8 @@ def test_a_colour_that_is_no_class(folder):
         ({"class_values": [0, 1, 2]}, "3 values for 2 class_names"),
         ({"class_values": [0, [1, 2, 3]]}, "give different numbers, or different colours"),
         ({"class_values": [[0, 0, 0], [0, 0, 256]]}, r"\[0, 0, 256\] must have three numbers"),
+        ({"ignore_value": 0}, r"ignore_value is 0: give what is none of class_values, \[0, 1\]"),
+        ({"ignore_value": [0, 0, 9]}, r"ignore_value is \[0, 0, 9\]: .*, but alike"),
     ],
 )
 def test_settings_that_make_no_sense(folder, options, sentence):

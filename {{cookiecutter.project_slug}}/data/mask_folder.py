@@ -33,7 +33,7 @@ class MaskFolder(SegmentationData):
         class_names: of all classes.
         class_values: what stands in the masks for each class, numbers or colours [red, green, blue];
             by default 0, 1, 2 and so on.
-        ignore_value: what stands where a pixel does not count, unless it is the value of a class.
+        ignore_value: what stands where a pixel does not count; 255 may be the value of a class.
         mask_suffix: what the name of a mask has after that of its image, such as _mask.
         image_size: height and width in pixels.
         flip: `augment` mirrors them as well, left to right. Not if that changes what an image shows.
@@ -70,8 +70,15 @@ class MaskFolder(SegmentationData):
             raise UserError(f"class_values {values}: give different numbers, or different colours.")
         [self.colored] = colored
         self.values = {value: index for index, value in enumerate(codes)}
-        if ignore_value is not None and isinstance(ignore_value, list) == self.colored:
-            self.values.setdefault(code(ignore_value), IGNORED)
+        if ignore_value is not None:
+            alike = isinstance(ignore_value, list) == self.colored
+            if alike and code(ignore_value) not in codes:
+                self.values[code(ignore_value)] = IGNORED
+            elif ignore_value != IGNORED:  # which may be of a class, or beside colours
+                raise UserError(
+                    f"ignore_value is {ignore_value}: give what is none of class_values, {values}, but "
+                    "alike."
+                )
         self.root, self.class_names = Path(data_dir).expanduser(), list(class_names)
         self.class_colors = values if self.colored else None  # type: ignore[assignment]
         self.image_shape = (3, image_size, image_size)
