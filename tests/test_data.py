@@ -24,6 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 from projects import inside, small_data
 from templates import DATA, ROOT
 from torch.nn import functional
+from torch.utils.data import Dataset
 
 SETS = [name for name in DATA if DATA[name]["modality"] == "images"]
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28)}
@@ -1160,3 +1161,23 @@ def test_images_to_predict_are_of_the_size_of_the_fit(kind):
     made[0].go_on_with(made[0].facts, "best.ckpt", adopted=True)
     with pytest.raises(ValueError, match="comes from data with image_size 64, but .* 16"):
         made[1].go_on_with(made[0].facts, "best.ckpt", adopted=True)
+
+
+@pytest.mark.parametrize("labels", [["no", "yes"] * 20, [0, 1], [0, 1] * 20], ids=str)
+def test_labels_that_are_no_class_of_each_sample_do_not_share_out_the_splits(labels):
+    """Other data sets have texts in `labels`, or the names of the classes."""
+
+    class Own(Dataset):
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, i):
+            return torch.ones(2), i % 2
+
+    own = Own()
+    own.labels = labels
+    data = module("plain").PlainData(own)
+    data.setup("fit")
+    found = data.splits["train"].dataset.labels
+    assert found is None if labels != [0, 1] * 20 else found.tolist() == labels
+    assert len(data.splits["test"]) == 8

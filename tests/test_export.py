@@ -252,6 +252,16 @@ def test_the_data_prepares_for_a_system_that_does_not(render):
         assert (program.named(), program.named_outputs()) == (["a"], ["a_output", "rows"])
 
 
+def test_predictions_that_are_no_tensors_by_name_are_refused(render):
+    with inside(render()):
+        from engine.program import Program
+
+        system = Towers(lambda a: a.shape[0])
+        system.predict_step = lambda batch, batch_idx: (batch["a"], batch["a"])
+        with pytest.raises(ValueError, match="gives no tensor and no dict of tensors"):
+            Program(system, {"a": torch.ones(3, 2)}, SimpleNamespace())
+
+
 def test_a_constant_batch_size_is_refused_with_the_reason(render):
     with inside(render()):
         from engine.errors import UserError

@@ -9,14 +9,14 @@ from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 from data.base import Data
 from engine.errors import UserError
 from engine.samples import TensorSamples
-from engine.splits import Rows
+from engine.splits import Rows, is_classes
 
 
 class PlainData(Data):
     """Data sets that give a sample at a time: a tensor, number, tuple or dict, or nested. Where val or
     test is missing, it is split off from train, with the same share of every class if train has
-    `labels` or `targets` that are integers. Iterable data sets come in their own order, and cannot
-    be split.
+    `labels` or `targets` that are an integer for each sample. Iterable data sets come in their own
+    order, and cannot be split.
 
     Args:
         train: the training samples.
@@ -62,10 +62,10 @@ class PlainData(Data):
         """Of train, the only one that is split, and zeros for the others."""
         train = self.given["train"]
         found = getattr(train, "labels", getattr(train, "targets", None))
-        if found is None:
+        if not is_classes(found) or len(found) != len(train):  # other data sets mean something else
             return None
         found = torch.as_tensor(found)
-        return torch.cat([found, found.new_zeros(count - len(found), *found.shape[1:])])
+        return torch.cat([found, found.new_zeros(count - len(found))])
 
     def read(self, source: Any) -> Dataset:
         """A data set, or inputs (N, ...) as the first of each sample: the others become -1."""

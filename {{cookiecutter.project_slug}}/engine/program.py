@@ -126,4 +126,7 @@ class Program(nn.Module):
 def results(predicted: Any) -> dict[str, Tensor]:
     """The tensors that `predict_step` gives, by name."""
     found = predicted if isinstance(predicted, dict) else {"prediction": predicted}
-    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    found = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    if not found:
+        raise UserError("predict_step gives no tensor and no dict of tensors: nothing to export")
+    return found

@@ -53,9 +53,10 @@ def record_splits(keys: Tensor, rows: Rows, hparams: Any, earlier: Record | None
 
 def is_classes(labels: Any) -> bool:
     """Whether labels are integers of one dimension."""
-    if labels is None:
+    try:
+        labels = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError):  # none, or texts
         return False
-    labels = torch.as_tensor(labels)
     return labels.ndim == 1 and not (labels.is_floating_point() or labels.is_complex())
 
 
