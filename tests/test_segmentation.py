@@ -176,6 +176,17 @@ def test_a_mask_without_an_image_is_told_and_accents_are_the_same_in_each_form(f
     assert "1 masks have no image, the first is data/masks/zz.png" in caplog.text
 
 
+@pytest.mark.parametrize("place", ["test", "test/images"])
+def test_images_without_masks_are_for_predict_alone(folder, place, caplog):
+    caplog.set_level("INFO", logger="lightning.pytorch")
+    for kind in ("images", "masks"):
+        shutil.move(folder / kind, folder / "train" / kind)
+    shutil.copytree(folder / "train" / "images", folder / place)
+    data = make()
+    assert len(data.splits["train"].dataset) == 40 and len(data.splits["test"]) == 8
+    assert "data/test has no masks and is left out; --data.predict_dir data/test" in caplog.text
+
+
 def test_a_colour_that_is_no_class(folder):
     recode(folder, lambda array: np.stack([array * 255, array, array], axis=2))
     with pytest.raises(ValueError, match=r"has the value \[255, 1, 1\] .*known are \[0, 0, 0\]"):

@@ -260,6 +260,14 @@ def test_a_test_split_of_its_own(tables):
     assert data.splits["test"].indices == [*range(40, 46)]
     assert {i < 40 for name in ("train", "val") for i in data.splits[name].indices} == {True}
     assert data.predict_names == [str(i) for i in range(6)]  # as in the file
+    for name, content, sentence in (
+        ("less.csv", "a,y\n1,2.5\n", "less.csv lacks columns of table.csv: b"),
+        ("words.csv", "a,b,y\none,1,2.5\n", "words.csv has other values than table.csv: .*a"),
+        ("none.csv", "a,b\n1,1\n", "none.csv has no column 'y'.*--data.predict_dir takes a file"),
+    ):
+        Path(name).write_text(content)
+        with pytest.raises(ValueError, match=sentence):
+            tables(TABLE, test_path=name).setup("fit")
 
 
 def read(path) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from data.table_checks import refuse_twice
 from data.table_files import read_table
 from data.table_targets import with_targets
 from data.tables import TableData, Task
+from engine.errors import UserError
 from engine.splits import Rows
 
 
@@ -82,7 +83,14 @@ class CSV(TableData):
             tables.append(table)
             numbers.append(rows)
         self.row_numbers = np.concatenate(numbers)
-        whole = pyarrow.concat_tables(tables, promote_options="permissive")
+        test_path = self.hparams.test_path
+        needed = {*tables[0].column_names} - {*self.leave_out}
+        if lacking := sorted(needed - {*tables[-1].column_names}):
+            raise UserError(f"{test_path} lacks columns of {self.source}: {', '.join(lacking)}.")
+        try:
+            whole = pyarrow.concat_tables(tables, promote_options="permissive")
+        except pyarrow.ArrowException as error:
+            raise UserError(f"{test_path} has other values than {self.source}: {error}") from error
         first = len(tables[0])
         if len(tables) == 1:
             return whole, {}

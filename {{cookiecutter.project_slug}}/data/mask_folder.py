@@ -145,6 +145,15 @@ def find_splits(root: Path) -> dict[str, Path]:
     else:
         found = {name: root / name for name in SPLITS if name in folders}
         others = [name for name in folders if name not in SPLITS]
+        for folder in [
+            root / name for name in SPLITS if name != "train" and (root / name).is_dir()
+        ]:
+            if not (folder / "masks").is_dir():
+                rank_zero_info(
+                    f"{folder} has no masks and is left out; --data.predict_dir {folder} predicts its "
+                    "images."
+                )
+                found.pop(folder.name, None)
     if others:
         raise UserError(
             f"{root} has folders of images that are no split: {', '.join(others)}. Splits are called train, "

@@ -22,7 +22,7 @@ def with_targets(
     if target not in table.column_names:
         raise UserError(
             f"{source} has no column {target!r} to predict, but {', '.join(table.column_names)}. "
-            "Name one: --data.target NAME"
+            "Name one: --data.target NAME; --data.predict_dir takes a file without it."
         )
     known = arrow.is_valid(table[target])
     if types.is_floating(table[target].type):

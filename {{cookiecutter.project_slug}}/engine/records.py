@@ -35,8 +35,9 @@ def all_runs(root: Path) -> list[Path]:
     """The run folders under `root`, the oldest first; each before those that lie in it, which are the
     folds or seeds of a cross-validation."""
     found = []
-    named = {path.parent for path in root.glob("*/run.yaml")}  # a folder may be renamed
-    for run in sorted({*root.glob("version_*"), *named}, key=number_of):
+    renamed = {path.parent for path in root.glob("*/run.yaml")}
+    renamed |= {path.parents[1] for path in root.glob("*/*/run.yaml")}
+    for run in sorted({*root.glob("version_*"), *renamed}, key=number_of):
         parts = (path.parent for path in run.glob("*/run.yaml"))
         found += [run, *sorted(parts, key=number_of)]
     return found
