@@ -21,6 +21,15 @@ def project(render, tmp_path, monkeypatch):
         yield tmp_path
 
 
+def test_weights_alone_are_for_a_new_fit(project):
+    command("train", *FIT, "--last_checkpoint.save_weights_only=true")
+    with pytest.raises(
+        SystemExit, match="last.ckpt holds weights alone, .* --model.init_from logs"
+    ):
+        command("train", *FIT, "--ckpt_path=last")
+    command("train", "test", *SMALL, "--ckpt_path=last")
+
+
 NETWORK = """
 import torch
 from torch import nn

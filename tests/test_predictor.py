@@ -60,6 +60,7 @@ def test_files_images_and_arrays_from_any_folder(render, tmp_path, monkeypatch):
             (arrays / 255, "give integers"),
             ("no.png", "no file or folder no.png"),
             (None, "nothing"),
+            ([], "nothing to predict in"),
         ):
             with pytest.raises(ValueError, match=why):
                 predictor(wrong)

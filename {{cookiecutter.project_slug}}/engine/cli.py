@@ -110,6 +110,11 @@ class CLI(LightningCLI):
         self.checkpoint = runs.find_checkpoint(name, "last" if fit else "best", self.root)
         rank_zero_info(f"Checkpoint: {self.checkpoint}")
         self.saved = saved = runs.read_checkpoint(self.checkpoint)
+        if fit and self.checkpoint.is_file() and "optimizer_states" not in saved:
+            raise UserError(
+                f"{self.checkpoint} holds weights alone, from which no fit goes on; --model.init_from "
+                f"{self.checkpoint} begins one with them"
+            )
         there = checkpoint_settings.settings_of(saved, fit)
         if checkpoint_settings.differ(there, config):
             with checkpoint_settings.as_defaults(self.subparser, there):

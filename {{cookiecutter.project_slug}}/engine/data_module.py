@@ -102,6 +102,8 @@ class DataModule(LightningDataModule):
     def predict_dataloader(self) -> Any:
         if "predict" not in self.splits:
             samples = self.read(self.hparams.predict_dir)
+            if not len(samples):
+                raise UserError(f"There is nothing to predict in {self.hparams.predict_dir!r:.80}.")
             self.splits["predict"] = Subset(samples, range(len(samples)))
         return loaders.evaluation_loader(self, self.splits["predict"])
 

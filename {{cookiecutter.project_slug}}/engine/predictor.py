@@ -108,7 +108,6 @@ class Predictor:
         if source is None:
             raise UserError("There is nothing to predict in None: give what is, such as a file.")
         with self.lock, quiet():
-            self.found.table = {}  # else nothing to predict would give what was predicted before
             self.data.hparams.predict_dir = source
             self.trainer.predict(self.system, datamodule=self.data)
         columns = self.found.table
