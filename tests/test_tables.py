@@ -444,6 +444,23 @@ def test_a_regression_is_measured_in_the_unit_of_the_target(render, tmp_path):
         )
 
 
+def test_r2_is_right_where_targets_are_far_from_zero(project):
+    with inside(project):
+        system = importlib.import_module("models.tabular").Tabular(torch.nn.Identity()).eval()
+        system.stage, system.measured = "val", {}
+        generator = torch.Generator().manual_seed(0)
+        outputs, noise = torch.randn(2, 4000, 1, generator=generator)
+        years = 2000 + 2 * (outputs + noise)[:, 0]
+        system.target_mean.fill_(2000)
+        system.target_std.fill_(2)
+        for some, targets in zip(outputs.split(100), years.split(100), strict=True):
+            system.loss(((some,), targets))
+        found = {name: metric.compute().item() for name, metric in system.measured.items()}
+        right = metrics.r2_score(years.double(), 2000 + 2 * outputs[:, 0].double())
+        assert found["val/r2"] == pytest.approx(right, abs=1e-4) and 0.4 < right < 0.6
+        assert found["val/rmse"] == pytest.approx(2 * noise.square().mean().sqrt().item(), rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("loss", "classes", "taken"),
     [

@@ -130,9 +130,9 @@ class System(LightningModule):
             self.sums[name] = total + self.sums.get(name, 0)
             self.counts[name] = count + self.counts.get(name, 0)
 
-    def measure(self, predictions: Tensor, targets: Tensor) -> None:
-        """Shows a batch to the `metrics`; not in training."""
-        for name, metric in {} if self.training else self.metrics.items():
+    def measure(self, predictions: Tensor, targets: Tensor, metrics: Any = None) -> None:
+        """Shows a batch to the `metrics`, or to others by their names; not in training."""
+        for name, metric in {} if self.training else (metrics or self.metrics).items():
             name = f"{self.stage}/{name}"
             if name not in self.measured:
                 self.measured[name] = metric.clone().to(self.device)

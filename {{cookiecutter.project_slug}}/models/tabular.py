@@ -45,6 +45,8 @@ class Tabular(System):
             rmse = MeanSquaredError(squared=False)
             usual = {"mae": MeanAbsoluteError(), "rmse": rmse, "r2": R2Score()}
         self.metrics = {**usual, **self.metrics}
+        # Of scaled targets: the squares of years would leave float32 no digits for what differs.
+        self.of_scaled = {"r2": self.metrics.pop("r2")} if not self.class_names else {}
         losses.prepare(self, Tabular, count)
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_std", torch.ones(()))
@@ -67,9 +69,11 @@ class Tabular(System):
                 self.measure(outputs.softmax(dim=1), targets)
             return self.criterion(outputs, targets)
         outputs, targets = outputs.squeeze(1), targets.float()
+        scaled = (targets - self.target_mean) / self.target_std
         if not self.training:
             self.measure(outputs * self.target_std + self.target_mean, targets)
-        return self.criterion(outputs, (targets - self.target_mean) / self.target_std)
+            self.measure(outputs, scaled, self.of_scaled)
+        return self.criterion(outputs, scaled)
 
     def predict_step(
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
