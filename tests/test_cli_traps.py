@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -352,6 +353,39 @@ def test_what_the_network_must_be_told_comes_from_the_data(project, monkeypatch,
     command("train", *FIT, "--data=own_data.Told", given[1])
     cli = command("train", "test", "--data=own_data.Plain")  # the checkpoint knows
     assert cli.model.network.head.out_features == 10
+
+
+CHILDREN = """
+from data.digits import Digits
+from models.networks.cnn import CNN
+
+
+class Still(Digits):
+    def __init__(self, **kwargs):
+        super().__init__(augment=False, **kwargs)
+
+
+class Narrow(CNN):
+    def __init__(self, **kwargs):
+        super().__init__(width=4, **kwargs)
+"""
+
+
+def test_a_child_may_set_what_the_configuration_sets_of_its_parent(project, monkeypatch):
+    Path("children.py").write_text(CHILDREN)
+    monkeypatch.syspath_prepend(project)
+    own = ("--data=children.Still", "--model.network=children.Narrow")
+    command("train", *FIT, "--model.network.depth=2", *own)
+    network = command("train", "test", *SMALL).model.network
+    assert network.head.in_features == 4 * 2  # two stages, as given
+    command("export", "best")
+    from predictor import load
+
+    [row] = load("best")(np.zeros((8, 8), np.uint8))
+    with torch.no_grad():
+        right = network.eval()(torch.full((1, 1, 8, 8), -1.0)).softmax(dim=1)
+    found = [row[f"probability_{digit}"] for digit in range(10)]
+    torch.testing.assert_close(torch.tensor([found]), right, atol=1e-5, rtol=1e-4)
 
 
 def test_pictures_need_no_names_of_classes(project, monkeypatch):

@@ -78,3 +78,16 @@ def test_going_on_from_a_checkpoint_is_refused(render, tmp_path):
     with inside(render(model="mlp"), tmp_path):
         with pytest.raises(SystemExit, match="--ckpt_path: each fit is a new one"):
             command("crossval", "--seeds=2", "--ckpt_path=best")
+
+
+def test_data_without_folds_is_refused_with_what_works(render, tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(
+        "from lightning.pytorch import LightningDataModule\n"
+        "class Plain(LightningDataModule):\n"
+        "    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with inside(render(model="mlp"), tmp_path):
+        with pytest.raises(SystemExit, match="own.Plain takes no num_folds and fold; --seeds 3"):
+            command("crossval", "--folds=3", "--data=own.Plain")
+        assert not Path("logs").exists()

@@ -1,5 +1,6 @@
 """What the data modules share: what a data set says, and the settings of all of them."""
 
+from inspect import currentframe
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -10,7 +11,7 @@ from engine.dealing import Dealing
 from engine.errors import UserError
 from engine.facts import arguments_of
 from engine.loaders import samples_of
-from engine.modules import keep_plain
+from engine.modules import add_fixed, keep_plain
 from engine.splits import Rows, check_splits
 
 Made = TypeVar("Made")
@@ -61,6 +62,7 @@ class Data(DataModule):
             raise UserError(f"on_device is true: num_workers must be auto, and is {num_workers}.")
         check_splits(val_fraction, num_folds, fold)
         self.save_hyperparameters()
+        self.fixed = add_fixed(self.hparams, currentframe())
         keep_plain(self.hparams)  # a checkpoint holds nothing else
         self.batch_size = self.largest_batch if batch_size == "auto" else batch_size
         self.dealing = Dealing(self.test_fraction, self.hparams)

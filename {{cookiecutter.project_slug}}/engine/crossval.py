@@ -8,12 +8,14 @@ scores.
 import argparse
 import csv
 from pathlib import Path
+from pkgutil import resolve_name
 from statistics import mean, stdev
 from typing import Any
 
 from engine import runs
 from engine.cli import CLI
 from engine.errors import UserError, plain_errors
+from engine.facts import arguments_of
 from engine.options import read_options, set_options
 from engine.processes import make_worker
 from engine.records import read_record
@@ -55,7 +57,11 @@ def main() -> None:
         parser.error(f"--{kind}s is {count}: it must be 2 or more")
     scores: dict[str, dict[str, float]] = {}
     with plain_errors():
-        root = Path(read_options(options).trainer.default_root_dir or "logs")
+        settings = read_options(options)
+        data = settings.data.class_path
+        if kind == "fold" and "num_folds" not in arguments_of(resolve_name(data)):
+            raise UserError(f"{data} takes no num_folds and fold; --seeds {count} repeats the fit")
+        root = Path(settings.trainer.default_root_dir or "logs")
         run = runs.new_run(root)
         try:
             for i in range(count):

@@ -5,6 +5,8 @@ from pkgutil import resolve_name
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.parsing import collect_init_args
 from torch import nn
 
 from engine.errors import UserError
@@ -56,6 +58,22 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, dict):
         return all(map(is_plain, [*value, *value.values()]))
     return isinstance(value, PLAIN)
+
+
+def add_fixed(settings: dict[str, Any], frame: Any) -> list[str]:
+    """Adds what a class has set itself of its parents' arguments, of which the command line knows
+    nothing. Gives their names: the class does not take them, so no checkpoint is to hold them.
+
+    Args:
+        settings: the arguments that were given.
+        frame: of the `__init__` of the first parent.
+    """
+    found: dict[str, Any] = {}
+    for arguments in collect_init_args(frame, [], classes=(LightningDataModule,)):
+        found.update(arguments)
+    fixed = {name: value for name, value in found.items() if name not in settings}
+    settings.update(fixed)
+    return list(fixed)
 
 
 def keep_plain(settings: dict[str, Any]) -> None:

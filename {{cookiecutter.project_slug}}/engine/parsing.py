@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ArgumentParser, Namespace
 from jsonargparse.typing import register_type
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
@@ -20,7 +20,7 @@ from torch import nn
 from engine.compat import ModuleInstantiator, make_optional, on_class_swap
 from engine.data_module import DataModule
 from engine.errors import place
-from engine.facts import Facts, arguments_of, makes_module, may_lack, specs
+from engine.facts import Facts, makes_module, may_lack, specs
 
 UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
 # What jsonargparse says about every value that it refuses, whatever the reason.
@@ -103,12 +103,14 @@ def condense(message: str) -> str:
 
 def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
     """Forgets the arguments of a class that is swapped for another; a child of it keeps those that it
-    takes. jsonargparse keeps all whose names the new class knows: SGD would inherit AdamW's weight
-    decay."""
+    takes, and has not set itself. jsonargparse keeps all whose names the new class knows: SGD would
+    inherit AdamW's weight decay."""
     if not (old and old.get("init_args")) or old["class_path"] == new["class_path"]:
         return
     kinds = resolve_name(new["class_path"]), resolve_name(old["class_path"])
-    kept = arguments_of(kinds[0]) if all(map(isclass, kinds)) and issubclass(*kinds) else {}
+    kept: list[str] = []
+    if all(map(isclass, kinds)) and issubclass(*kinds):
+        kept = ArgumentParser().add_class_arguments(kinds[0], fail_untyped=False)
     parts = {key: part for key, part in vars(old["init_args"]).items() if key not in kept}
     arguments = Namespace(**parts).items(branches=False)
     if dropped := ", ".join(f"{key}={value}" for key, value in arguments if value is not None):

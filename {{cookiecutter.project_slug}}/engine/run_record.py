@@ -114,6 +114,8 @@ class RunRecord(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["figures"] = figures(trainer)
+        for name in getattr(trainer.datamodule, "fixed", ()):
+            checkpoint["datamodule_hyper_parameters"].pop(name, None)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
