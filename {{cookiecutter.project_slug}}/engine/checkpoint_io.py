@@ -40,7 +40,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             temporary.replace(path)
         except (OSError, RuntimeError) as error:
             # torch may hide the system's reason behind its own.
-            reason = next((e for e in contexts(error) if isinstance(e, OSError)), error)
+            reason = error if isinstance(error, OSError) else error.__context__ or error
             kept = "; the one before is whole" if path.exists() else ""
             raise UserError(f"{path} cannot be written ({reason}){kept}.") from error
         finally:
@@ -58,15 +58,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 )
             return load_sharded(Path(path))
         return super().load_checkpoint(path, map_location, weights_only)
-
-
-def contexts(error: BaseException | None) -> list[BaseException]:
-    """An error, and those during whose handling it was raised."""
-    found = []
-    while error:
-        found.append(error)
-        error = error.__cause__ or error.__context__
-    return found
 
 
 def without_numpy(value: Any) -> Any:

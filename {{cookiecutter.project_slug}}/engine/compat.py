@@ -36,7 +36,7 @@ def make_optional(parser: ArgumentParser, name: str) -> None:
 
 
 def pop_class_path(hyper_parameters: dict[str, Any]) -> str | None:
-    """The class of a checkpoint's system, which the command line puts among its hyperparameters;
+    """The class of a checkpoint's system or data, which the command line puts among hyperparameters;
     those of a fit from Python have none."""
     hyper_parameters.pop("_instantiator", None)
     return hyper_parameters.pop("_class_path", None)

@@ -43,11 +43,6 @@ def path_of(kind: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
-def required(kind: Any) -> set[str]:
-    """The arguments of a class that have no default."""
-    return {name for name, default in arguments_of(kind).items() if default is Parameter.empty}
-
-
 def makes_module(kind: Any) -> bool:
     """Whether it is a class of modules, or a function whose annotation says that it returns one."""
     if not isclass(kind) and callable(kind):
@@ -60,7 +55,7 @@ def may_lack(kind: Any) -> set[str]:
     """The arguments that a configuration may leave out, since something else knows them: of a
     network or system the facts, of a schedule the length of the fit."""
     if makes_module(kind):
-        return required(kind)
+        return {name for name, value in arguments_of(kind).items() if value is Parameter.empty}
     return {"T_max"} if isclass(kind) and issubclass(kind, LRScheduler) else set()
 
 

@@ -2,9 +2,8 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
-from engine.records import read_yaml
+from engine.records import flat, read_yaml
 
 WANTED = {
     "data": "class of the data; --data.help lists its settings",
@@ -36,24 +35,14 @@ def show_wanted(files: list[str]) -> None:
         sys.argv.pop()
     if command not in ("fit", "validate", "test", "predict") or options not in (["--help"], ["-h"]):
         return
-    settings = [read_yaml(Path(file)) or {} for file in files]
+    settings = {k: v for file in files for k, v in flat(read_yaml(Path(file)) or {}).items()}
     print(f"usage: python train.py {command} [--KEY VALUE ...]\n")
     for key, meaning in WANTED.items():
-        value = next(filter(None, (value_of(each, key) for each in settings)), "VALUE")
-        print(f"  {f'--{key} {value}':55}  {meaning}")
+        value = settings.get(key, "VALUE")
+        option = f"--{key} {'null' if value is None else value}"
+        print(f"  {option:55}  {meaning}")
     print(
         f"\nAll options: python train.py {command} --help all"
         f"\nAll settings, as they are: python train.py {command} --print_config"
     )
     sys.exit()
-
-
-def value_of(settings: Any, key: str) -> str:
-    """What a configuration has under a key, as it is written on the command line; empty, if nothing."""
-    for part in key.split("."):
-        settings = settings if part in settings else settings.get("init_args", {})
-        if part not in settings:
-            return ""
-        settings = settings[part]
-    value = settings.get("class_path", "") if isinstance(settings, dict) else settings
-    return "null" if value is None else str(value)

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import instantiate_module
 
 from engine.checkpoint_io import AtomicCheckpointIO
+from engine.compat import pop_class_path
 from engine.errors import UserError
 from engine.facts import arguments_of
 from engine.predictions import Predictions
@@ -41,10 +42,9 @@ def load(name: str | Path = "best", **options: Any) -> "Predictor":
     path = find(str(name))
     checkpoint = read_checkpoint(path)
     settings = dict(checkpoint.get("datamodule_hyper_parameters", {}))
-    if "_class_path" not in settings:
+    if not (class_path := pop_class_path(settings)):
         raise UserError(f"{path} is from a fit in Python: give Predictor its system and its data")
-    kind = resolve_name(settings.pop("_class_path"))
-    settings.pop("_instantiator", None)
+    kind = resolve_name(class_path)
     # As where other data is predicted: that of the fit need not be here.
     others = {"predict_dir": ".", "num_workers": 0}
     settings |= {key: others[key] for key in others if key in arguments_of(kind)}
