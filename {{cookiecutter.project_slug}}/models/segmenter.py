@@ -42,7 +42,7 @@ class Segmenter(Classifier):
             matrix = MulticlassConfusionMatrix(
                 logits.shape[1], ignore_index=self.ignore_index, validate_args=False
             )
-            name = f"{self.stage}/matrix"
+            name = f"{self.stage}/confusion matrix"
             self.measured.setdefault(name, matrix.to(self.device)).update(logits, masks)
             self.measure(logits, masks)
         # Where no pixel counts, the mean of none is no number.
@@ -52,8 +52,8 @@ class Segmenter(Classifier):
         return (batch[1] != self.ignore_index).sum()
 
     def on_validation_epoch_end(self) -> None:
-        for name in [name for name in self.measured if name.endswith("/matrix")]:
-            stage, matrix = name.removesuffix("/matrix"), self.measured.pop(name)
+        for name in [name for name in self.measured if name.endswith("/confusion matrix")]:
+            stage, matrix = name.removesuffix("/confusion matrix"), self.measured.pop(name)
             counts = matrix.compute().float()  # a row for each true class
             hits, both = counts.diagonal(), counts.sum(dim=0) + counts.sum(dim=1)
             # Of all images together. A class that is neither there nor predicted has none.
