@@ -67,19 +67,11 @@ class Parser(LightningArgumentParser):
 
 
 def nearest(unknown: str, keys: set[str]) -> str | None:
-    """The known key that is most like an unknown one, in the same group if there is such a group."""
-    prefix = ""
-    for part in unknown.split("."):
-        names = {key.removeprefix(prefix).split(".")[0] for key in keys if key.startswith(prefix)}
-        if part not in names:
-            break
-        prefix += f"{part}."
-    if near := difflib.get_close_matches(part, sorted(names), n=1):
-        whole = prefix + near[0] + unknown[len(prefix + part) :]
-        return whole if whole in keys else prefix + near[0]
-    leaves = {key.rpartition(".")[2]: key for key in sorted(keys, reverse=True)}
-    near = difflib.get_close_matches(part, leaves, n=1)
-    return leaves[near[0]] if near and not prefix else None
+    """The known key that ends in an unknown one, or else the most like it."""
+    known = sorted(keys, key=len)
+    ends = [key for key in known if key.endswith(f".{unknown}")]
+    near = ends or difflib.get_close_matches(unknown, known, n=1, cutoff=0.65)
+    return near[0] if near else None
 
 
 def condense(message: str) -> str:
