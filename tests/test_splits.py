@@ -65,6 +65,19 @@ def test_added_and_removed_samples_move_no_other(options):
         assert abs(sizes["val"] - share * (count - sizes["test"])) <= 1.25
 
 
+def test_whole_numbers_that_are_no_classes_are_split_plainly():
+    names = [str(i) for i in range(100)]
+    found, _ = deal(names, [7 * i for i in range(100)])  # as prices
+    assert [len(found[split]) for split in ("train", "val", "test")] == [72, 8, 20]
+
+
+def test_what_is_there_once_is_trained_on():
+    names = [str(i) for i in range(43)]
+    found, _ = deal(names, [0] * 20 + [1] * 20 + [2] + [3] * 2)
+    assert "40" in found["train"]
+    assert len({"41", "42"} & found["test"]) == len({"41", "42"} & found["train"]) == 1
+
+
 def test_without_a_record_a_sample_trained_on_stays_out_of_the_test_split():
     """Splits follow from the names: where files are added or removed, few move, and to val."""
     before, _ = deal(*classes(100))

@@ -61,10 +61,13 @@ def is_classes(labels: Any) -> bool:
 
 
 def classes_of(labels: Any, count: int) -> Tensor:
-    """The class (N,) of each sample, if the labels are classes; else one class of all."""
-    if not is_classes(labels):
-        return torch.zeros(count, dtype=torch.long)
-    return torch.as_tensor(labels).unique(return_inverse=True)[1]
+    """The class (N,) of each sample, if the labels are classes; else one class of all. Whole numbers of
+    which most are there once, such as prices, are none."""
+    if is_classes(labels):
+        values, classes = torch.as_tensor(labels).unique(return_inverse=True)
+        if 2 * len(values) <= count:
+            return classes
+    return torch.zeros(count, dtype=torch.long)
 
 
 def first_of_class(classes: Tensor, counts: Tensor) -> Tensor:
@@ -74,9 +77,10 @@ def first_of_class(classes: Tensor, counts: Tensor) -> Tensor:
 
 
 def split_off(rows: Tensor, labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """The rest of `rows`, and the first `fraction` of each class in them, rounded up."""
+    """The rest of `rows`, and the first `fraction` of each class in them, rounded up, but never all."""
     rows = rows[labels[rows].argsort(stable=True)]
-    counts = (labels[rows].bincount().double() * fraction).ceil()
+    sizes = labels[rows].bincount()
+    counts = (sizes.double() * fraction).ceil().minimum(sizes - 1)
     taken = first_of_class(labels[rows], counts)
     return rows[~taken], rows[taken]
 
