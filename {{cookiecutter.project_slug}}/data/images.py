@@ -53,7 +53,7 @@ class ImageData(ClassData):
         return ImageFiles(names, labels, self.image_shape, images, value_range=value_range)
 
     def preparation(self) -> nn.Module:
-        if "train" not in self.splits:
+        if "train" not in self.splits:  # files to predict
             return ScaleBytes()
         image, *_ = self.splits["train"][0]
         return ScaleBytes(image.is_floating_point())

@@ -62,16 +62,10 @@ def is_plain(value: Any) -> bool:
 
 def add_fixed(settings: dict[str, Any], frame: Any) -> list[str]:
     """Adds what a class has set itself of its parents' arguments, of which the command line knows
-    nothing. Gives their names: the class does not take them, so no checkpoint is to hold them.
-
-    Args:
-        settings: the arguments that were given.
-        frame: of the `__init__` of the first parent.
-    """
-    found: dict[str, Any] = {}
-    for arguments in collect_init_args(frame, [], classes=(LightningDataModule,)):
-        found.update(arguments)
-    fixed = {name: value for name, value in found.items() if name not in settings}
+    nothing; `frame` is that of the first parent's `__init__`. Gives their names: the class does not
+    take them, so no checkpoint is to hold them."""
+    found = collect_init_args(frame, [], classes=(LightningDataModule,))
+    fixed = {name: value for one in found for name, value in one.items() if name not in settings}
     settings.update(fixed)
     return list(fixed)
 
