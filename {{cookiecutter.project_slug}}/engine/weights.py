@@ -4,7 +4,6 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
@@ -35,13 +34,12 @@ def start_from(network: nn.Module, source: str) -> None:
         )
     network.load_state_dict(taken, strict=False)
     other = {name: old for name, old in renamed.items() if name not in taken}
-    known = {*renamed.values()}
     rest = {
         "of another shape": [
             f"{name} {tuple(given[old].shape)}, here {tuple(own[name].shape)}"
             for name, old in other.items()
         ],
-        "only in the file": [name for name in given if name not in known],
+        "only in the file": [name for name in given if name not in renamed.values()],
         "only in the network": [name for name in own if name not in renamed],
     }
     lines = [f"\n  {kind}: {listing(names)}" for kind, names in rest.items() if names]
@@ -51,10 +49,7 @@ def start_from(network: nn.Module, source: str) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a file, or of the folder of a sharded checkpoint, by name."""
     try:
-        if path.is_dir():
-            found: Any = AtomicCheckpointIO().load_checkpoint(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        found: Any = AtomicCheckpointIO().load_checkpoint(path, "cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         reason = error if isinstance(error, OSError) else "it is damaged, or holds pickled code"
         raise UserError(f"{path} cannot be read as weights: {reason}") from error
