@@ -61,7 +61,7 @@ class PlainData(Data):
     def labels(self, count: int) -> Tensor | None:
         """Of train, the only one that is split, and zeros for the others."""
         train = self.given["train"]
-        found = getattr(train, "labels", getattr(train, "targets", None))
+        found: Any = getattr(train, "labels", getattr(train, "targets", None))
         if not is_classes(found) or len(found) != len(train):  # other data sets mean something else
             return None
         found = torch.as_tensor(found)
