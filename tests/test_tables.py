@@ -444,6 +444,22 @@ def test_a_regression_is_measured_in_the_unit_of_the_target(render, tmp_path):
         )
 
 
+def test_a_class_that_is_not_there_lowers_no_mean(project):
+    with inside(project):
+        kind = importlib.import_module("models.table_metrics").AUROC
+        generator = torch.Generator().manual_seed(0)
+        targets = torch.randint(2, (200,), generator=generator)
+        probability = torch.randn(200, 3, generator=generator).softmax(dim=1)
+        metric = kind(3)
+        for some, true in zip(probability.split(40), targets.split(40), strict=True):
+            metric.update(some, true)
+        each = [metrics.roc_auc_score(targets == i, probability[:, i]) for i in (0, 1)]
+        assert metric.compute().item() == pytest.approx(np.mean(each))
+        metric.reset()
+        metric.update(probability, targets * 0)
+        assert metric.compute().isnan()
+
+
 def test_r2_is_right_where_targets_are_far_from_zero(project):
     with inside(project):
         system = importlib.import_module("models.tabular").Tabular(torch.nn.Identity()).eval()

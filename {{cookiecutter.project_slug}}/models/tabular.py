@@ -4,11 +4,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, R2Score
-from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
 
 from engine import losses
 from models.system import System
+from models.table_metrics import usual
 
 Batch = tuple[tuple[Tensor, Tensor], Tensor]  # numbers (B, N) and codes (B, C), targets (B,)
 
@@ -39,15 +38,10 @@ class Tabular(System):
         self.criterion: Any = loss or (nn.CrossEntropyLoss() if class_names else nn.MSELoss())
         self.class_weights, self.class_names = class_weights, class_names or []
         self.names = {"prediction": self.class_names, "probability": self.class_names}
-        if count := len(self.class_names):
-            usual: Any = {"auroc": MulticlassAUROC(count), "f1": MulticlassF1Score(count)}
-        else:
-            rmse = MeanSquaredError(squared=False)
-            usual = {"mae": MeanAbsoluteError(), "rmse": rmse, "r2": R2Score()}
-        self.metrics = {**usual, **self.metrics}
+        self.metrics = {**usual(len(self.class_names)), **self.metrics}
         # Of scaled targets: the squares of years would leave float32 no digits for what differs.
         self.of_scaled = {"r2": self.metrics.pop("r2")} if not self.class_names else {}
-        losses.prepare(self, Tabular, count)
+        losses.prepare(self, Tabular, len(self.class_names))
         self.register_buffer("target_mean", torch.zeros(()))
         self.register_buffer("target_std", torch.ones(()))
 

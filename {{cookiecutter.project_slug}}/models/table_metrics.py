@@ -1,0 +1,32 @@
+"""What predictions of a table are measured by."""
+
+import warnings
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, R2Score
+from torchmetrics.classification import MulticlassAUROC, MulticlassF1Score
+from torchmetrics.utilities.data import dim_zero_cat
+
+
+class AUROC(MulticlassAUROC):
+    """The mean over the classes that are there: torchmetrics counts 0 for each that is not."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average=None)
+
+    def compute(self) -> Tensor:
+        there = dim_zero_cat(self.target).unique()
+        if len(there) < 2:  # of one class alone nothing is ranked
+            return torch.full((), torch.nan, device=there.device)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="No positive samples in targets")
+            return super().compute()[there].mean()
+
+
+def usual(num_classes: int) -> dict[str, Metric]:
+    """The metrics by their names; without classes those of a regression."""
+    if num_classes:
+        return {"auroc": AUROC(num_classes), "f1": MulticlassF1Score(num_classes)}
+    rmse = MeanSquaredError(squared=False)
+    return {"mae": MeanAbsoluteError(), "rmse": rmse, "r2": R2Score()}
