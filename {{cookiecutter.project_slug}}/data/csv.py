@@ -26,7 +26,7 @@ class CSV(TableData):
         target: the column to predict.
         task: classification or regression; auto: classification of texts, booleans and few whole
             numbers.
-        id_column: names the rows in the predictions, and is no input.
+        id_column: names the rows in the predictions, each with another value, and is no input.
         test_path: another file, with the test split.
         categorical: columns of numbers or texts that are categories in any case.
         leave_out: columns that are no inputs, such as what is known only after the target.

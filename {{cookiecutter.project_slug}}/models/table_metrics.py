@@ -15,7 +15,7 @@ class AUROC(MulticlassAUROC):
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, average=None)
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor:  # type: ignore[override]
         there = dim_zero_cat(self.target).unique()
         if len(there) < 2:  # of one class alone nothing is ranked
             return torch.full((), torch.nan, device=there.device)
