@@ -26,7 +26,7 @@ def files_below(folder: Path) -> list[str]:
 
 @contextmanager
 def may_be_missing(path: Path) -> Iterator[None]:
-    """For a file beside the figures, such as a picture: a disk that is full, or where one may not
+    """For a file beside the figures, such as a drawing: a disk that is full, or where one may not
     write, costs that file and not the run."""
     try:
         yield
