@@ -327,6 +327,18 @@ def test_images_of_another_kind_than_those_of_the_fit_are_refused():
             data.preparation()((other, None))
 
 
+def test_labels_that_are_counted_from_one_are_refused():
+    kind = module("digits").Digits
+    samples, _ = kind().load()
+
+    class FromOne(kind):
+        def load(self):
+            return module("images").in_memory(samples.samples[0], samples.labels + 1), {}
+
+    with pytest.raises(ValueError, match="A label is 10: those of 10 classes are 0 to 9"):
+        FromOne().setup("fit")
+
+
 def test_images_of_more_channels_than_files_have_are_not_read_from_them(tmp_path):
     data = digits()
     data.image_shape = (16, 8, 8)

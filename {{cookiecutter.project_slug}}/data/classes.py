@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import torch
+
 from data.base import Data
+from engine.errors import UserError
 from engine.loaders import samples_of
+from engine.splits import is_classes
 
 
 class ClassData(Data):
@@ -19,6 +23,13 @@ class ClassData(Data):
     @property
     def facts(self) -> dict[str, Any]:
         return {"class_names": list(self.class_names), "num_classes": self.num_classes}
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        labels = getattr(samples_of(self.splits.get("train")), "labels", None)
+        count = self.facts.get("num_classes")
+        if count and is_classes(labels) and (most := int(torch.as_tensor(labels).max())) >= count:
+            raise UserError(f"A label is {most}: those of {count} classes are 0 to {count - 1}.")
 
     def adopt(self, facts: dict[str, Any]) -> None:
         self.class_names = facts.get("class_names", self.class_names)  # others have other facts
