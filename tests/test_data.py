@@ -213,7 +213,7 @@ def test_folds_partition_what_is_not_test(name, files):
     [
         ({"batch_size": 0}, "batch_size is 0: it must be 1 or more"),
         ({"num_workers": -1}, "num_workers is -1: it must be auto, 0 or more"),
-        ({"num_workers": 2, "on_device": True}, "on_device is true and num_workers is 2"),
+        ({"num_workers": 2, "on_device": True}, "num_workers must be auto, and is 2"),
     ],
 )
 def test_ways_to_load_that_cannot_work_are_refused(options, message):

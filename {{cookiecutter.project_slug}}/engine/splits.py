@@ -77,10 +77,11 @@ def first_of_class(classes: Tensor, counts: Tensor) -> Tensor:
 
 
 def split_off(rows: Tensor, labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """The rest of `rows`, and the first `fraction` of each class in them, rounded up, but never all."""
+    """The rest of `rows`, and the first `fraction` of each class in them, rounded up; a class that is
+    there once is in the rest."""
     rows = rows[labels[rows].argsort(stable=True)]
     sizes = labels[rows].bincount()
-    counts = (sizes.double() * fraction).ceil().minimum(sizes - 1)
+    counts = torch.where(sizes > 1, (sizes.double() * fraction).ceil(), 0)
     taken = first_of_class(labels[rows], counts)
     return rows[~taken], rows[taken]
 
