@@ -190,6 +190,11 @@ FAULTS = {
         {},
         "row 2: d is '2026-01-02T10:00', and some of the others have an offset from UTC, some none",
     ),
+    "an offset apart": (
+        lines("d,y", lambda i: f"2026-01-{1 + i % 9:02} 10:00:00 +01:00,{i}.5"),
+        {},
+        "row 1: d is '2026-01-01 10:00:00 .01:00', and most others are dates.*--data.date_format",
+    ),
     "half a day": (
         lines("d,y", lambda i: f"2026-01-{1 + i % 9:02} 10:00 PM,{i}.5"),
         {},

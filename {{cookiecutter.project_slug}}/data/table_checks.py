@@ -72,22 +72,31 @@ def refuse_mixed(
     }
     for kind, (pattern, read, setting) in kinds.items():
         meant = arrow.sum(arrow.match_substring_regex(texts, pattern)).as_py() or 0
-        if 2 * meant < len(texts) - texts.null_count:
+        if not meant or 2 * meant < len(texts) - texts.null_count:
             continue
-        for row, text in enumerate(texts.to_pylist(), start=1):
-            try:
-                _ = text is None or read(text)
-            except ValueError:
-                others = "some of the others have an offset from UTC, some none"
-                if len(offsets) < 2:
-                    others = f"most others are {kind}"
-                mend = f"Mend it, or say what it is: --data.{setting.format(text)}, or"
-                if kind == "numbers" and re.match(NUMBER, text):
-                    mend = f"Write it as 1234{decimal}5 is, or say what it is:"
-                raise UserError(
-                    f"{place}, row {row}: {name} is {text!r}, and {others}. {mend} "
-                    f"--data.categorical '[{name}]' in a table."
-                ) from None
+        rows = [
+            (row, text) for row, text in enumerate(texts.to_pylist(), start=1) if text is not None
+        ]
+        # If each can be read, pyarrow has still not read them together: they are in no usual form.
+        row, text = next((one for one in rows if not is_read(read, one[1])), rows[0])
+        others = f"most others are {kind}"
+        if len(offsets) > 1:
+            others = "some of the others have an offset from UTC, some none"
+        mend = f"Mend it, or say what it is: --data.{setting.format(text)}, or"
+        if kind == "numbers" and re.match(NUMBER, text):
+            mend = f"Write it as 1234{decimal}5 is, or say what it is:"
+        raise UserError(
+            f"{place}, row {row}: {name} is {text!r}, and {others}. {mend} "
+            f"--data.categorical '[{name}]' in a table."
+        )
+
+
+def is_read(read: Any, text: str) -> bool:
+    try:
+        read(text)
+    except ValueError:
+        return False
+    return True
 
 
 def refuse_twice(names: pyarrow.ChunkedArray, place: str) -> None:
