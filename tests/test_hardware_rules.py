@@ -37,6 +37,9 @@ from lightning.pytorch.strategies.launchers import multiprocessing
 from projects import inside, small_data
 from templates import CHOICES, DATA, DEFAULTS, NETWORKS, ROOT, SYSTEMS, row_of
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 PROJECT = ROOT / "{{cookiecutter.project_slug}}"
 DEVICES = ("auto", "1", "2", "8", "[0]", "[0, 1]", "[1, 3]")
@@ -340,6 +343,44 @@ def test_fsdp_wraps_blocks_of_the_network(recipes, data, model):
         f"cookiecutter.json: fsdp_blocks in the row {model} of _models must name the classes of its"
         f" blocks; {', '.join(kind.__name__ for kind in classes)} hold {held:.0%} of the weights"
     )
+
+
+@pytest.fixture
+def one_process(tmp_path):
+    store = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    yield init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(("data", "model"), cells(CELLS))
+def test_fsdp2_shards_every_weight(one_process, data, model):
+    from engine.fsdp2 import parallelize
+
+    network = network_of(data, model)
+    parallelize(network, one_process)
+    assert all(isinstance(weight, DTensor) for weight in network.parameters())
+
+
+def test_fsdp2_gathers_the_members_of_lists(one_process):
+    from engine.fsdp2 import parallelize
+
+    class Lists(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.none = nn.ModuleList()
+            self.scales = nn.ModuleDict({"a": nn.ModuleList([nn.Linear(2, 2), nn.ReLU()])})
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            for layer in self.scales["a"]:
+                inputs = layer(inputs)
+            return inputs
+
+    network, inputs = Lists(), torch.randn(3, 2)
+    expected = network(inputs)
+    parallelize(network, one_process)
+    assert isinstance(network.scales["a"][0], FSDPModule)
+    torch.testing.assert_close(network(inputs), expected)
 
 
 def test_deepspeed_stages_and_offload(recipes, monkeypatch):

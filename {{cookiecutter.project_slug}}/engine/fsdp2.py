@@ -17,12 +17,23 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from engine.compat import shard_over_all
 
+LISTS = nn.ModuleList, nn.ModuleDict  # they are never called, so nothing would gather their weights
+
+
+def parts(module: nn.Module) -> Iterator[nn.Module]:
+    """Its children, and in the place of lists what is in them."""
+    for child in module.children():
+        if isinstance(child, LISTS):
+            yield from parts(child)
+        else:
+            yield child
+
 
 def blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The members of the outermost sequences: transformer blocks, residual blocks, layers."""
     for child in module.children():
-        if isinstance(child, nn.Sequential | nn.ModuleList):
-            yield from child
+        if isinstance(child, (nn.Sequential, *LISTS)):
+            yield from parts(child)
         else:
             yield from blocks(child)
 
@@ -33,11 +44,9 @@ def parallelize(network: nn.Module, mesh: DeviceMesh) -> None:
     Each block is gathered when its turn comes and freed after it. Each child of the network
     (backbone and head, encoder and decoder, generator and discriminator) can be called by itself.
     """
-    for block in blocks(network):
-        if any(True for _ in block.parameters()):
-            fully_shard(block, mesh=mesh)
-    for child in network.children():
-        fully_shard(child, mesh=mesh)
+    for part in dict.fromkeys([*blocks(network), *parts(network)]):
+        if any(True for _ in part.parameters()):
+            fully_shard(part, mesh=mesh)
     if any(True for _ in network.parameters(recurse=False)):
         fully_shard(network, mesh=mesh)
 
