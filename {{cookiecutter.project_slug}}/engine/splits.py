@@ -52,22 +52,22 @@ def record_splits(keys: Tensor, rows: Rows, hparams: Any, earlier: Record | None
 
 
 def is_classes(labels: Any) -> bool:
-    """Whether labels are integers of one dimension."""
+    """Whether labels are integers of one dimension. Those of which most are there once, such as prices,
+    are no classes."""
     try:
         labels = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError):  # none, or texts
         return False
-    return labels.ndim == 1 and not (labels.is_floating_point() or labels.is_complex())
+    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
+        return False
+    return 2 * len(labels.unique()) <= len(labels)
 
 
 def classes_of(labels: Any, count: int) -> Tensor:
-    """The class (N,) of each sample, if the labels are classes; else one class of all. Whole numbers of
-    which most are there once, such as prices, are none."""
-    if is_classes(labels):
-        values, classes = torch.as_tensor(labels).unique(return_inverse=True)
-        if 2 * len(values) <= count:
-            return classes
-    return torch.zeros(count, dtype=torch.long)
+    """The class (N,) of each sample, if the labels are classes; else one class of all."""
+    if not is_classes(labels):
+        return torch.zeros(count, dtype=torch.long)
+    return torch.as_tensor(labels).unique(return_inverse=True)[1]
 
 
 def first_of_class(classes: Tensor, counts: Tensor) -> Tensor:
