@@ -368,7 +368,7 @@ def test_patience_and_length_of_the_schedule_are_as_given(render, tmp_path, capl
         )
         assert "early, after epoch 1: Monitored metric val/brier" in first["result"]["ended"]
         assert second["result"]["ended"] == "after all 5 epochs, 50 steps"
-        assert third["result"]["ended"].startswith("before its first step: 5 of 5 epochs were done")
+        assert third["result"]["ended"].startswith("before its first step: 5 epochs, 50 steps")
         [config] = on.trainer.lr_scheduler_configs
         whole = torch.optim.lr_scheduler.OneCycleLR(
             torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1), 0.01, total_steps=50

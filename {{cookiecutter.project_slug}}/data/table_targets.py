@@ -70,5 +70,7 @@ def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
     names = as_text(values.take(arrow.array_sort_indices(values)) if kind == "number" else values)
     found = names.to_pylist() if kind == "number" else sorted(names.to_pylist())
     if len({name.strip() for name in found}) < len(found):
-        raise UserError(f"{source}: the target has classes that differ in spaces only: {found}")
+        raise UserError(
+            f"{source}: the target has classes that differ in spaces only, {found}: mend them."
+        )
     return found, reason

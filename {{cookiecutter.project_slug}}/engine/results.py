@@ -50,8 +50,8 @@ def tell_metrics(trainer: Trainer) -> None:
 def why_it_ended(trainer: Trainer, trains: bool) -> str:
     if not trains:
         return (
-            f"before its first step: {trainer.current_epoch} of {trainer.max_epochs} epochs were "
-            "done; --trainer.max_epochs says how many"
+            f"before its first step: {trainer.current_epoch} epochs, {trainer.global_step} steps were "
+            "done, and --trainer.max_epochs (or max_steps) allows no more"
         )
     for callback in trainer.early_stopping_callbacks:
         if callback.stopped_epoch and trainer.should_stop:  # else it was before this fit went on
