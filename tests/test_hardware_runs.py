@@ -23,7 +23,7 @@ GOALS = {  # a metric of the validation after so many epochs, and its limits
     ("breast_cancer", "mlp"): (8, "val/acc", 0.8, 1.0),
     ("diabetes", "tabular_transformer"): (8, "val/rmse", 30.0, 90.0),
     ("demand", "tcn"): (1, "val/mase", 0.2, 1.0),
-    ("earth", "unet"): (1, "val/mean_iou", 0.5, 1.0),
+    ("earth", "unet"): (1, "val/mean_iou", 0.4, 1.0),
 }
 # What an evaluation, and a fit that goes on, do in the processes of one launch: a launch costs
 # seconds. Writes the metrics of `test`.
