@@ -42,9 +42,17 @@ REFERENCES = {
 
 def gaps(template: Path) -> list[str]:
     """What is missing or too much in the tables and files of a template; empty if nothing is."""
-    settings = json.loads((template / "cookiecutter.json").read_text("utf-8"))
-    project = template / PROJECT
+    text, twice = (template / "cookiecutter.json").read_text("utf-8"), []
+
+    def unique(pairs: list) -> dict:
+        names = [name for name, _ in pairs]
+        place = f"cookiecutter.json: {dict(pairs).get('name', 'an object')} has twice the key"
+        twice.extend(f"{place} {name}" for name in {*names} if names.count(name) > 1)
+        return dict(pairs)
+
+    settings, project = json.loads(text, object_pairs_hook=unique), template / PROJECT
     return [
+        *twice,
         *gaps_in_choices(settings),
         *gaps_in_rows(settings),
         *gaps_in_files(settings, project),

@@ -390,3 +390,11 @@ def test_a_file_without_a_row_is_named(tmp_path):
     (tmp_path / PROJECT / "models" / "networks" / "tiny.py").write_text(NETWORK, "utf-8")
     [gap] = gaps(tmp_path)
     assert gap.startswith("models/networks/tiny.py belongs to no row")
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path):
+    text = (ROOT / "cookiecutter.json").read_text("utf-8")
+    twice = text.replace('"name": "tabular",', '"name": "tabular", "optimizers": 1,', 1)
+    (tmp_path / "cookiecutter.json").write_text(twice, "utf-8")
+    shutil.copytree(ROOT / PROJECT, tmp_path / PROJECT)
+    assert gaps(tmp_path) == ["cookiecutter.json: tabular has twice the key optimizers"]
