@@ -1,5 +1,6 @@
 """What all systems share: parameter groups, schedules, losses, weights of classes, several loaders."""
 
+import itertools
 from pathlib import Path
 from pkgutil import resolve_name
 
@@ -61,6 +62,14 @@ def test_balanced_class_weights_follow_from_the_training_samples_and_stay(render
         torch.testing.assert_close(fit.model.criterion.weight, right)
         tested = command("train", "test", *SMALL, "--ckpt_path=best")
         torch.testing.assert_close(tested.model.criterion.weight, right)
+        batches = [*itertools.islice(tested.datamodule.test_dataloader(), 2)]
+        images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        with torch.no_grad():  # of all samples at once, not the mean of the batches' means
+            logits = tested.model.eval()(images.float() / 127.5 - 1)
+        expected = torch.nn.functional.cross_entropy(logits, labels, right)
+        assert tested.trainer.callback_metrics["test/loss"] == pytest.approx(
+            expected.item(), rel=1e-5
+        )
 
 
 def test_a_loss_of_torchs_is_named_by_its_class(render, tmp_path):

@@ -6,7 +6,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.system import System
+from models.system import System, weight_of
 
 Batch = tuple[Tensor, Tensor]  # inputs (B, ...), class indices (B,)
 
@@ -47,13 +47,6 @@ class Classifier(System):
 
             losses.prepare(self, Classifier, len(self.class_names) or None)
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if self.class_weights == "balanced" and stage == "fit":
-            from engine import losses
-
-            losses.balance(self, self.trainer.datamodule)
-
     def loss(self, batch: Batch) -> Tensor:
         inputs, labels = batch
         logits = self(inputs).float()
@@ -67,6 +60,9 @@ class Classifier(System):
             self.add("brier", distance.square().sum(), len(labels))
             self.measure(probability, labels)
         return self.criterion(logits, labels)
+
+    def size_of(self, batch: Batch) -> int | Tensor:
+        return weight_of(self.criterion, batch[1].long())
 
     def check(self, logits: Tensor) -> None:
         given, known = logits.shape[1], len(self.class_names)

@@ -48,9 +48,6 @@ class Segmenter(Classifier):
         # Where no pixel counts, the mean of none is no number.
         return self.criterion(logits, masks).where((masks != self.ignore_index).any(), 0)
 
-    def size_of(self, batch: Batch) -> Tensor:
-        return (batch[1] != self.ignore_index).sum()
-
     def on_validation_epoch_end(self) -> None:
         for name in [name for name in self.measured if name.endswith("/confusion matrix")]:
             stage, matrix = name.removesuffix("/confusion matrix"), self.measured.pop(name)

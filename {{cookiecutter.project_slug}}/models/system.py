@@ -159,6 +159,10 @@ class System(LightningModule):
         # Here, since some strategies change the shapes of the parameters after this.
         self.undecayed = {name for name, p in self.named_parameters() if p.ndim < 2}
         self.trainer.precision_plugin.convert_module(self)  # before a checkpoint's weights come
+        if stage == "fit" and getattr(self, "class_weights", None) == "balanced":
+            from engine import losses
+
+            losses.balance(self, self.trainer.datamodule)
         if self.compile_network:
             for part in self.parts:
                 self.get_submodule(part).compile()  # in place: the names of the weights stay
@@ -214,3 +218,15 @@ class System(LightningModule):
             self.preparation = rebuild(checkpoint["preparation"]).to(self.device)
             if checkpoint["dtype"] != self.dtype:  # of a fit in another precision
                 self.preparation.to(self.dtype)
+
+
+def weight_of(criterion: Any, labels: Tensor) -> int | Tensor:
+    """What the mean loss of labels (B, ...) weighs: in cross entropy the weights of their classes, and
+    ignored ones nothing."""
+    ignored = getattr(criterion, "ignore_index", None)
+    if ignored is None:
+        return len(labels)
+    counted, weight = labels != ignored, getattr(criterion, "weight", None)
+    if weight is None:
+        return counted.sum()
+    return (weight[labels.clamp(0, len(weight) - 1)] * counted).sum()

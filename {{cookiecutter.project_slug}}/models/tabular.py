@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from engine import losses
-from models.system import System
+from models.system import System, weight_of
 from models.table_metrics import usual
 
 Batch = tuple[tuple[Tensor, Tensor], Tensor]  # numbers (B, N) and codes (B, C), targets (B,)
@@ -48,8 +48,6 @@ class Tabular(System):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         data: Any = self.trainer.datamodule
-        if stage == "fit" and self.class_weights == "balanced":
-            losses.balance(self, data)
         if stage == "fit" and not self.class_names and hasattr(data, "train_targets"):
             self.target_mean.fill_(data.train_targets.mean())
             self.target_std.fill_(data.train_targets.std() or 1.0)  # always the same
@@ -68,6 +66,9 @@ class Tabular(System):
             self.measure(outputs * self.target_std + self.target_mean, targets)
             self.measure(outputs, scaled, self.of_scaled)
         return self.criterion(outputs, scaled)
+
+    def size_of(self, batch: Batch) -> int | Tensor:
+        return weight_of(self.criterion, batch[1].long() if self.class_names else batch[1])
 
     def predict_step(
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
