@@ -57,12 +57,10 @@ class Classifier(System):
             self.add("acc", (logits.argmax(dim=1) == labels).sum(), len(labels))
             probability = logits.softmax(dim=1)
             distance = probability - functional.one_hot(labels, logits.shape[1])
+            self.size = weight_of(self.criterion, labels)
             self.add("brier", distance.square().sum(), len(labels))
             self.measure(probability, labels)
         return self.criterion(logits, labels)
-
-    def size_of(self, batch: Batch) -> int | Tensor:
-        return weight_of(self.criterion, batch[1].long())
 
     def check(self, logits: Tensor) -> None:
         given, known = logits.shape[1], len(self.class_names)

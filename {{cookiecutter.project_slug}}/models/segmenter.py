@@ -8,6 +8,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from engine import losses
 from models.classifier import Batch, Classifier
+from models.system import weight_of
 
 
 class Segmenter(Classifier):
@@ -45,6 +46,7 @@ class Segmenter(Classifier):
             name = f"{self.stage}/confusion matrix"
             self.measured.setdefault(name, matrix.to(self.device)).update(logits, masks)
             self.measure(logits, masks)
+            self.size = weight_of(self.criterion, masks)
         # Where no pixel counts, the mean of none is no number.
         return self.criterion(logits, masks).where((masks != self.ignore_index).any(), 0)
 

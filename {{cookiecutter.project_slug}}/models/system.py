@@ -106,7 +106,9 @@ class System(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.stage = self.stage_of(dataloader_idx)
-        loss, size = self.loss(batch), self.size_of(batch)
+        self.size: int | Tensor | None = None
+        loss = self.loss(batch)  # which may set the size
+        size = self.size_of(batch) if self.size is None else self.size
         self.add("loss", loss * size, size)
 
     def size_of(self, batch: Any) -> int | Tensor:

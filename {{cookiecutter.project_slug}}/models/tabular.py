@@ -59,6 +59,7 @@ class Tabular(System):
             if not self.training:
                 self.add("acc", (outputs.argmax(dim=1) == targets).sum(), len(targets))
                 self.measure(outputs.softmax(dim=1), targets)
+                self.size = weight_of(self.criterion, targets)
             return self.criterion(outputs, targets)
         outputs, targets = outputs.squeeze(1), targets.float()
         scaled = (targets - self.target_mean) / self.target_std
@@ -66,9 +67,6 @@ class Tabular(System):
             self.measure(outputs * self.target_std + self.target_mean, targets)
             self.measure(outputs, scaled, self.of_scaled)
         return self.criterion(outputs, scaled)
-
-    def size_of(self, batch: Batch) -> int | Tensor:
-        return weight_of(self.criterion, batch[1].long() if self.class_names else batch[1])
 
     def predict_step(
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
