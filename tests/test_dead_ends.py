@@ -116,10 +116,14 @@ def test_where_one_may_not_write(project, monkeypatch, caplog):
     command("train", *FIT)
     from engine import runs
 
-    writable = runs.is_writable
-    monkeypatch.setattr(
-        runs, "is_writable", lambda path: path.name != "version_0" and writable(path)
-    )
+    make_writable = runs.make_writable
+
+    def refuse(folder: Path) -> None:
+        if folder.name == "version_0":
+            raise PermissionError
+        make_writable(folder)
+
+    monkeypatch.setattr(runs, "make_writable", refuse)
     before = sorted(Path("logs/version_0").rglob("*"))
     cli = command("train", "test", *SMALL, "--ckpt_path=best")
     assert "test/acc" in cli.trainer.callback_metrics
