@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from engine.errors import UserError, plain_errors
-from engine.facts import facts_of
+from engine.facts import facts_of, same
 from engine.predictor import ONE_DEVICE, load_system
 from engine.program import Program, rows_of
 from engine.runs import find_checkpoint, read_checkpoint, run_of
@@ -33,9 +33,13 @@ TOLERANCE = 1e-4  # of the largest number that an output has, or of 1
 def load(path: Path, settings: dict[str, Any]) -> tuple[Any, LightningDataModule]:
     """The system of a checkpoint, plain or sharded, and the data module that it was fitted on."""
     system, checkpoint = load_system(path), read_checkpoint(path)
-    data = checkpoint.get("datamodule_hyper_parameters", {}).get("_class_path")
-    if not data:
+    fitted = checkpoint.get("datamodule_hyper_parameters", {})
+    if not (data := fitted.get("_class_path")):
         raise UserError(f"{path} is from a fit in Python: it does not say what it was fitted on")
+    there = {name: fitted.get(name) for name in settings}
+    other = [f"{k}={v} (there {there[k]})" for k, v in settings.items() if not same(v, there[k])]
+    if other:
+        print(f"Compared on rows of other data than those of the fit: {', '.join(other)}")
     described = path / "meta.pt" if path.is_dir() else path  # a sharded one: all but the weights
     return system, resolve_name(data).load_from_checkpoint(described, **settings)
 
@@ -127,11 +131,6 @@ def export(
     path = find_checkpoint(checkpoint, "best", root)
     output = output or run_of(path) / f"model.{format}"
     system, module = load(path, data or {})
-    fitted, given = read_checkpoint(path)["datamodule_hyper_parameters"], data or {}
-    if other := [
-        f"{k}={v} (there {fitted.get(k)})" for k, v in given.items() if v != fitted.get(k)
-    ]:
-        print(f"Compared on rows of other data than those of the fit: {', '.join(other)}")
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.{format}")
     try:

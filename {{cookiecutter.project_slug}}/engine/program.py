@@ -52,9 +52,7 @@ class Program(nn.Module):
 
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
         given = dict(zip(self.inputs, tensors, strict=True))
-        every = iter(
-            (leaves(self.batch) | given).values()
-        )  # in the order that they have in a batch
+        every = iter((leaves(self.batch) | given).values())  # in the order of the batch
         batch = apply_to_collection(self.batch, Tensor, lambda _: next(every))
         return results(self.step(batch))
 

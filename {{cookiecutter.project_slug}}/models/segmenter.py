@@ -43,8 +43,7 @@ class Segmenter(Classifier):
             matrix = MulticlassConfusionMatrix(
                 logits.shape[1], ignore_index=self.ignore_index, validate_args=False
             )
-            name = f"{self.stage}/confusion matrix"
-            self.measured.setdefault(name, matrix.to(self.device)).update(logits, masks)
+            self.measure(logits, masks, {"confusion matrix": matrix})
             self.measure(logits, masks)
             self.size = weight_of(self.criterion, masks)
         # Where no pixel counts, the mean of none is no number.
