@@ -163,6 +163,29 @@ def test_a_database_may_lie_in_any_folder(project, folder):
         database_address(path / "mlflow.db")
 
 
+DOUBLES = """
+import numpy as np
+from torch.utils.data import Dataset
+
+
+class Rows(Dataset):
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        return np.full(4, index / 40), index % 2
+"""
+
+
+def test_numbers_of_numpy_are_float64_and_what_helps_is_said(project):
+    Path("doubles.py").write_text(DOUBLES)
+    options = ["--data=data.plain.PlainData", "--data.train=doubles.Rows", "--data.batch_size=8"]
+    options += ['--data.known_facts={"input_shape": [4], "num_classes": 2}']
+    with pytest.raises(SystemExit, match=r"float64, as NumPy's numbers are: .*float\(\).*64-true"):
+        command("train", *FIT, *options)
+    command("train", *FIT, *options, "--trainer.precision=64-true")
+
+
 def test_line_ends_do_not_depend_on_git(render, tmp_path):
     for folder in (render(), Path(__file__).parents[1]):
         assert "* text=auto eol=lf" in (folder / ".gitattributes").read_text()

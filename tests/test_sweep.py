@@ -69,6 +69,7 @@ def test_searches_continues_and_writes_the_best(folder, capsys):
     assert len(first) == 2
 
     command(*sweep, "--trials=2")
+    assert "Study default has its 2 trials" in capsys.readouterr().out
     assert finished() == first
     with pytest.raises(SystemExit, match="Study default has another space, settings or metric"):
         command("sweep", "--config=sweep.yaml", "--trials=3")

@@ -34,7 +34,7 @@ class Attempts(Dataset):
         errors = {}
         for place, index in enumerate(indices):
             try:
-                images[place] = self.files[index][0]
+                images[place] = self.files.attempt(index)
             except ValueError as error:
                 errors[index] = str(error)
         return images, errors

@@ -16,6 +16,7 @@ from engine.errors import UserError
 Batch = tuple[Tensor, Tensor]
 
 Range = list[int]  # lowest and highest value of images of 16 bits
+LEAVE_OUT = "repair or remove it, or have image_folder leave it out: --data.skip_unreadable true"
 
 
 class ImageFiles(Dataset):
@@ -54,6 +55,12 @@ class ImageFiles(Dataset):
         return torch.stack(list(map(self.read, indices))), self.labels[indices]
 
     def read(self, index: int) -> Tensor:
+        try:
+            return self.attempt(index)
+        except UserError as error:
+            raise UserError(f"{error}; {LEAVE_OUT}") from error
+
+    def attempt(self, index: int) -> Tensor:
         return read_image(self.images[index], self.image_shape, self.value_range)
 
 

@@ -25,8 +25,12 @@ CLEAR = (
 )
 # What torch.compile may lack.
 COMPILER = re.compile(r"No working C\+\+ compiler found|Cannot find a working triton installation")
-
-
+# How torch says that float64 met float32.
+DOUBLES = re.compile(r"\bdouble\b.*\bfloat\b|\bfloat\b.*\bdouble\b", re.IGNORECASE)
+SINGLE = (
+    "One of the data and the weights is float64, as NumPy's numbers are: have the data set give "
+    "float32 (`.float()`), or set --trainer.precision 64-true"
+)
 # Where one may not write, or there is no room.
 NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EFBIG}
 # What Lightning raises where a setting cannot work.
@@ -99,6 +103,8 @@ def kind_and_message(error: BaseException) -> tuple[str, str]:
     text: what stands below it."""
     if lacks := COMPILER.search(str(error)):
         return "UserError", f"model.compile: {lacks[0]}; install one, or set model.compile to false"
+    if type(error) is RuntimeError and DOUBLES.search(str(error)):
+        return "UserError", f"{error}. {SINGLE}"
     _, title, trace = str(error).rpartition("Traceback (most recent call last):")
     if title and (end := re.search(r"^(?:\w+\.)*(\w+): (.*)", trace, re.MULTILINE | re.DOTALL)):
         return end[1], end[2]

@@ -149,6 +149,8 @@ def sweep(
         if not left():
             study.stop()  # others may be at work on the same study
 
+    if not left():
+        print(f"Study {study} has its {trials} trials; a larger --trials adds some")
     while attempts := left():
         found.optimize(objective, attempts, n_jobs=workers, catch=[Exception], callbacks=[progress])
         if left() == attempts:
