@@ -1,5 +1,6 @@
 """Exported files give what the checkpoint gives, without the project and, as ONNX, without torch."""
 
+import importlib
 import itertools
 import json
 import subprocess
@@ -269,3 +270,24 @@ def test_a_constant_batch_size_is_refused_with_the_reason(render):
 
         with pytest.raises(UserError, match=r"x\.shape\[0\] in the place of len\(x\)"):
             Program(Towers(len), {"a": torch.ones(3, 2)}, None)
+
+
+def test_an_input_may_be_called_as_what_happens_within(render, tmp_path):
+    """As a column of a table: the file would name two values alike, which is no file."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+
+    class Named(torch.nn.Module):
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            return torch.stack(inputs, 1).mean(1)
+
+    inputs = torch.randn(3), torch.randn(3)
+    exported = torch.export.export(Named(), inputs)
+    names = {"input_names": ["stack", "mean"], "output_names": ["found"]}
+    onnx = torch.onnx.export(exported, verbose=False, **names)
+    with inside(render()):
+        importlib.import_module("engine.export").rename_inner(onnx.model.graph, {"stack", "mean"})
+    onnx.save(tmp_path / "named.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "named.onnx")
+    given = {"stack": inputs[0].numpy(), "mean": inputs[1].numpy()}
+    [found] = session.run(["found"], given)
+    assert found.tolist() == pytest.approx(Named()(*inputs).tolist())

@@ -56,6 +56,15 @@ def numbered(tmp_path):
 # --- Windows and splits ---
 
 
+def test_what_never_changes_is_told(tmp_path):
+    rows = [(time, i, 5) for i, time in enumerate(hours(300))]
+    path = write(tmp_path / "x.csv", rows, "time,load,flat")
+    with pytest.warns(UserWarning, match="always the same: flat. Errors are means over all"):
+        series_csv(path).setup("fit")
+    with pytest.raises(ValueError, match="always the same: flat. There is nothing to learn"):
+        series_csv(path, values=["flat"]).setup("fit")
+
+
 def test_a_window_is_followed_by_its_future(numbered):
     data = ready(series_csv(numbered))
     batch = data.splits["train"].dataset.__getitems__([5, 40])
@@ -188,7 +197,7 @@ def test_the_calendar_goes_on(tmp_path, times, following):
 def test_days_as_whole_numbers_flags_and_a_column_without_a_name(tmp_path):
     rows = [(i, day, i % 2 > 0, i) for i, day in enumerate((20240229, 20240301, 20240302))]
     path = write(tmp_path / "x.csv", rows, ",time,open,load")
-    found = read(path, covariates=["open"], date_format="%Y%m%d")
+    found = read(path, covariates=["open"])
     assert found.columns == ["load"]
     assert found.steps.tolist() == [[0, 0], [1, 1], [2, 0]]
     assert found.times_as_text() == ["2024-02-29", "2024-03-01", "2024-03-02"]
@@ -224,7 +233,10 @@ def test_a_fault_in_a_number_is_named(tmp_path, fault):
 
 
 TIMES = {
-    "twice": (["2024-01-01", "2024-01-02", "2024-01-02"], "row 3: 2024-01-02 is there twice"),
+    "twice": (
+        ["2024-01-01", "2024-01-02", "2024-01-02"],
+        "row 3: 2024-01-02.*twice.* several series",
+    ),
     "uneven": ([*hours(4), "2024-01-01T04:30"], "row 5: 2024-01-01 04:30:00 is no whole number"),
     "no time": (["2024-01-01", "soon"], "row 2: time is 'soon', and most others are dates"),
     "no hour": (["2024-01-01 00:00", "2024-01-01 25:00"], "'2024-01-01 25:00'.*date_format"),

@@ -136,9 +136,9 @@ def test_files_of_many_programs_say_the_same(tables, case):
 
 def test_parquet_is_the_same_table(tables, tmp_path):
     right = tables(PLAIN)
-    importlib.import_module("pyarrow.parquet").write_table(right.whole[0], "table.parquet")
+    importlib.import_module("pyarrow.parquet").write_table(right.whole[0], "TABLE.PQ")
     kind = type(right)
-    assert kind(data_path="table.parquet", target="y").facts == right.facts
+    assert kind(data_path="TABLE.PQ", target="y").facts == right.facts
 
 
 TABLE = lines("a,b,y", lambda i: f"{i},{i % 3},{i * 0.5}")
@@ -150,7 +150,7 @@ FAULTS = {
     "ragged": (TABLE + "\n1,2\n", {}, r"Row #42: Expected 3 columns, got 2: 1,2"),
     "twice": (TABLE.replace("a,b", "a,a"), {}, "several columns with the name a"),
     "encoding": (TABLE.encode().replace(b"7,1", b"7,\x81"), {}, "Give the encoding"),
-    "no text": (TABLE.encode("utf-16-le"), {}, "table.csv is no text in UTF-8. Give the encoding"),
+    "no text": (TABLE.encode("utf-16-le"), {}, "no text in UTF-8, nor Parquet.*Give the encoding"),
     "target": (TABLE, {"target": "z"}, "no column 'z' to predict, but a, b, y.*--data.target"),
     "column": (TABLE, {"leave_out": ["q"]}, "no column 'q', but a, b, y"),
     "constant": (lines("a,y", lambda i: f"{i},1"), {}, "the target is always .1"),
@@ -520,7 +520,7 @@ def test_a_column_of_another_kind_than_in_the_training_is_refused(tables):
     right = {"n": "1", "f": True, "d": "2026-01-05"}
     assert data.read([right, right]).samples[0][0].tolist() == [1, 1, 20458]
     assert data.read([{**right, "n": None}]).samples[0][0, 0].isnan()
-    for name, value in {"n": "2026-01-05", "d": 20260105, "f": "yes"}.items():
+    for name, value in {"n": "2026-01-05", "d": 205, "f": "yes"}.items():
         kind = dict(n="number", d="date", f="boolean")[name]
         with pytest.raises(ValueError, match=f"row 1: {name} is .*, and in the training a {kind}"):
             data.read([{**right, name: value}])
@@ -546,16 +546,53 @@ def test_dates_and_times_of_any_unit_are_days_and_hours(project):
         table = pyarrow.table(
             {
                 "ms": pyarrow.array([86_400_000 * 3 // 2], pyarrow.timestamp("ms", tz="UTC")),
+                "ns": pyarrow.array([86_400_000_000_000 * 3 // 2 + 1], pyarrow.timestamp("ns")),
                 "day": pyarrow.array([2], pyarrow.date32()),
+                "whole": pyarrow.array([19700103]),
                 "time": pyarrow.array([5400], pyarrow.time32("s")),
             }
         )
-        kinds = {"ms": "date", "day": "date", "time": "time"}
+        kinds = dict.fromkeys(table.column_names[:4], "date") | {"time": "time"}
         found = [
             to_numbers(table[name], {"name": name, "kind": kind}, "").item()
             for name, kind in kinds.items()
         ]
-        assert found == [1.5, 2, 1.5]
+        assert found == [1.5, 1.5, 2, 2, 1.5]
+
+
+def test_whole_numbers_may_be_dates_or_codes(tables, caplog):
+    caplog.set_level("INFO")
+    text = lines(
+        "day,month,zip,y",
+        lambda i: f"202601{1 + i % 28:02},2026{1 + i % 12:02}00,{i % 9:03},{i % 5}.5",
+    )
+    data = tables(text)
+    found = {name: column["kind"] for name, column in columns(data).items()}
+    assert found == {"day": "date", "month": "number", "zip": "number"}  # no month has a day 0
+    data.setup("fit")
+    assert data.splits["train"].dataset.samples[0][1, 0] == 20455  # days from 1970 to 2026-01-02
+    assert data.read([{"day": "2026-01-02", "month": 1, "zip": 1}]).samples[0][0, 0] == 20455
+    assert "zip is read as numbers, though with leading zeros, such as 003" in caplog.text
+    assert "inputs are 1 date (day); 2 number (month, zip)" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["__index_level_0__", "Unnamed: 0", ""])
+def test_an_index_that_a_data_frame_has_left_in_a_file_is_no_input(tables, name):
+    data = tables(lines(f"{name},a,y", lambda i: f"{i * 7 % 40},{i % 7},{i // 20}"))
+    assert [*columns(data)] == ["a"]
+
+
+def test_minus_zero_is_zero(tables):
+    data = tables(lines("a,y", lambda i: f"{i * 2},{(-0.0, 0.0, 1.0)[i % 3]}", 42))
+    assert data.facts["class_names"] == ["0", "1"]
+    data.setup("fit")
+    assert data.splits["train"].dataset.samples[2].bincount(minlength=3).tolist() == [28, 14, 0]
+
+
+def test_rows_that_are_there_twice_are_told(tables, caplog):
+    caplog.set_level("INFO")
+    _ = tables(lines("a,y", lambda i: f"{i % 30},{i % 2}")).facts
+    assert "10 rows repeat others, maybe those of another split" in caplog.text
 
 
 def test_rows_keep_their_split_whatever_else_the_file_has(tables):

@@ -1,4 +1,4 @@
-"""Predicts from Python: `from predictor import load`, then `load("logs/version_0")("cat.png")`."""
+"""Predicts from Python: `from predictor import load`, then `load("logs/version_0")(FILE)`."""
 
 from engine.predictor import Predictor, load
 

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from pyarrow import types
 from torch import Tensor
 
-from data.table_checks import to_floats
+from data.table_checks import as_days, to_floats
 from engine.errors import UserError
 from engine.sample_keys import hash_rows, hash_text, mix
 
@@ -37,9 +37,16 @@ def kind_of(array: Any) -> str:
     return "category" if text else ""
 
 
+def with_one_zero(array: Any) -> Any:
+    """Numbers, of which -0 becomes 0."""
+    is_float = types.is_floating(array.type)
+    return arrow.add(array, pyarrow.scalar(0, array.type)) if is_float else array
+
+
 def as_text(array: Any) -> Any:
     """Values as texts, the same ones from whatever file: whole numbers without a point."""
     if types.is_floating(array.type):
+        array = with_one_zero(array)
         whole = arrow.all(arrow.equal(array, arrow.floor(array))).as_py()
         array = array.cast(pyarrow.int64()) if whole is not False else array
     return array.cast(pyarrow.string())
@@ -70,7 +77,7 @@ def find_columns(
     columns: list[Column] = []
     left_out: dict[str, str] = {}
     for name in table.column_names:
-        values = table[name].take(pyarrow.array(rows)).combine_chunks()
+        values = as_days(table[name].take(pyarrow.array(rows)).combine_chunks())
         kind = "category" if name in categorical else kind_of(values)
         lacking = values.null_count
         if kind == "number" and types.is_floating(values.type):
@@ -98,7 +105,19 @@ def find_columns(
         rank_zero_info(f"{source}: left out {reasons}")
     if not columns:
         raise UserError(f"{source}: no column is left to predict from.")
+    rank_zero_info(f"{source}: inputs are {described(columns)}")
     return columns
+
+
+def described(columns: list[Column]) -> str:
+    """How many columns there are of each kind, and the first of them."""
+    names: dict[str, list[str]] = {}
+    for column in columns:
+        names.setdefault(column["kind"], []).append(column["name"])
+    return "; ".join(
+        f"{len(all_of)} {kind} ({', '.join(all_of[:5])}{', …' * (len(all_of) > 5)})"
+        for kind, all_of in names.items()
+    )
 
 
 def is_constant(array: Any, kind: str) -> bool:
@@ -159,7 +178,8 @@ def to_numbers(array: Any, column: Column, source: str) -> Tensor:
     Raises:
         UserError: its values are of another kind than those of the training.
     """
-    name, kind = column["name"], kind_of(array)
+    name, array = column["name"], as_days(array) if column["kind"] == "date" else array
+    kind = kind_of(array)
     if array.null_count == len(array):
         return torch.full((len(array),), torch.nan)
     if kind != column["kind"] and {kind, column["kind"]} != {"number", "boolean"}:
@@ -168,9 +188,9 @@ def to_numbers(array: Any, column: Column, source: str) -> Tensor:
             f"{source}, row {row + 1}: {name} is {array[row]}, and in the training a {column['kind']}."
         )
     if kind == "date":
-        milliseconds = array.cast(pyarrow.timestamp("ms")).cast(pyarrow.int64())
+        milliseconds = array.cast(pyarrow.timestamp("ms"), safe=False).cast(pyarrow.int64())
         array = arrow.divide(milliseconds.cast(pyarrow.float64()), DAY)
     elif kind == "time":
-        milliseconds = array.cast(pyarrow.time64("us")).cast(pyarrow.int64())
+        milliseconds = array.cast(pyarrow.time64("us"), safe=False).cast(pyarrow.int64())
         array = arrow.divide(milliseconds.cast(pyarrow.float64()), 3.6e9)
     return torch.from_numpy(to_floats(array, f"{source}: {name}").astype(np.float32))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
@@ -110,6 +111,21 @@ class SeriesData(Data):
         super().setup(stage)
         if not self.reads_other(stage):
             self.predict_each_step_once()
+        if stage == "fit":
+            self.check_constant()
+
+    def check_constant(self) -> None:
+        """What never changes is forecast without an error, which lowers the mean of all."""
+        names = self.columns.values or []
+        known = self.training_steps[:, : len(names)]
+        same = [n for n, one in zip(names, (known == known[0]).all(dim=0), strict=True) if one]
+        text = f"In the training steps always the same: {', '.join(same)}. "
+        if len(same) == len(names):
+            raise UserError(f"{text}There is nothing to learn.")
+        if same:
+            rank_zero_warn(
+                f"{text}Errors are means over all series: leave them out of data.values."
+            )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
@@ -121,10 +137,14 @@ class SeriesData(Data):
         samples = self.windows(test.dataset.samples, with_future=False)
         self.splits["predict"] = Subset(samples, test.indices[:: self.horizon])
 
-    def preparation(self) -> nn.Module:
+    @property
+    def training_steps(self) -> Tensor:
         split = self.splits["train"]
-        known = split.dataset.samples[: max(split.indices) + self.window + self.horizon]
-        return FromSeason(known, split.dataset.num_series, self.season, self.horizon)
+        return split.dataset.samples[: max(split.indices) + self.window + self.horizon]
+
+    def preparation(self) -> nn.Module:
+        num_series = self.splits["train"].dataset.num_series
+        return FromSeason(self.training_steps, num_series, self.season, self.horizon)
 
     def read(self, source: Any) -> Windows:
         """The last window of a file or an array (steps, values and covariates)."""

@@ -41,8 +41,9 @@ def read_series(source: Any, columns: Columns) -> Series:
     if len(twice := np.flatnonzero(times[1:] == times[:-1])):
         row = order[twice[0] + 1]
         raise UserError(
-            f"{place}, row {row + 1}: {texts[row]} is there twice. Keep one row for each time; "
-            "local times, which repeat an hour in autumn, need their offset (+01:00), or UTC."
+            f"{place}, row {row + 1}: {texts[row]} is there twice. Keep one row for each time, with "
+            "a column for each of several series; local times, which repeat an hour in autumn, need their "
+            "offset (+01:00), or UTC."
         )
     counts, clock = count(times, zone)
     if columns.interval not in ("", clock.interval):

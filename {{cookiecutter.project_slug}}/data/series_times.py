@@ -9,6 +9,7 @@ import pyarrow
 import pyarrow.compute as arrow
 from pyarrow import types
 
+from data.table_checks import as_days
 from engine.errors import UserError
 
 MONTH = r"^\d{4}-\d\d$"
@@ -62,8 +63,9 @@ def read_times(column: Any, date_format: str | None, place: str) -> tuple[np.nda
     if column.null_count:
         row = arrow.index(column.is_null(), True).as_py()
         raise UserError(f"{place}, row {row + 1}: there is no time.")
-    if date_format and types.is_integer(column.type):  # such as 20240131
+    if date_format and types.is_integer(column.type):
         column = arrow.strptime(column.cast(pyarrow.string()), format=date_format, unit="us")
+    column = as_days(column)
     if types.is_integer(column.type):
         return column.to_numpy(), False
     if (

@@ -1,6 +1,7 @@
 """What is wrong with the columns of a table, and where."""
 
 import re
+from csv import DictReader
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,8 @@ from pyarrow import types
 
 from engine.errors import UserError
 
+# What pandas calls its index, and columns whose name is empty.
+UNNAMED = r"|__index_level_\d+__|Unnamed: \d+"
 LARGEST = float(np.finfo(np.float32).max)
 UNUSUAL = {pyarrow.float16(): pyarrow.float32(), pyarrow.string_view(): pyarrow.string()}
 # What is meant as a number or a date, whether it can be read as one or not.
@@ -23,7 +26,7 @@ DATE = r"^\s*(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4})([ T
 
 def checked(table: pyarrow.Table, place: str) -> pyarrow.Table:
     """The table, if it has rows, each column a name of its own, and float32 holds the numbers."""
-    names = [name.strip() for name in table.column_names]
+    names = [re.sub(f"^({UNNAMED})$", "", name.strip()) for name in table.column_names]
     if "" in names:
         rank_zero_info(f"{place}: left out {names.count('')} columns without a name")
         table = table.select([i for i, name in enumerate(names) if name])
@@ -91,6 +94,23 @@ def refuse_mixed(
         )
 
 
+def tell_codes(table: pyarrow.Table, sample: str, separator: str, place: str) -> None:
+    """Says which whole numbers have leading zeros, as codes do: those are lost."""
+    columns = zip(table.column_names, table.columns, strict=True)
+    whole = [name for name, column in columns if types.is_integer(column.type)]
+    lines = DictReader(sample.splitlines(), delimiter=separator)
+    codes = {name: line[name] for line in lines for name in whole if is_code(line.get(name))}
+    for name, text in codes.items():
+        rank_zero_info(
+            f"{place}: {name} is read as numbers, though with leading zeros, such as {text}. If it holds "
+            f"codes: --data.categorical '[{name}]'"
+        )
+
+
+def is_code(text: str | None) -> bool:
+    return bool(re.match(r"0\d", text or ""))
+
+
 def is_read(read: Any, text: str) -> bool:
     try:
         read(text)
@@ -110,6 +130,19 @@ def refuse_twice(names: pyarrow.ChunkedArray, place: str) -> None:
                     f"{place}, row {row}: {name} names row {first}, too. An id_column has another value "
                     "in each row: mend it, or name the column in leave_out."
                 )
+
+
+def as_days(array: Any) -> Any:
+    """Whole numbers as dates, if all are such as 20260131; others, and what is no number, as they are."""
+    lowest, highest = 1900_01_01, 2100_12_31
+    if not types.is_integer(array.type) or array.null_count == len(array):
+        return array
+    extremes = arrow.min_max(array).as_py()
+    if extremes["min"] < lowest or extremes["max"] > highest:
+        return array
+    texts = array.cast(pyarrow.string())
+    days = arrow.strptime(texts, format="%Y%m%d", unit="s", error_is_null=True)
+    return days if days.null_count == array.null_count else array
 
 
 def to_floats(values: pyarrow.ChunkedArray, place: str) -> np.ndarray:

@@ -15,7 +15,7 @@ import pyarrow
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from pyarrow import csv, parquet, types
 
-from data.table_checks import checked, refuse_mixed
+from data.table_checks import checked, refuse_mixed, tell_codes
 from engine.errors import UserError
 
 SAMPLE = 2**16  # bytes of a file, to find separator and decimal point
@@ -63,7 +63,9 @@ def read_table(path: str | Path, **reading: Any) -> pyarrow.Table:
     if not path.is_file():
         raise UserError(f"There is no file {path}. Give a .csv or .parquet file.")
     try:
-        if path.suffix in (".parquet", ".pq"):
+        with path.open("rb") as file:
+            is_parquet = file.read(4) == b"PAR1"
+        if is_parquet:
             return checked(parquet.read_table(path), str(path))
         return checked(read_csv(str(path), str(path), **reading), str(path))
     except UnicodeError as error:
@@ -92,7 +94,9 @@ def read_csv(
     if encoding == "auto":
         used = next((name for mark, name in MARKS.items() if head.startswith(mark)), "utf8")
         if used == "utf8" and b"\0" in head:
-            raise UserError(f"{place} is no text in UTF-8. {GIVE_ENCODING}")
+            raise UserError(
+                f"{place} is no text in UTF-8, nor Parquet: save it as CSV. {GIVE_ENCODING}"
+            )
     sample = head.decode(used, errors="ignore").removeprefix("\ufeff")
     found = separator if separator != "auto" else find_separator(sample)
     point = decimal if decimal != "auto" else find_decimal(sample, found)
@@ -126,6 +130,7 @@ def read_csv(
     for name, column in zip(table.column_names, table.columns, strict=True):
         if name not in texts and types.is_string(column.type):
             refuse_mixed(column, place, name, point, date_format)
+    tell_codes(table, sample, found, place)
     return table
 
 

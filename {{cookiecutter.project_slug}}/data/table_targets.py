@@ -8,7 +8,7 @@ import pyarrow.compute as arrow
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from pyarrow import types
 
-from data.columns import as_text, kind_of
+from data.columns import as_text, kind_of, with_one_zero
 from engine.errors import UserError
 
 # Whole numbers with more values, or with less than five rows for each, are numbers.
@@ -42,7 +42,7 @@ def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
     kind, reason = kind_of(targets), ""
     if not kind:
         raise UserError(f"{source}: the target holds {targets.type}: name another column.")
-    counts = arrow.value_counts(targets.combine_chunks().drop_null())
+    counts = arrow.value_counts(with_one_zero(targets.combine_chunks().drop_null()))
     values, sizes = counts.field("values"), counts.field("counts").to_numpy()
     if len(values) < 2:
         raise UserError(f"{source}: the target is always {values.to_pylist()}: nothing to learn.")

@@ -106,7 +106,12 @@ class TableData(Data):
 
     def find_keys(self, names: list[str]) -> Tensor:
         table, rows = self.whole
-        self.keys = keys_of(TensorSamples(keys_of_rows(table.select(names))), rows)
+        numbers = keys_of_rows(table.select(names))
+        if twice := len(table) - len(numbers.unique()):
+            rank_zero_info(
+                f"{self.source}: {twice} rows repeat others, maybe those of another split"
+            )
+        self.keys = keys_of(TensorSamples(numbers), rows)
         self.known = names
         return self.keys
 

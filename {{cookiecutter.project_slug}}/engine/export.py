@@ -78,8 +78,17 @@ def write(program: Program, metadata: dict[str, str], kind: str, path: str) -> N
         input_names=program.named(),
         output_names=program.named_outputs(),
     )
+    rename_inner(onnx.model.graph, {*program.named(), *program.named_outputs()})
     onnx.model.metadata_props.update(metadata)
     onnx.save(path)
+
+
+def rename_inner(graph: Any, outer: set[str]) -> None:
+    """Values within an ONNX graph are called as what makes them, `mean`: so may an input be."""
+    inner = [value for node in graph for value in node.outputs if not value.is_graph_output()]
+    for value in [*inner, *graph.initializers.values()]:
+        if value.name in outer:
+            value.name = f"inner.{value.name}"
 
 
 def run(kind: str, path: str, inputs: dict[str, Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Fixtures: the command line in this process, on a data set of a few images."""
+"""Fixtures: the command line in this process, on a few samples."""
 
 import importlib
 import sys
