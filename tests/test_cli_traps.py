@@ -483,7 +483,31 @@ def test_a_plateau_is_looked_for_after_validations(render, tmp_path, model, metr
 def test_several_checkpoints_want_several_names(project, capfd, name, k):
     message = error(capfd, f"--{name}.save_top_k={k}")
     assert f"{name}.save_top_k is {k}, but all would have one name" in message
-    command("train", *FIT, f"--{name}.save_top_k={k}", f"--{name}.filename={{epoch}}-{{step}}")
+    options = [f"--{name}.save_top_k={k}", f"--{name}.filename={{epoch}}-{{val/loss:.0f}}"]
+    fit = command("train", *FIT, *options)
+    loss = fit.trainer.callback_metrics["val/loss"]
+    assert Path(f"logs/version_0/checkpoints/epoch=0-val_loss={loss:.0f}.ckpt").is_file()
+
+
+def test_a_score_is_that_of_the_weights_it_is_saved_with(project, capfd):
+    every = "every_n_train_steps=1"
+    assert "val/brier is not measured where" in error(capfd, f"--best_checkpoint.{every}")
+    more = ["--trainer.callbacks+=ModelCheckpoint", f"--trainer.callbacks.{every}"]
+    assert "val/loss is not" in error(capfd, *more, "--trainer.callbacks.monitor=val/loss")
+    command("train", *FIT, f"--best_checkpoint.{every}", "--best_checkpoint.monitor=train/loss")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "trainer:\n  max_epochs: 1\nname: a\ntrainer:\n  max_steps: 2\n",
+        "trainer:\n  callbacks+:\n  - init_args: {trainer: 1, \n     trainer: 2}\n",
+    ],
+    ids=["group", "in a list"],
+)
+def test_a_key_that_stands_twice_in_a_file_is_named(project, capfd, text):
+    Path("mine.yaml").write_text(text)
+    assert "trainer stands twice, again in line 4" in error(capfd, "--config=mine.yaml")
 
 
 def test_the_distance_of_a_gan_is_as_exact_in_mixed_precision_and_nan_if_it_diverges(render):

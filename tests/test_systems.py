@@ -13,6 +13,7 @@ from templates import ROOT
 from torchmetrics.classification import MulticlassCalibrationError
 
 FIT = ["fit", *SMALL, "--trainer.max_epochs=2"]
+TOTAL = "--model.scheduler.total_steps=4"
 SCHEDULES = "--model.scheduler=torch.optim.lr_scheduler."
 
 
@@ -33,10 +34,11 @@ def test_weight_decay_spares_norms_and_biases_unless_told_otherwise(render, tmp_
     ("options", "length"),
     [
         (["OneCycleLR", "--model.scheduler.max_lr=0.01"], {"total_steps": 4}),
+        (["OneCycleLR", "--model.scheduler.max_lr=0.01", TOTAL], {"total_steps": 4}),
         (["CosineAnnealingLR"], {"T_max": 4}),
         (["CosineAnnealingLR", "--model.scheduler_interval=epoch"], {"T_max": 2}),
     ],
-    ids=["one cycle", "cosine", "cosine by epoch"],
+    ids=["one cycle", "one cycle as given", "cosine", "cosine by epoch"],
 )
 def test_a_schedule_gets_the_length_of_the_fit_and_goes_on(render, tmp_path, options, length):
     name, *rest = options
@@ -51,6 +53,22 @@ def test_a_schedule_gets_the_length_of_the_fit_and_goes_on(render, tmp_path, opt
         continued = command("train", *FIT, *given, f"--ckpt_path={first}")
         weights = continued.model.state_dict()
         assert all(torch.equal(w, weights[n]) for n, w in whole.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("other", "steps"), [("limit_train_batches=3", 10), ("accumulate_grad_batches=2", 6)]
+)
+def test_a_schedule_ends_with_a_fit_whose_epochs_have_become_longer_or_shorter(
+    render, tmp_path, other, steps
+):
+    cosine = f"{SCHEDULES}CosineAnnealingLR"
+    with inside(render(model="mlp"), tmp_path):
+        command("train", *FIT, cosine)
+        options = [cosine, f"--trainer.{other}", "--trainer.max_epochs=4", "--ckpt_path=last"]
+        trainer = command("train", *FIT, *options).trainer
+        scheduler = trainer.lr_scheduler_configs[0].scheduler
+        assert trainer.global_step == scheduler.T_max == scheduler.last_epoch == steps
+        assert scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
 
 
 def test_balanced_class_weights_follow_from_the_training_samples_and_stay(render, tmp_path):
@@ -144,6 +162,17 @@ def test_labels_that_are_floats_are_refused(render):
         system = Classifier(torch.nn.Flatten()).train()
         with pytest.raises(MisconfigurationException, match="labels are floats"):
             system.loss((torch.randn(4, 3), torch.rand(4)))
+
+
+def test_a_prediction_is_the_class_of_the_largest_logit_in_any_precision(render):
+    """Rounded to bfloat16 the probabilities of the last two are the same."""
+    with inside(render(model="mlp")):
+        from models.classifier import Classifier
+
+        logits = torch.tensor([[0.0] * 8 + [0.25, 0.251]]).bfloat16()
+        found = Classifier(torch.nn.Identity()).predict_step((logits, None))
+        assert found["prediction"] == logits.argmax() == 9
+        assert found["probability"].sum() == pytest.approx(1, abs=1e-6)
 
 
 def test_a_metric_takes_no_name_of_the_system(render, tmp_path):

@@ -1,6 +1,7 @@
 """Keeps the newest state of a fit in `last.ckpt`, also of a fit that is told to stop."""
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -41,7 +42,8 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         dirpath: the folder; by default ``checkpoints`` in the run folder.
-        filename: without its ending; ``{epoch}`` and ``{step}`` in it become ``epoch=3`` and so on.
+        filename: without its ending; ``{epoch}`` in it becomes ``epoch=3``, ``{val/acc:.2f}``
+            ``val_acc=0.97`` and so on.
         save_top_k: 1 keeps the newest save of this fit, -1 all of them, 0 saves nothing.
         every_n_epochs: saves after so many epochs; 0: only after steps, and when a fit stops.
         every_n_train_steps: saves after so many steps of the optimizers as well.
@@ -57,7 +59,7 @@ class LastCheckpoint(Checkpoint):
         every_n_train_steps: int | None = None,
         save_weights_only: bool = False,
     ) -> None:
-        self.names = ModelCheckpoint(dirpath, filename)
+        self.names = ModelCheckpoint(dirpath, named(filename), auto_insert_metric_name=False)
         self.save_top_k = save_top_k
         self.every_n_epochs = every_n_epochs
         self.every_n_train_steps = every_n_train_steps
@@ -160,6 +162,11 @@ class LastCheckpoint(Checkpoint):
             path = relative(path)
             print(f"\nThe newest state is {path}. To go on from there:")
             print(command_line("python", *sys.argv, "--ckpt_path", path))
+
+
+def named(filename: str) -> str:
+    """The name of a checkpoint with those of its metrics, whose slashes would make folders."""
+    return re.sub(r"\{([^:}]*)", lambda key: f"{key[1].replace('/', '_')}={key[0]}", filename)
 
 
 def relative(path: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, get_loader, set_loader
 from jsonargparse.typing import register_type
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
@@ -129,6 +129,26 @@ def tell_swaps(config: str) -> None:
     SWAPS.clear()
 
 
+def check_keys(node: Any) -> None:
+    """Raises a YAMLError if a key of a mapping in YAML stands twice: the first would not count."""
+    found: set[str] = set()
+    for pair in node.value if isinstance(node, yaml.CollectionNode) else ():
+        key, value = pair if isinstance(node, yaml.MappingNode) else (None, pair)
+        if key and key.value in found:
+            line = key.start_mark.line + 1
+            raise yaml.YAMLError(f"{key.value} stands twice, again in line {line}: make it one")
+        found |= {key.value} if key else set()
+        check_keys(value)
+
+
+def load_checked(text: str) -> Any:
+    if "\n" in text:
+        check_keys(yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return load_yaml(text)
+
+
+load_yaml = get_loader("yaml")
+set_loader("yaml", load_checked, (yaml.YAMLError,))
 register_type(torch.device)  # Lightning's SWA has one
 on_class_swap(reset_on_swap)
 

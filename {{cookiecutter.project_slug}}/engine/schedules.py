@@ -3,13 +3,13 @@
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from math import inf
+from math import ceil, inf
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 LENGTHS = ("total_steps", "T_max")  # what schedules call the number of their steps
 
@@ -19,8 +19,9 @@ def configure(system: Any, optimizer: Optimizer) -> dict[str, Any]:
     scheduler, name, length = make_scheduler(system.scheduler, optimizer)
     if name:
         system.lengths[scheduler] = name, length
-    fits = name and length is None  # it gets the length of the fit
-    interval = getattr(scheduler, "interval", "step" if fits else "epoch")
+    # Those that get the length of the fit, and those that torch says to step after each batch.
+    by_step = name and length is None or isinstance(scheduler, OneCycleLR | CyclicLR)
+    interval = getattr(scheduler, "interval", "step" if by_step else "epoch")
     config: Any = {"scheduler": scheduler, "interval": system.scheduler_interval or interval}
     if system.automatic_optimization:
         config["monitor"] = system.scheduler_monitor
@@ -66,6 +67,14 @@ def fit_length(trainer: Trainer, interval: str, num_optimizers: int) -> float:
     if interval == "epoch":
         return trainer.max_epochs or -1
     steps = trainer.estimated_stepping_batches
+    if trainer.global_step and 0 < steps < inf and trainer.max_epochs != -1:
+        # It goes on, perhaps with epochs of another length: those that are left count.
+        progress, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop
+        done, ended = batches.batch_progress.current.ready, batches.batch_progress.is_last_batch
+        left = trainer.max_epochs - (progress.ready if ended else progress.processed)
+        each, together = trainer.num_training_batches, trainer.accumulate_grad_batches
+        steps = trainer.global_step // num_optimizers + left * ceil(each / together)
+        steps -= 0 if ended else done // together
     if trainer.max_steps > 0:  # counts those of all optimizers
         steps = min(steps, trainer.max_steps // num_optimizers)
     return steps

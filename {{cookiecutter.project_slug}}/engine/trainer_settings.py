@@ -14,6 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 from engine.checkpoint_io import AtomicCheckpointIO
 from engine.compat import find_unused
 from engine.errors import UserError
+from engine.last_checkpoint import named
 
 
 def allow_clipping(model: Namespace, trainer: Namespace) -> None:
@@ -32,6 +33,17 @@ def drop_callbacks(keys: list[str], config: Namespace) -> None:
             raise UserError(
                 f"{name}.save_top_k is {config[name].save_top_k}, but all would have one name: give "
                 f"--{name}.filename as well, such as '{{epoch}}-{{step}}'"
+            )
+    best = config.best_checkpoint
+    if best.filename and best.auto_insert_metric_name:
+        best.filename, best.auto_insert_metric_name = named(best.filename), False
+    for saves in (best, *(c.get("init_args") for c in trainer.callbacks or ())):
+        between = saves and (saves.get("every_n_train_steps") or saves.get("train_time_interval"))
+        if between and str(saves.get("monitor")).startswith("val/"):
+            raise UserError(
+                f"{saves.monitor} is not measured where every_n_train_steps and train_time_interval "
+                "save: the weights of a step would get the score of others. To measure after N steps "
+                "give --trainer.val_check_interval N, to save --last_checkpoint.every_n_train_steps N"
             )
     if trainer.enable_progress_bar is False or "ProgressBar" in str(trainer.callbacks):
         keys.remove("progress_bar")

@@ -39,7 +39,7 @@ class Autoencoder(System):
         inputs, _ = batch
         embedding = self.network.encoder(inputs)
         reconstruction = self.network.decoder(embedding)
-        error = (reconstruction - inputs).square().flatten(1).mean(dim=1)
+        error = (reconstruction.float() - inputs.float()).square().flatten(1).mean(dim=1)
         return {"error": error, "embedding": embedding, "reconstruction": reconstruction}
 
     def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:

@@ -71,7 +71,7 @@ class Classifier(System):
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Class index (B,) and probabilities (B, num_classes)."""
-        probability = self(batch[0]).softmax(dim=1)
+        probability = self(batch[0]).float().softmax(dim=1)
         return {"prediction": probability.argmax(dim=1), "probability": probability}
 
     def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:

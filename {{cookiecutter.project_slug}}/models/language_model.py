@@ -70,7 +70,7 @@ class LanguageModel(System):
 
     def export_step(self, batch: Tensor) -> dict[str, Tensor]:
         """Of token ids (B, T) the probabilities (B, vocab_size) of the next one."""
-        return {"probability": self(batch)[:, -1].softmax(dim=1)}
+        return {"probability": self(batch)[:, -1].float().softmax(dim=1)}
 
     def pictures(self, batch: Any) -> str:
         """What follows the beginnings of some windows, by the same random numbers each time."""

@@ -72,8 +72,8 @@ class Tabular(System):
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Class index (B,) and probabilities (B, classes), or the predicted numbers (B,)."""
-        outputs = self(*batch[0])
+        outputs = self(*batch[0]).float()
         if self.class_names:
             probability = outputs.softmax(dim=1)
             return {"prediction": probability.argmax(dim=1), "probability": probability}
-        return {"prediction": outputs.squeeze(1).float() * self.target_std + self.target_mean}
+        return {"prediction": outputs.squeeze(1) * self.target_std + self.target_mean}
