@@ -89,6 +89,23 @@ def test_what_stands_in_a_mask_is_a_class(folder, kind):
     assert found.class_counts.sum() == len(found.splits["train"]) * 32 * 32
 
 
+def test_images_of_16_bits_are_read_in_the_range_of_the_fit(folder):
+    for path in (folder / "images").iterdir():
+        levels = 1000 + 10 * np.array(Image.open(path).convert("L"), dtype=np.uint16)
+        Image.fromarray(levels).save(path.with_suffix(".png"))
+        path.unlink()
+    data = make()
+    low, high = data.facts["value_range"]
+    assert 1000 <= low < high <= 3550
+    images, _ = next(iter(data.val_dataloader()))
+    assert images.max() > images.min() + 100
+    Image.fromarray(np.full((9, 9), (low + high) // 2, np.uint16)).save("middle.png")
+    assert data.read("middle.png")[0][0].unique().tolist() in ([127], [128])
+    other = type(data)("gone", predict_dir="middle.png")
+    other.adopt(data.facts)
+    assert other.read("middle.png")[0][0].unique().tolist() in ([127], [128])
+
+
 def test_pixels_that_do_not_count(folder):
     path, array = mask(folder)
     array[:20] = 255

@@ -119,8 +119,8 @@ def to_bytes(image: Image.Image, mode: str, value_range: Range | None) -> Tensor
             raise UserError("its pixels are integers of more than 16 bits")
         if value_range is None:
             raise UserError(
-                "its pixels have 16 bits, of a range that is not known: make it one of 8 bits, or give "
-                "image_folder's data.value_range, such as [0, 4095]"
+                "its pixels have 16 bits, of a range that is not known: make it one of 8 bits, or, with a folder "
+                "of images, give data.value_range, such as [0, 4095]"
             )
         low, high = value_range
         scaled = (values - low) * (255 / (high - low))

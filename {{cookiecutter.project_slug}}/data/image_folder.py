@@ -11,7 +11,7 @@ from torch import Tensor
 from data.image_cache import read_all, read_once
 from data.image_classes import find_classes, least_images, list_images
 from data.image_files import ImageFiles
-from data.image_range import find_range, tell_flat
+from data.image_range import check_range, find_range, tell_flat
 from data.images import ImageData, in_memory
 from engine.errors import UserError
 from engine.loaders import workers
@@ -56,8 +56,7 @@ class ImageFolder(ImageData):
         self.root = Path(data_dir).expanduser()
         self.image_shape = (3, image_size, image_size)
         self.crop_padding, self.flip = image_size // 8, flip
-        if value_range and not (len(value_range) == 2 and value_range[0] < value_range[1]):
-            raise UserError(f"value_range is {value_range}: give two values, the lower first.")
+        check_range(value_range)
         self.listing: tuple[list[str], Tensor, Rows] | None = None
         if self.root.is_dir() or not self.hparams.predict_dir:
             self.folders, self.class_names = find_classes(self.root)
@@ -66,15 +65,6 @@ class ImageFolder(ImageData):
                 self.hparams.value_range = find_range(self.listing[0])
         else:  # a checkpoint's images are not needed to predict others
             self.folders, self.class_names = {}, []
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        found = self.hparams.value_range
-        return {**super().facts, **({"value_range": found} if found else {})}
-
-    def adopt(self, facts: dict[str, Any]) -> None:
-        super().adopt(facts)
-        self.hparams.value_range = facts.get("value_range", self.hparams.value_range)
 
     def prepare_data(self) -> None:
         if (self.hparams.cache or self.hparams.skip_unreadable) and not self.predicts_other:

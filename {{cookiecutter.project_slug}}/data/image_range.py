@@ -9,6 +9,7 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from data.image_files import Range
+from engine.errors import UserError
 
 FLAT = 3  # of 255: an image whose values differ by less shows nothing
 
@@ -25,6 +26,11 @@ def values_of(path: str, most: int = 4096) -> np.ndarray:
             values = np.asarray(image).ravel()
             return values[spread(len(values), most)]
     return np.zeros(0)
+
+
+def check_range(value_range: Range | None) -> None:
+    if value_range and not (len(value_range) == 2 and value_range[0] < value_range[1]):
+        raise UserError(f"value_range is {value_range}: give two values, the lower first.")
 
 
 def find_range(names: list[str]) -> Range | None:

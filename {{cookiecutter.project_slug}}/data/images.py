@@ -38,11 +38,15 @@ class ImageData(ClassData):
         known = {**super().facts, "image_shape": shape, "input_shape": shape}
         if "image_size" in self.hparams:  # as it is asked for
             known["image_size"] = self.hparams.image_size
+        if found := self.hparams.get("value_range"):  # of images of 16 bits
+            known["value_range"] = found
         return known
 
     def adopt(self, facts: dict[str, Any]) -> None:
         super().adopt(facts)
         self.image_shape = tuple(facts.get("image_shape", self.image_shape))
+        if "value_range" in facts:
+            self.hparams.value_range = facts["value_range"]
 
     def read(self, source: Any) -> Any:
         """The images of `open_images`; what they show is not known: their labels are -1."""

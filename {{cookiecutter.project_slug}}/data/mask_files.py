@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from data.image_files import Batch, read_pixels
+from data.image_files import Batch, Range, read_pixels
 from engine.errors import UserError
 
 IGNORED = 255  # in the place of a class: the pixel does not count
@@ -31,6 +31,7 @@ class MaskFiles(Dataset):
         values: what stands in a mask, and which class it is.
         colored: whether that is a colour.
         images: opened ones, or their paths; by default the names.
+        value_range: of images of 16 bits.
     """
 
     gives_batches = True
@@ -43,8 +44,10 @@ class MaskFiles(Dataset):
         values: Values | None = None,
         colored: bool = False,
         images: list[str | Image.Image] | None = None,
+        value_range: Range | None = None,
     ) -> None:
         self.names, self.masks, self.image_shape = names, masks, image_shape
+        self.value_range = value_range
         self.values, self.colored = values or {}, colored
         self.images: list[Any] = images or names
         self.ids: list[str] | None = None  # what they are called, wherever their folder lies
@@ -54,7 +57,7 @@ class MaskFiles(Dataset):
 
     def __getitem__(self, index: int) -> Batch:
         channels, *size = self.image_shape
-        pixels = read_pixels(self.images[index], channels, max(size))
+        pixels = read_pixels(self.images[index], channels, max(size), self.value_range)
         image = pixels.permute(2, 0, 1)[None]
         image = functional.interpolate(image, size, mode="bilinear", antialias=True)[0]
         if not self.masks:

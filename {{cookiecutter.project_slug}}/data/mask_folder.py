@@ -1,21 +1,24 @@
 """Your own images, each with a mask that says the class of every pixel."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Subset, default_convert
 
+from data.image_range import check_range, find_range
 from data.image_search import find_images
-from data.mask_files import IGNORED, MaskFiles, refuse_alike, stem
+from data.mask_files import IGNORED, MaskFiles, refuse_alike
+from data.mask_search import find_masks, find_splits
 from data.segmentation import SegmentationData
 from engine.errors import UserError
 from engine.loaders import workers
 from engine.samples import TensorSamples
-from engine.splits import SPLITS, Rows
+from engine.splits import Rows
 
 Value = int | list[int]
 
@@ -37,6 +40,8 @@ class MaskFolder(SegmentationData):
         mask_suffix: what the name of a mask has after that of its image, such as _mask.
         image_size: height and width in pixels.
         flip: `augment` mirrors them as well, left to right. Not if that changes what an image shows.
+        value_range: the values of images of 16 bits that become black and white; by default what
+            those of the fit have, without the outermost thousandths.
     """
 
     largest_batch = 16
@@ -51,9 +56,11 @@ class MaskFolder(SegmentationData):
         mask_suffix: str = "",
         image_size: int = 128,
         flip: bool = False,
+        value_range: list[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_range(value_range)
         if image_size < 1:
             raise UserError(f"image_size is {image_size}: it must be 1 or more.")
         if not 2 <= len(set(class_names)) == len(class_names) < IGNORED:
@@ -83,6 +90,10 @@ class MaskFolder(SegmentationData):
         self.class_colors = values if self.colored else None  # type: ignore[assignment]
         self.image_shape = (3, image_size, image_size)
         self.crop_padding, self.flip = image_size // 8, flip
+        if not (value_range or self.hparams.predict_dir):
+            folders = [*self.root.glob("images"), *self.root.glob("*/images")]
+            names = [name for folder in folders for name in find_images(folder, Counter())]
+            self.hparams.value_range = find_range(names)
 
     def load(self) -> tuple[TensorSamples | MaskFiles, Rows]:
         names: list[str] = []
@@ -98,7 +109,9 @@ class MaskFolder(SegmentationData):
             names += found
         if len(names) < 3:
             raise UserError(f"{self.root}: {len(names)} images, too few for train, val and test.")
-        files = MaskFiles(names, masks, self.image_shape, self.values, self.colored)
+        what = self.values, self.colored
+        options: Any = {"value_range": self.hparams.value_range}
+        files = MaskFiles(names, masks, self.image_shape, *what, **options)
         files.ids = [os.path.relpath(name, self.root) for name in names]
         size = len(files) * (1 + self.image_shape[0]) * self.image_shape[1] ** 2
         if size > self.most_memory and self.hparams.on_device is not True:
@@ -135,55 +148,6 @@ def code(value: Value) -> int:
     if len(value) != 3 or not all(0 <= part <= 255 for part in value):
         raise UserError(f"The colour {value} must have three numbers from 0 to 255.")
     return value[0] << 16 | value[1] << 8 | value[2]
-
-
-def find_splits(root: Path) -> dict[str, Path]:
-    """The folder of each split; only train, if there are no splits."""
-    folders = [path.parent.name for path in sorted(root.glob("*/images"))]
-    if (root / "images").is_dir():
-        found, others = {"train": root}, folders
-    else:
-        found = {name: root / name for name in SPLITS if name in folders}
-        others = [name for name in folders if name not in SPLITS]
-        for folder in [
-            root / name for name in SPLITS if name != "train" and (root / name).is_dir()
-        ]:
-            if not (folder / "masks").is_dir():
-                rank_zero_info(
-                    f"{folder} has no masks and is left out; --data.predict_dir {folder} predicts its "
-                    "images."
-                )
-                found.pop(folder.name, None)
-    if others:
-        raise UserError(
-            f"{root} has folders of images that are no split: {', '.join(others)}. Splits are called train, "
-            "val and test, and there is no images folder beside them."
-        )
-    if "train" not in found:
-        raise UserError(
-            f"There is no folder {root}/images. Put images in {root}/images and their masks in "
-            f"{root}/masks, or in {root}/train/images and so on; --data.data_dir names another folder."
-        )
-    return found
-
-
-def find_masks(folder: Path, names: list[str], suffix: str) -> list[str]:
-    """The mask of each image: at the same place below `masks`, of the same name but for its ending."""
-    masks = find_images(folder / "masks")
-    refuse_alike(masks)
-    known = {os.path.relpath(stem(mask), stem(f"{folder}/masks/")): mask for mask in masks}
-    wanted = [os.path.relpath(stem(name), stem(f"{folder}/images/")) + suffix for name in names]
-    missing = [i for i, place in enumerate(wanted) if place not in known]
-    if missing:
-        first = missing[0]
-        raise UserError(
-            f"{len(missing)} of {len(names)} images have no mask: for {names[first]} there is no "
-            f"{folder / 'masks' / wanted[first]}.png (or with another ending); --data.mask_suffix says "
-            "what follows the name of the image, as _mask."
-        )
-    if unused := sorted(known.keys() - {*wanted}):
-        rank_zero_info(f"{len(unused)} masks have no image, the first is {known[unused[0]]}")
-    return [known[place] for place in wanted]
 
 
 def read_all(files: MaskFiles, num_workers: int) -> TensorSamples:

@@ -41,7 +41,8 @@ class SegmentationData(ImageData):
         images = open_images(source, channels=self.image_shape[0])
         names = [image if isinstance(image, str) else str(i) for i, image in enumerate(images)]
         refuse_alike(names)
-        return MaskFiles(names, [], self.image_shape, images=images)
+        value_range = self.hparams.get("value_range")
+        return MaskFiles(names, [], self.image_shape, images=images, value_range=value_range)
 
     def augment(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         images, masks = batch

@@ -70,8 +70,8 @@ def refuse_mixed(
 
     point = str.maketrans(f"{decimal}.", f".{decimal}")
     kinds: dict[str, Any] = {
-        "dates": (DATE, read_date, "date_format '%d.%m.%Y'"),
-        "numbers": (NUMBER, lambda text: float(text.translate(point)), "missing '[{}]'"),
+        "dates": (DATE, read_date, "date_format '%d.%m.%Y{hour}'"),
+        "numbers": (NUMBER, lambda text: float(text.translate(point)), "missing '[{text}]'"),
     }
     for kind, (pattern, read, setting) in kinds.items():
         meant = arrow.sum(arrow.match_substring_regex(texts, pattern)).as_py() or 0
@@ -85,7 +85,8 @@ def refuse_mixed(
         others = f"most others are {kind}"
         if len(offsets) > 1:
             others = "some of the others have an offset from UTC, some none"
-        mend = f"Mend it, or say what it is: --data.{setting.format(text)}, or"
+        setting = setting.format(text=text, hour=" %H:%M" * (":" in text))
+        mend = f"Mend it, or say what it is: --data.{setting}, or"
         if kind == "numbers" and re.match(NUMBER, text):
             mend = f"Write it as 1234{decimal}5 is, or say what it is:"
         raise UserError(

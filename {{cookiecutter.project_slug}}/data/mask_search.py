@@ -1,0 +1,60 @@
+"""Finds the images of a folder, and the mask of each."""
+
+import os
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from data.image_search import find_images
+from data.mask_files import refuse_alike, stem
+from engine.errors import UserError
+from engine.splits import SPLITS
+
+
+def find_splits(root: Path) -> dict[str, Path]:
+    """The folder of each split; only train, if there are no splits."""
+    folders = [path.parent.name for path in sorted(root.glob("*/images"))]
+    if (root / "images").is_dir():
+        found, others = {"train": root}, folders
+    else:
+        found = {name: root / name for name in SPLITS if name in folders}
+        others = [name for name in folders if name not in SPLITS]
+        for folder in [
+            root / name for name in SPLITS if name != "train" and (root / name).is_dir()
+        ]:
+            if not (folder / "masks").is_dir():
+                rank_zero_info(
+                    f"{folder} has no masks and is left out; --data.predict_dir {folder} predicts its "
+                    "images."
+                )
+                found.pop(folder.name, None)
+    if others:
+        raise UserError(
+            f"{root} has folders of images that are no split: {', '.join(others)}. Splits are called train, "
+            "val and test, and there is no images folder beside them."
+        )
+    if "train" not in found:
+        raise UserError(
+            f"There is no folder {root}/images. Put images in {root}/images and their masks in "
+            f"{root}/masks, or in {root}/train/images and so on; --data.data_dir names another folder."
+        )
+    return found
+
+
+def find_masks(folder: Path, names: list[str], suffix: str) -> list[str]:
+    """The mask of each image: at the same place below `masks`, of the same name but for its ending."""
+    masks = find_images(folder / "masks")
+    refuse_alike(masks)
+    known = {os.path.relpath(stem(mask), stem(f"{folder}/masks/")): mask for mask in masks}
+    wanted = [os.path.relpath(stem(name), stem(f"{folder}/images/")) + suffix for name in names]
+    missing = [i for i, place in enumerate(wanted) if place not in known]
+    if missing:
+        first = missing[0]
+        raise UserError(
+            f"{len(missing)} of {len(names)} images have no mask: for {names[first]} there is no "
+            f"{folder / 'masks' / wanted[first]}.png (or with another ending); --data.mask_suffix says "
+            "what follows the name of the image, as _mask."
+        )
+    if unused := sorted(known.keys() - {*wanted}):
+        rank_zero_info(f"{len(unused)} masks have no image, the first is {known[unused[0]]}")
+    return [known[place] for place in wanted]
