@@ -204,6 +204,23 @@ def test_images_without_masks_are_for_predict_alone(folder, place, caplog):
     assert "data/test has no masks and is left out; --data.predict_dir data/test" in caplog.text
 
 
+def test_a_number_that_has_another_colour_in_another_mask_is_told(folder, recwarn):
+    for path in (folder / "masks").iterdir():
+        image = Image.open(path)
+        image.putpalette([0, 0, 0, 200, 0, 0])
+        image.save(path)
+    make()
+    assert not [one for one in recwarn if "colour" in str(one.message)]
+    path, array = mask(folder, "03")
+    image = Image.fromarray(1 - array)
+    image.putpalette([200, 0, 0, 0, 0, 0])
+    image.save(path)
+    with pytest.warns(
+        UserWarning, match=r"0 is the colour \[0, 0, 0\] in .*, and \[200, 0, 0\] in .*03"
+    ):
+        make()
+
+
 def test_a_colour_that_is_no_class(folder):
     recode(folder, lambda array: np.stack([array * 255, array, array], axis=2))
     with pytest.raises(ValueError, match=r"has the value \[255, 1, 1\] .*known are \[0, 0, 0\]"):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Subset, default_convert
 from data.image_range import check_range, find_range
 from data.image_search import find_images
 from data.mask_files import IGNORED, MaskFiles, refuse_alike
-from data.mask_search import find_masks, find_splits
+from data.mask_search import find_masks, find_splits, tell_palettes
 from data.segmentation import SegmentationData
 from engine.errors import UserError
 from engine.loaders import workers
@@ -109,6 +109,8 @@ class MaskFolder(SegmentationData):
             names += found
         if len(names) < 3:
             raise UserError(f"{self.root}: {len(names)} images, too few for train, val and test.")
+        if not self.colored:
+            tell_palettes(masks, self.values)
         what = self.values, self.colored
         options: Any = {"value_range": self.hparams.value_range}
         files = MaskFiles(names, masks, self.image_shape, *what, **options)

@@ -1,10 +1,14 @@
 """Finds the images of a folder, and the mask of each."""
 
 import os
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from PIL import Image
 
+from data.image_range import spread
 from data.image_search import find_images
 from data.mask_files import refuse_alike, stem
 from engine.errors import UserError
@@ -58,3 +62,21 @@ def find_masks(folder: Path, names: list[str], suffix: str) -> list[str]:
     if unused := sorted(known.keys() - {*wanted}):
         rank_zero_info(f"{len(unused)} masks have no image, the first is {known[unused[0]]}")
     return [known[place] for place in wanted]
+
+
+def tell_palettes(masks: list[str], values: Collection[int]) -> None:
+    """Warns if two of some masks show these numbers in other colours: programs that save a palette of
+    the colours in an image number them anew in each."""
+    first: dict[int, tuple[list[int], str]] = {}
+    for path in (masks[i] for i in spread(len(masks), 64)):
+        with suppress(Exception), Image.open(path) as image:  # an error comes when it is read
+            colors = image.getpalette("RGB") or []
+            for value in values:
+                color = colors[3 * value : 3 * value + 3]
+                known, other = first.setdefault(value, (color, path)) if color else (color, path)
+                if color != known:
+                    rank_zero_warn(
+                        f"{value} is the colour {known} in {other}, and {color} in {path}. The numbers "
+                        "count; if the colours do, give those in class_values."
+                    )
+                    return

@@ -97,8 +97,8 @@ def numbers_of(column: Any, place: str) -> np.ndarray:
     )
     if not any(is_one(column.type) for is_one in is_number):
         raise UserError(
-            f"{place} holds {column.type} such as {column[0]}, no numbers: --data.values names the "
-            "columns to forecast."
+            f"{place} holds {column.type} such as {column[0]}, no numbers, as values and "
+            "covariates are: --data.values names the columns to forecast."
         )
     return to_floats(column, place)
 

@@ -30,7 +30,7 @@ class TextData(Data):
     Args:
         context: how many units a model looks back.
         unit: what is predicted, one after the other: bytes, of whatever encoding, or characters.
-        prompt: what `predict` goes on with.
+        prompt: what `predict` goes on with; if it is empty, the test split is measured.
         prompt_file: a file with a prompt in each line.
         length: of what it writes, in units.
         temperature: how freely it chooses; 0: always what is most likely.

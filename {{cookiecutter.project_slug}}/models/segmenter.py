@@ -68,7 +68,7 @@ class Segmenter(Classifier):
     def predict_step(
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
-        """Probabilities (B, classes, H, W) and the share of each class in an image (B, classes)."""
+        """Probabilities (B, classes, H, W), and their mean over an image (B, classes): its share."""
         probability = self(batch[0]).float().softmax(dim=1)
         return {"share": probability.mean(dim=(2, 3)), "probability": probability}
 
