@@ -204,6 +204,12 @@ def test_images_without_masks_are_for_predict_alone(folder, place, caplog):
     assert "data/test has no masks and is left out; --data.predict_dir data/test" in caplog.text
 
 
+def test_what_lies_beside_masks_is_predicted_without_them(folder):
+    data = make()
+    names = data.read("data").names
+    assert len(names) == 40 and names == data.read("data/images").names
+
+
 def test_a_number_that_has_another_colour_in_another_mask_is_told(folder, recwarn):
     for path in (folder / "masks").iterdir():
         image = Image.open(path)

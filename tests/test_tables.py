@@ -582,6 +582,11 @@ def test_an_index_that_a_data_frame_has_left_in_a_file_is_no_input(tables, name)
     assert [*columns(data)] == ["a"]
 
 
+def test_a_point_that_may_part_thousands_is_told(tables):
+    with pytest.warns(UserWarning, match="table.csv: 1.000 is read with a decimal point"):
+        _ = tables(lines("a;y", lambda i: f"{i + 1}.000;{i % 2}")).facts
+
+
 def test_minus_zero_is_zero(tables):
     data = tables(lines("a,y", lambda i: f"{i * 2},{(-0.0, 0.0, 1.0)[i % 3]}", 42))
     assert data.facts["class_names"] == ["0", "1"]

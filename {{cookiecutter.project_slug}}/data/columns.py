@@ -1,6 +1,7 @@
 """The columns of a table: what they are by their types, and their values as numbers."""
 
 from collections.abc import Collection, Sequence
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -114,10 +115,8 @@ def described(columns: list[Column]) -> str:
     names: dict[str, list[str]] = {}
     for column in columns:
         names.setdefault(column["kind"], []).append(column["name"])
-    return "; ".join(
-        f"{len(all_of)} {kind} ({', '.join(all_of[:5])}{', …' * (len(all_of) > 5)})"
-        for kind, all_of in names.items()
-    )
+    named = ((kind, found, shorten(", ".join(found), 60)) for kind, found in names.items())
+    return "; ".join(f"{len(found)} {kind} ({text})" for kind, found, text in named)
 
 
 def is_constant(array: Any, kind: str) -> bool:
@@ -159,15 +158,12 @@ def encode(
     for i, column in enumerate(texts):
         array = table[column["name"]]
         codes[:, i] = places_of(array, column["categories"]) + 1
-        new = int((codes[:, i] == 0).sum()) - array.null_count
-        if new:
-            first = next(
-                i for i in (codes[:, i] == 0).nonzero().flatten().tolist() if array[i].is_valid
-            )
+        unknown = np.flatnonzero((codes[:, i] == 0).numpy() & array.is_valid().to_numpy())
+        if len(unknown):
+            first = int(unknown[0])
             rank_zero_info(
-                f"{source}: {new} values of {column['name']} are unknown to the training; "
-                f"the first is {array[first]} in row "
-                f"{1 + (first if row_numbers is None else row_numbers[first])}"
+                f"{source}: {len(unknown)} values of {column['name']} are unknown to the training; the "
+                f"first is {array[first]} in row {1 + (first if row_numbers is None else row_numbers[first])}"
             )
     return values, codes
 

@@ -120,6 +120,12 @@ class MaskFolder(SegmentationData):
             return files, rows
         return read_all(files, workers(self, files)), rows
 
+    def read(self, source: Any) -> MaskFiles:
+        """The images of `open_images`; of a folder that has `images` beside masks, those in it."""
+        if isinstance(source, str | Path) and Path(source, "images").is_dir():
+            source = Path(source, "images")
+        return super().read(source)
+
     def setup(self, stage: str) -> None:
         read = "train" not in self.splits
         super().setup(stage)

@@ -100,16 +100,13 @@ def tell_codes(table: pyarrow.Table, sample: str, separator: str, place: str) ->
     columns = zip(table.column_names, table.columns, strict=True)
     whole = [name for name, column in columns if types.is_integer(column.type)]
     lines = DictReader(sample.splitlines(), delimiter=separator)
-    codes = {name: line[name] for line in lines for name in whole if is_code(line.get(name))}
+    fields = [(name, line.get(name) or "") for line in lines for name in whole]
+    codes = {name: text for name, text in fields if re.match(r"0\d", text)}
     for name, text in codes.items():
         rank_zero_info(
             f"{place}: {name} is read as numbers, though with leading zeros, such as {text}. If it holds "
             f"codes: --data.categorical '[{name}]'"
         )
-
-
-def is_code(text: str | None) -> bool:
-    return bool(re.match(r"0\d", text or ""))
 
 
 def is_read(read: Any, text: str) -> bool:

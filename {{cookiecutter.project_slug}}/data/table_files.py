@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from pyarrow import csv, parquet, types
 
 from data.table_checks import checked, refuse_mixed, tell_codes
@@ -99,7 +99,7 @@ def read_csv(
             )
     sample = head.decode(used, errors="ignore").removeprefix("\ufeff")
     found = separator if separator != "auto" else find_separator(sample)
-    point = decimal if decimal != "auto" else find_decimal(sample, found)
+    point = decimal if decimal != "auto" else find_decimal(sample, found, place)
     if (found, point) != (",", ".") and "auto" in (separator, decimal):
         rank_zero_info(f"{place}: separator {found!r}, decimal {point!r}")
     converting = csv.ConvertOptions(
@@ -140,11 +140,15 @@ def find_separator(sample: str) -> str:
     return max(SEPARATORS, key=line.count)
 
 
-def find_decimal(sample: str, separator: str) -> str:
+def find_decimal(sample: str, separator: str, place: str) -> str:
     """A comma, if fields are numbers with a comma and none is one with a point."""
     if separator == ",":
         return "."
     fields = [field.strip('" \r\n') for field in re.split(re.escape(separator) + "|\n", sample)]
     commas = any(re.fullmatch(r"[-+]?\d*,\d+", field) for field in fields)
-    points = any(re.fullmatch(r"[-+]?\d*\.\d+", field) for field in fields)
+    points = [field for field in fields if re.fullmatch(r"[-+]?\d*\.\d+", field)]
+    if points and all(re.fullmatch(r"[-+]?[1-9]\d{0,2}\.\d{3}", field) for field in points):
+        rank_zero_warn(
+            f"{place}: {points[0]} is read with a decimal point; leave it out of thousands."
+        )
     return "," if commas and not points else "."

@@ -67,8 +67,7 @@ def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
             f"{', '.join(rare[:10])}. Leave those rows out"
             + (", or set --data.task regression." if kind == "number" else ".")
         )
-    names = as_text(values.take(arrow.array_sort_indices(values)) if kind == "number" else values)
-    found = names.to_pylist() if kind == "number" else sorted(names.to_pylist())
+    found = sorted(as_text(values).to_pylist(), key=float if kind == "number" else None)
     if len({name.strip() for name in found}) < len(found):
         raise UserError(
             f"{source}: the target has classes that differ in spaces only, {found}: mend them."
