@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -487,6 +488,30 @@ def test_several_checkpoints_want_several_names(project, capfd, name, k):
     fit = command("train", *FIT, *options)
     loss = fit.trainer.callback_metrics["val/loss"]
     assert Path(f"logs/version_0/checkpoints/epoch=0-val_loss={loss:.0f}.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("pictures: null", "pictures is null: leave it out"),
+        ("trainer: {devices: null}", "trainer.devices is null: leave it out, which means auto"),
+        (
+            "data: {init_args: {batch_size: null}}",
+            "batch_size is null: leave it out, which means auto",
+        ),
+        ("model: {init_args: {optimizer: null}}", "optimizer is null: .* means AdamW"),
+        ("trainer: {accumulate_grad_batches: 0}", "accumulate_grad_batches must be 1 or more"),
+        ("name: \xfc", "mine.yaml is to be saved as UTF-8"),
+    ],
+)
+def test_a_value_that_means_nothing_is_named(project, capfd, text, message):
+    Path("mine.yaml").write_bytes(text.encode("latin-1"))
+    assert re.search(message, error(capfd, "--config=mine.yaml"))
+
+
+def test_null_is_taken_where_it_means_something(project):
+    Path("mine.yaml").write_text("model: {init_args: {scheduler: null}}\ntrainer: {logger: null}")
+    assert command("train", *FIT, "--config=mine.yaml").model.scheduler is None
 
 
 def test_a_score_is_that_of_the_weights_it_is_saved_with(project, capfd):

@@ -166,6 +166,23 @@ def test_a_fit_that_stops_in_mid_epoch_goes_on_as_if_it_had_not(
         assert_same(whole, continued, also_scores=stop == "max_steps")
 
 
+@pytest.mark.parametrize("size", [8, 32])
+def test_in_mid_epoch_the_rest_comes_in_batches_of_another_size(render, tmp_path, size):
+    with inside(render(model="mlp"), tmp_path):
+        from engine.random_state import RandomState
+
+        options = [*ONE_CPU, *QUIET, "--data.val_fraction=0.844", "--trainer.max_epochs=1"]
+        first = command("train", "fit", *options, "--data.batch_size=16", "--trainer.max_steps=8")
+        seen = []
+        RandomState.on_train_batch_end = lambda self, t, s, out, batch, i: seen.append(batch[0])
+        fit = command("train", "fit", *options, f"--data.batch_size={size}", "--ckpt_path=last")
+        left = len(first.datamodule.splits["train"]) // size - 8 * 16 // size  # batches
+        assert [len(images) for images in seen] == [size] * left
+        [config] = fit.trainer.lr_scheduler_configs
+        steps = 8 + left
+        assert fit.trainer.global_step == steps == config.scheduler.total_steps
+
+
 def test_a_signal_waits_for_gradients_that_add_up(render, tmp_path, monkeypatch):
     accumulates = "--trainer.accumulate_grad_batches=4"
     with inside(render(), tmp_path):
@@ -369,6 +386,13 @@ def test_patience_and_length_of_the_schedule_are_as_given(render, tmp_path, capl
         assert "early, after epoch 1: Monitored metric val/brier" in first["result"]["ended"]
         assert second["result"]["ended"] == "after all 5 epochs, 50 steps"
         assert third["result"]["ended"].startswith("before its first step: 5 epochs, 50 steps")
+        for option, reason in {
+            "max_time=00:00:00:00": "max_time",
+            "limit_train_batches=0": "is 0",
+        }.items():
+            command("train", "fit", *options, "--trainer.max_epochs=6", f"--trainer.{option}")
+            end = yaml.safe_load(Path("logs/version_0/run.yaml").read_text("utf-8"))[-1]["result"]
+            assert reason in end["ended"]
         [config] = on.trainer.lr_scheduler_configs
         whole = torch.optim.lr_scheduler.OneCycleLR(
             torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1), 0.01, total_steps=50

@@ -16,6 +16,7 @@ from engine import checkpoint_settings, runs
 from engine.compat import forget_averages
 from engine.divergence import Divergence
 from engine.errors import UserError, plain_errors
+from engine.facts import refuse_null
 from engine.help import show_wanted
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
@@ -98,6 +99,7 @@ class CLI(LightningCLI):
         """Finds the checkpoint; the system and network become those that it was trained with."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
+        refuse_null(config.as_dict(), {"trainer": Trainer, **CALLBACKS})
         fit = self.config.subcommand == "fit"
         self.subparser = self.parsers[list(self.subcommands()).index(self.config.subcommand)]
         self.root = Path(config.trainer.default_root_dir or "logs")

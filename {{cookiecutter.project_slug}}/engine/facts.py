@@ -1,5 +1,6 @@
 """What the data says, and networks and systems take by name: no number is written twice."""
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from inspect import Parameter, isclass, signature
@@ -24,19 +25,41 @@ def facts_of(data: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, PLAIN)}
 
 
-def arguments_of(kind: Any) -> dict[str, Any]:
-    """The arguments of a class by name, with those that it hands on to its bases, and their
-    defaults (`Parameter.empty` where there is none)."""
-    found: dict[str, Any] = {}
+def parameters_of(kind: Any) -> dict[str, Parameter]:
+    """The parameters of a class by name, with those that it hands on to its bases."""
+    found: dict[str, Parameter] = {}
     for one in kind.__mro__ if isclass(kind) else [kind]:
         if isclass(one) and "__init__" not in vars(one):
             continue
         parameters = list(signature(one).parameters.values())
         own = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        found = {p.name: p.default for p in own} | found
+        found = {p.name: p for p in own} | found
         if len(parameters) == len(own) or one is nn.Module:
             break
     return found
+
+
+def arguments_of(kind: Any) -> dict[str, Any]:
+    """The same with their defaults (`Parameter.empty` where there is none)."""
+    return {name: parameter.default for name, parameter in parameters_of(kind).items()}
+
+
+def refuse_null(settings: dict[str, Any], groups: dict[str, Any]) -> None:
+    """Raises a UserError where a setting, in a group of these classes or of a class by its path, is null
+    but has another default and no None in its type: the parser lets it pass."""
+    made = [(settings[name], kind, f"{name}.") for name, kind in groups.items()]
+    for spec in specs(settings):
+        kind = resolve_name(spec["class_path"])
+        made.append((spec.get("init_args") or {}, kind, f"{kind.__name__}: "))
+    for values, kind, place in made:
+        if values is None:
+            raise UserError(f"{place[:-1]} is null: leave it out, or give its settings")
+        known = parameters_of(kind)
+        for name in [n for n, value in values.items() if value is None and n in known]:
+            default, types = known[name].default, str(known[name].annotation)
+            if default is not Parameter.empty and not re.search("None|Optional|Any|empty", types):
+                means = getattr(default, "__name__", default)
+                raise UserError(f"{place}{name} is null: leave it out, which means {means}")
 
 
 def path_of(kind: Any) -> str:

@@ -37,12 +37,15 @@ class TrainSampler(StatefulDistributedSampler):
         self.set_epoch(epochs.processed + (at_end and epochs.processed < epochs.ready))
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"epoch": self.epoch, "seed": self.seed}
+        own = {"epoch": self.epoch, "seed": self.seed, "num_replicas": self.num_replicas}
+        return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.seed = state_dict["seed"]  # of the fit that goes on, whatever that of this part
         if state_dict["epoch"] == self.epoch:
             super().load_state_dict(state_dict)
+            before = state_dict.get("num_replicas", self.num_replicas)
+            self.next_yielded = self.next_yielded * before // self.num_replicas
 
 
 def each_once(dataset: Any, batch_size: int, num_replicas: int, rank: int) -> dict[str, Any]:

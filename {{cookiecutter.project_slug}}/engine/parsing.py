@@ -19,8 +19,9 @@ from torch import nn
 
 from engine.compat import ModuleInstantiator, make_optional, on_class_swap
 from engine.data_module import DataModule
-from engine.errors import place
+from engine.errors import UserError, place
 from engine.facts import Facts, makes_module, may_lack, specs
+from engine.records import check_keys
 
 UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
 # What jsonargparse says about every value that it refuses, whatever the reason.
@@ -50,6 +51,12 @@ class Parser(LightningArgumentParser):
         for name in may_lack(function):
             make_optional(self, name)
         return added
+
+    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        try:
+            return super().parse_path(cfg_path, *args, **kwargs)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{cfg_path} is to be saved as UTF-8: {error}") from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = UNKNOWN.search(message)
@@ -127,18 +134,6 @@ def tell_swaps(config: str) -> None:
         if f"class_path: {new}\n" in config and f"class_path: {old}\n" not in config:
             rank_zero_info(f"{new} instead of {old}: reset {dropped}")
     SWAPS.clear()
-
-
-def check_keys(node: Any) -> None:
-    """Raises a YAMLError if a key of a mapping in YAML stands twice: the first would not count."""
-    found: set[str] = set()
-    for pair in node.value if isinstance(node, yaml.CollectionNode) else ():
-        key, value = pair if isinstance(node, yaml.MappingNode) else (None, pair)
-        if key and key.value in found:
-            line = key.start_mark.line + 1
-            raise yaml.YAMLError(f"{key.value} stands twice, again in line {line}: make it one")
-        found |= {key.value} if key else set()
-        check_keys(value)
 
 
 def load_checked(text: str) -> Any:

@@ -1,15 +1,18 @@
-"""Keeps the random states in the checkpoint."""
+"""Keeps in the checkpoint the random states, and how many samples a batch had."""
 
 import random
+from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class RandomState(Callback):
-    """With it a continued fit draws the numbers that the uninterrupted one would have drawn."""
+    """With it a continued fit draws the numbers that the uninterrupted one would have drawn. One that
+    goes on in mid-epoch with larger or smaller batches takes the rest of the epoch: Lightning counts
+    batches, the sampler samples."""
 
     def state_dict(self) -> dict[str, Any]:
         numpy: Any = np.random.get_state()
@@ -31,3 +34,24 @@ class RandomState(Callback):
         torch.set_rng_state(state_dict["torch"].cpu())
         if "cuda" in state_dict and torch.cuda.is_available():
             torch.cuda.set_rng_state(state_dict["cuda"].cpu())
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint["samples_in_a_step"] = samples_in_a_step(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        before, now = checkpoint.get("samples_in_a_step"), samples_in_a_step(trainer)
+        if before and now and "loops" in checkpoint:
+            place = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            if not place["is_last_batch"]:
+                batches = place["current"]["ready"]
+                more = ceil(batches * before / now) - batches
+                place["current"] = {name: n + more for name, n in place["current"].items()}
+
+
+def samples_in_a_step(trainer: Trainer) -> int:
+    """Of all processes; 0 where the data module does not say."""
+    return getattr(trainer.datamodule, "batch_size", 0) * trainer.world_size

@@ -15,6 +15,18 @@ def read_yaml(path: Path) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), loader) if path.exists() else None
 
 
+def check_keys(node: Any) -> None:
+    """Raises a YAMLError if a key of a mapping in YAML stands twice: the first would not count."""
+    found: set[str] = set()
+    for pair in node.value if isinstance(node, yaml.CollectionNode) else ():
+        key, value = pair if isinstance(node, yaml.MappingNode) else (None, pair)
+        if key and key.value in found:
+            line = key.start_mark.line + 1
+            raise yaml.YAMLError(f"{key.value} stands twice, again in line {line}: make it one")
+        found |= {key.value} if key else set()
+        check_keys(value)
+
+
 def read_record(run: Path) -> list[dict[str, Any]]:
     """What `run.yaml` says of each part of a run; a kill may have left it empty."""
     return read_yaml(run / "run.yaml") or []

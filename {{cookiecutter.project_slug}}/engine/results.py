@@ -49,10 +49,13 @@ def tell_metrics(trainer: Trainer) -> None:
 
 def why_it_ended(trainer: Trainer, trains: bool) -> str:
     if not trains:
-        return (
-            f"before its first step: {trainer.current_epoch} epochs, {trainer.global_step} steps were "
-            "done, and --trainer.max_epochs (or max_steps) allows no more"
-        )
+        reason = "--trainer.max_epochs (or max_steps) allows no more"
+        if trainer.should_stop:
+            reason = "a callback, or trainer.max_time, allows no more"
+        elif not trainer.limit_train_batches:
+            reason = "trainer.limit_train_batches is 0"
+        steps = f"{trainer.current_epoch} epochs, {trainer.global_step} steps were done"
+        return f"before its first step: {steps}, and {reason}"
     for callback in trainer.early_stopping_callbacks:
         if callback.stopped_epoch and trainer.should_stop:  # else it was before this fit went on
             reason = str(callback.stopping_reason_message).removesuffix(
