@@ -520,6 +520,8 @@ def test_a_column_of_another_kind_than_in_the_training_is_refused(tables):
     right = {"n": "1", "f": True, "d": "2026-01-05"}
     assert data.read([right, right]).samples[0][0].tolist() == [1, 1, 20458]
     assert data.read([{**right, "n": None}]).samples[0][0, 0].isnan()
+    nested = pyarrow.table({name: [value] for name, value in {**right, "other": [1, 2]}.items()})
+    assert data.read(nested).samples[0][0].tolist() == [1, 1, 20458]  # what is not needed may be so
     for name, value in {"n": "2026-01-05", "d": 205, "f": "yes"}.items():
         kind = dict(n="number", d="date", f="boolean")[name]
         with pytest.raises(ValueError, match=f"row 1: {name} is .*, and in the training a {kind}"):

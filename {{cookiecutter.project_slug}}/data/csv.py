@@ -34,7 +34,7 @@ class CSV(TableData):
         decimal: the decimal point or comma; auto finds it in the first rows.
         encoding: of the text; auto: UTF-8, UTF-16 by its byte-order mark, or else Windows-1252.
         missing: what stands for a missing value, beside nothing, NA, NaN, null and the like.
-        date_format: of dates that are not as 2026-01-31, such as "%d.%m.%Y".
+        date_format: of dates that are not as 2026-01-31 or 20260131, such as "%d.%m.%Y".
     """
 
     def __init__(

@@ -42,7 +42,8 @@ def as_table(source: Any, **reading: Any) -> pyarrow.Table | None:
             source = pyarrow.Table.from_pandas(source, preserve_index=index)
         if not isinstance(source, pyarrow.Table):
             return None
-        csv.write_csv(source, file := BytesIO())
+        flat = [field.name for field in source.schema if not types.is_nested(field.type)]
+        csv.write_csv(source.select(flat), file := BytesIO())
         reading |= {"separator": ",", "decimal": ".", "encoding": "utf8"}
         return checked(read_csv(pyarrow.py_buffer(file.getvalue()), place, **reading), place)
     except pyarrow.ArrowException as error:

@@ -44,7 +44,8 @@ class Program(nn.Module):
         self.preparation = getattr(system, "preparation", own)
         self.generates = hasattr(system, "export_inputs")
         self.batch = system.export_inputs(3) if self.generates else batch
-        every = leaves(self.batch)
+        # Copies: views of one tensor, as columns are, take torch.export half as long again.
+        every = {name: tensor.clone() for name, tensor in leaves(self.batch).items()}
         self.inputs = dict(every)
         used = self.used()
         self.inputs = {name: every[name] for name in used}
