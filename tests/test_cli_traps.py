@@ -509,6 +509,19 @@ def test_a_value_that_means_nothing_is_named(project, capfd, text, message):
     assert re.search(message, error(capfd, "--config=mine.yaml"))
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--ckpt_path=", "--ckpt_path : no checkpoint there"),
+        ("--model.init_from=", "--model.init_from : no checkpoint there"),
+        ("--data.predict_dir=", "predict_dir is empty"),
+    ],
+)
+def test_an_empty_value_is_no_value_left_out(project, capfd, option, message):
+    """As of a variable of a script that is not set: the fit would start over."""
+    assert message in error(capfd, option)
+
+
 def test_null_is_taken_where_it_means_something(project):
     Path("mine.yaml").write_text("model: {init_args: {scheduler: null}}\ntrainer: {logger: null}")
     assert command("train", *FIT, "--config=mine.yaml").model.scheduler is None

@@ -138,6 +138,16 @@ def test_where_one_may_not_write(project, monkeypatch, caplog):
         command("train", *FIT, "--trainer.default_root_dir=file/logs")
 
 
+def test_a_damaged_record_of_a_run_is_named(project):
+    folder = Path("logs/version_0")
+    folder.mkdir(parents=True)
+    folder.joinpath("run.yaml").write_text("- tags: [a")
+    with pytest.raises(SystemExit, match="logs/version_0/run.yaml is damaged"):
+        command("compare")
+    with pytest.raises(SystemExit, match="logs/version_0/run.yaml is damaged"):
+        command("train", "test", "--ckpt_path=first")
+
+
 def test_what_lightning_refuses_after_the_start_is_one_sentence(project, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         command("train", *FIT, "--trainer.val_check_interval=1000")

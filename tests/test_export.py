@@ -125,9 +125,7 @@ def test_onnx_runs_without_torch_and_project(trained, tmp_path, capfd):
     project, folder = trained("cnn")
     images = inputs_of("cnn", 5)
     with inside(project, folder):
-        command(
-            "export", "logs/version_0", "--output", f"{tmp_path}/model.onnx", '--data={"seed": 5}'
-        )
+        command("export", "logs/version_0", "--output", f"{tmp_path}", '--data={"seed": 5}')
         assert "other data than those of the fit: seed=5 (there 0)" in capfd.readouterr().out
         right = expected(images)["probability"]
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

@@ -60,6 +60,8 @@ class Data(DataModule):
             raise UserError(f"num_workers is {num_workers}: it must be auto, 0 or more.")
         if on_device is True and num_workers not in ("auto", 0):
             raise UserError(f"on_device is true: num_workers must be auto, and is {num_workers}.")
+        if predict_dir == "":
+            raise UserError("predict_dir is empty: give a folder or a file, or leave it out.")
         check_splits(val_fraction, num_folds, fold)
         self.save_hyperparameters()
         self.fixed = add_fixed(self.hparams, currentframe())

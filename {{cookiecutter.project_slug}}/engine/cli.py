@@ -105,10 +105,10 @@ class CLI(LightningCLI):
         self.root = Path(config.trainer.default_root_dir or "logs")
         self.checkpoint: Path | None = None
         self.saved: dict[str, Any] = {}  # what the checkpoint says
-        if fit and not config.ckpt_path:
+        if fit and config.ckpt_path is None:
             return
         # Without a path Lightning would evaluate a network that was never trained.
-        name = config.ckpt_path or "best"
+        name = "best" if config.ckpt_path is None else config.ckpt_path
         self.checkpoint = runs.find_checkpoint(name, "last" if fit else "best", self.root)
         rank_zero_info(f"Checkpoint: {self.checkpoint}")
         self.saved = saved = runs.read_checkpoint(self.checkpoint)

@@ -138,7 +138,8 @@ def export(
     # Recurrent layers do it, to no harm: what the file gives is compared.
     warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned")
     path = find_checkpoint(checkpoint, "best", root)
-    output = output or run_of(path) / f"model.{format}"
+    output = output or run_of(path)
+    output = output / f"model.{format}" if output.is_dir() else output
     system, module = load(path, data or {})
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.{os.getpid()}.{format}")

@@ -27,6 +27,8 @@ class TrainSampler(StatefulDistributedSampler):
     """Shuffles anew in each epoch; continues in the middle of one after a resume. A saved position
     applies only to the epoch that it was saved in."""
 
+    next_yielded: Any  # how many samples of this process come before
+
     def __init__(self, dataset: Any, trainer: Trainer) -> None:
         world = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
         super().__init__(dataset, seed=int(os.environ.get("PL_GLOBAL_SEED", "0")), **world)

@@ -12,7 +12,10 @@ from engine.errors import UserError
 def read_yaml(path: Path) -> Any:
     """What a YAML file says, by the fast parser if it is there; nothing, if there is no file."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(path.read_text(encoding="utf-8"), loader) if path.exists() else None
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), loader) if path.exists() else None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: mend it, or move its folder away. {error}") from error
 
 
 def check_keys(node: Any) -> None:

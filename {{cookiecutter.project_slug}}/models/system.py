@@ -65,7 +65,7 @@ class System(LightningModule):
                 f"network is {network!r}: {type(self).__name__}.__init__ is to say `network: nn.Module`"
             )
         self.network = network
-        if init_from:
+        if init_from is not None:
             from engine import weights
 
             weights.start_from(network, init_from)
