@@ -589,6 +589,11 @@ def test_a_point_that_may_part_thousands_is_told(tables):
         _ = tables(lines("a;y", lambda i: f"{i + 1}.000;{i % 2}")).facts
 
 
+def test_categories_that_differ_in_spaces_are_told(tables):
+    with pytest.warns(UserWarning, match="c has categories that differ in spaces only"):
+        _ = tables(lines("a,c,y", lambda i: f"{i % 9},{('red', 'red ')[i % 2]},{i % 2}")).facts
+
+
 def test_minus_zero_is_zero(tables):
     data = tables(lines("a,y", lambda i: f"{i * 2},{(-0.0, 0.0, 1.0)[i % 3]}", 42))
     assert data.facts["class_names"] == ["0", "1"]

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow
 import pyarrow.compute as arrow
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from pyarrow import types
 from torch import Tensor
 
@@ -94,6 +94,10 @@ def find_columns(
             left_out[name] = f"always {first:g}" if kind == "number" else f"always {first}"
         elif kind == "category":
             found = sorted(as_text(values).unique().drop_null().to_pylist())
+            if len({text.strip() for text in found}) < len(found):
+                rank_zero_warn(
+                    f"{source}: {name} has categories that differ in spaces only; mend them"
+                )
             if len(found) > max(20, len(rows) / 2) and name not in categorical:
                 left_out[name] = f"{len(found)} different texts in {len(rows)} rows"
             else:
