@@ -80,6 +80,15 @@ def test_going_on_from_a_checkpoint_is_refused(render, tmp_path):
             command("crossval", "--seeds=2", "--ckpt_path=best")
 
 
+@pytest.mark.parametrize(
+    ("kind", "option"), [("--seeds=2", "--seed_everything=5"), ("--folds=2", "--data.fold=1")]
+)
+def test_what_each_fit_has_of_its_own_is_refused(render, tmp_path, kind, option):
+    with inside(render(model="mlp"), tmp_path):
+        with pytest.raises(SystemExit, match=f"{option} would not count: {kind[:7]} 2 sets it"):
+            command("crossval", kind, option)
+
+
 def test_data_without_folds_is_refused_with_what_works(render, tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(
         "from lightning.pytorch import LightningDataModule\n"

@@ -199,6 +199,11 @@ def test_a_space_that_is_wrong_is_a_sentence(folder, space, message):
         command("sweep", "--config=sweep.yaml", "--trials=1")
 
 
+def test_no_workers_are_refused(folder):
+    with pytest.raises(SystemExit, match="--workers 0: it must be 1 or more"):
+        command("sweep", "--trials=1", "--workers=0")
+
+
 def test_an_unknown_key_is_named(folder, capsys):
     write_config(
         Path("sweep.yaml"), space={"model.lrr": {"type": "float", "low": 0.0, "high": 1.0}}

@@ -106,6 +106,8 @@ def sweep(
         pruner: stops trials; by default those worse than the median.
         options: of train.py, in all trials.
     """
+    if workers < 1:
+        raise UserError(f"--workers {workers}: it must be 1 or more")
     if sum(word.startswith("--settings.") for word in sys.argv) > 1:
         raise UserError("only the last --settings.KEY would count; write all into a --config file")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
