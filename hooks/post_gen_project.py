@@ -248,8 +248,8 @@ PRECISIONS = {
     "32-true": "float32 throughout",
     "16-mixed": "float16 where it is safe, with a loss scaler",
     "bf16-mixed": "bfloat16 where it is safe{since}",
-    "16-true": "float16 throughout",
-    "bf16-true": "bfloat16 throughout",
+    "16-true": "the network in float16",
+    "bf16-true": "the network in bfloat16",
     "64-true": "float64 throughout",
 }
 

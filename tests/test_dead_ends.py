@@ -177,6 +177,8 @@ DOUBLES = """
 import numpy as np
 from torch.utils.data import Dataset
 
+from models.classifier import Classifier
+
 
 class Rows(Dataset):
     def __len__(self):
@@ -184,16 +186,25 @@ class Rows(Dataset):
 
     def __getitem__(self, index):
         return np.full(4, index / 40), index % 2
+
+
+class Direct(Classifier):
+    monitor = "val/loss"
+
+    def loss(self, batch):
+        return self.criterion(self.network(batch[0]), batch[1])
 """
 
 
-def test_numbers_of_numpy_are_float64_and_what_helps_is_said(project):
+def test_numbers_of_numpy_are_float64_and_serve_networks_of_any_precision(project):
     Path("doubles.py").write_text(DOUBLES)
     options = ["--data=data.plain.PlainData", "--data.train=doubles.Rows", "--data.batch_size=8"]
     options += ['--data.known_facts={"input_shape": [4], "num_classes": 2}']
+    command("train", *FIT, *options)
+    own = ["--model=doubles.Direct", "--model.network=models.networks.mlp.MLP"]
     with pytest.raises(SystemExit, match=r"float64, as NumPy's numbers are: .*float\(\).*64-true"):
-        command("train", *FIT, *options)
-    command("train", *FIT, *options, "--trainer.precision=64-true")
+        command("train", *FIT, *options, *own)
+    command("train", *FIT, *options, *own, "--trainer.precision=64-true")
 
 
 def test_line_ends_do_not_depend_on_git(render, tmp_path):

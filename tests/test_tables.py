@@ -625,3 +625,31 @@ def test_rows_keep_their_split_whatever_else_the_file_has(tables):
     unnamed.setup("test")
     for name, split in named.splits.items():
         assert unnamed.splits[name].indices == split.indices
+
+
+def test_sixteen_bits_round_no_number_of_the_data(project, tmp_path):
+    """Years and prices, before they are scaled, and what they are scaled by: 2011 is 2016 in bfloat16,
+    and 200,000 infinite in float16."""
+    with inside(project, tmp_path):
+        rows = [(2000 + i % 25, 200_000 + 37 * i) for i in range(300)]
+        lines = [f"{year},{price},{2 * price + 5000 * year}" for year, price in rows]
+        Path("a.csv").write_text("\n".join(["year,price,y", *lines]))
+        table = ["--data.data_path=a.csv", "--data.target=y", "--trainer.max_epochs=2", *FRUITS]
+        exact = command("train", "fit", *table).model
+        forecasts = {}
+        kinds = {"32-true": torch.float, "bf16-true": torch.bfloat16, "16-true": torch.half}
+        for precision, dtype in kinds.items():
+            options = [*table, f"--trainer.precision={precision}"]
+            command("train", "predict", *options, "--ckpt_path=logs/version_0")
+            with Path("logs/version_0/predictions.csv").open() as file:
+                found = [
+                    (float(row["prediction"]), float(row["y"])) for row in csv.DictReader(file)
+                ]
+            forecasts[precision], labels = torch.tensor(found).T
+            fitted = command("train", "fit", *options).model
+            assert torch.equal(fitted.preparation.mean, exact.preparation.mean)
+            assert fitted.target_mean == exact.target_mean == pytest.approx(1.04e7, rel=0.02)
+            assert {p.dtype for p in fitted.network.parameters()} == {dtype}
+        for precision in ("bf16-true", "16-true"):
+            error = (forecasts[precision] - forecasts["32-true"]).abs().max()
+            assert error < 0.02 * labels.std()

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.plugins import Precision
 from torch import nn
 from torch.utils.data import IterableDataset, Subset
 
@@ -56,6 +57,8 @@ class DataModule(LightningDataModule):
         return [] if isinstance(split, IterableDataset) else [str(i) for i in range(len(split))]
 
     def setup(self, stage: str) -> None:
+        if self.trainer:
+            keep_floats(self.trainer.precision_plugin)
         if self.reads_other(stage):
             self.splits.pop("predict", None)  # read when a checkpoint has said how
         elif "train" not in self.splits:
@@ -88,7 +91,12 @@ class DataModule(LightningDataModule):
         if self.unprepared and isinstance(system.preparation, nn.Identity):
             raise UserError("How the data is prepared is known to a checkpoint alone: give one.")
         batch = getattr(system, "preparation", self.own_preparation)(batch)
-        return trainer.precision_plugin.convert_input(batch) if trainer else batch
+        if not trainer:
+            return batch
+        plugin = trainer.precision_plugin
+        if hasattr(system, "preparation"):
+            return plugin.convert_input(batch)
+        return type(plugin).convert_input(plugin, batch)  # whatever `keep_floats` has done
 
     def train_dataloader(self) -> Any:
         return loaders.train_loader(self, self.splits["train"])
@@ -143,3 +151,14 @@ class DataModule(LightningDataModule):
             samples = loaders.samples_of(self.splits["train"])
             if self.hparams.num_workers and isinstance(samples, TensorSamples):
                 samples.move_to(torch.device("cpu"))
+
+
+def keep_floats(precision: Precision) -> None:
+    """Has Lightning leave batches alone where it would make floats of 16 bits of them, before their
+    preparation: a year, or a price, is rounded, or infinite. A system converts what its network takes."""
+    if precision.convert_input(torch.ones(1)).itemsize < 4:
+        precision.convert_input = as_it_is  # type: ignore[method-assign]
+
+
+def as_it_is(batch: Any) -> Any:
+    return batch

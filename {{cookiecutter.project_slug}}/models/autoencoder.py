@@ -30,16 +30,16 @@ class Autoencoder(System):
         inputs, _ = batch
         reconstruction = self(inputs)
         self.measure(reconstruction, inputs)
-        return self.criterion(reconstruction.float(), inputs.float())
+        return self.criterion(reconstruction, inputs)
 
     def predict_step(
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Squared error (B,), embedding (B, D) and reconstruction (B, ...)."""
         inputs, _ = batch
-        embedding = self.network.encoder(inputs)
+        embedding = self.network.encoder(self.like_weights(inputs))
         reconstruction = self.network.decoder(embedding)
-        error = (reconstruction.float() - inputs.float()).square().flatten(1).mean(dim=1)
+        error = (reconstruction - inputs).square().flatten(1).mean(dim=1)
         return {"error": error, "embedding": embedding, "reconstruction": reconstruction}
 
     def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:

@@ -49,7 +49,7 @@ class Classifier(System):
 
     def loss(self, batch: Batch) -> Tensor:
         inputs, labels = batch
-        logits = self(inputs).float()
+        logits = self(inputs)
         if labels.is_floating_point():
             raise MisconfigurationException("The labels are floats: give class indices (int64)")
         self.check(logits)
@@ -71,7 +71,7 @@ class Classifier(System):
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Class index (B,) and probabilities (B, num_classes)."""
-        probability = self(batch[0]).float().softmax(dim=1)
+        probability = self(batch[0]).softmax(dim=1)
         return {"prediction": probability.argmax(dim=1), "probability": probability}
 
     def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:

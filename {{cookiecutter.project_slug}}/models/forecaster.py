@@ -46,15 +46,15 @@ class Forecaster(System):
         self.by_lead: Any = 0  # in a test: sums of errors and their counts (6, horizon)
 
     def loss(self, batch: Batch) -> Tensor:
-        output = self(batch["past"], batch["known"]).float()
-        target = (batch["future"] - batch["base"]).float() / batch["unit"].float()
+        output = self(batch["past"], batch["known"])
+        target = (batch["future"] - batch["base"]) / batch["unit"]
         if not self.training:
             self.count_errors((output - target).abs(), batch)
             self.measure(output, target)
         return self.criterion(output, target)
 
     def count_errors(self, scaled: Tensor, batch: Batch) -> None:
-        error, size = scaled * batch["unit"].float(), batch["future"].float().abs()
+        error, size = scaled * batch["unit"], batch["future"].abs()
         relative, one = torch.where(size > 0, 100 * error / size, 0), torch.ones_like(error)
         sums = torch.stack([error, one, relative, (size > 0).float(), scaled, one]).sum(dim=(1, 3))
         self.by_lead = self.by_lead + sums

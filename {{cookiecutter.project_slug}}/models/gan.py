@@ -56,7 +56,8 @@ class GAN(System):
         fake = generator(self.noise(processes * len(real))[rank::processes])
 
         discriminator_loss = (
-            F.softplus(-discriminator(real)) + F.softplus(discriminator(fake.detach()))
+            F.softplus(-discriminator(self.like_weights(real)))
+            + F.softplus(discriminator(fake.detach()))
         ).mean()
         discriminator_optimizer.zero_grad()
         self.manual_backward(discriminator_loss)
@@ -122,7 +123,10 @@ class GAN(System):
         else:
             noise = self.noise(len(batch[0]))
         images = self(noise)
-        return {"score": self.network.discriminator(images).squeeze(1), "image": images}
+        return {
+            "score": self.network.discriminator(self.like_weights(images)).squeeze(1),
+            "image": images,
+        }
 
     def export_inputs(self, count: int) -> dict[str, Tensor]:
         """What an exported file takes, since it is no batch of the data."""

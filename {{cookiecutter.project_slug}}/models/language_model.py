@@ -49,7 +49,7 @@ class LanguageModel(System):
 
     def loss(self, batch: Tensor) -> Tensor:
         """Of token ids (B, T + 1)."""
-        logits, targets = self(batch[:, :-1]).flatten(0, 1).float(), batch[:, 1:].flatten()
+        logits, targets = self(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten()
         if not self.training:
             nats = F.cross_entropy(logits, targets, reduction="sum")
             self.add("bits_per_byte", nats / log(2), int(self.byte_counts[targets].sum()))
@@ -64,13 +64,13 @@ class LanguageModel(System):
         """Of windows (B, T + 1) the bits per byte (B,); of prompts (see `TextData`) what follows."""
         if isinstance(batch, dict):
             return {"text": write(self.network, batch, self.characters)}
-        logits, targets = self(batch[:, :-1]).float(), batch[:, 1:]
+        logits, targets = self(batch[:, :-1]), batch[:, 1:]
         nats = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none").sum(dim=1)
         return {"bits_per_byte": nats / log(2) / self.byte_counts[targets].sum(dim=1)}
 
     def export_step(self, batch: Tensor) -> dict[str, Tensor]:
         """Of token ids (B, T) the probabilities (B, vocab_size) of the next one."""
-        return {"probability": self(batch)[:, -1].float().softmax(dim=1)}
+        return {"probability": self(batch)[:, -1].softmax(dim=1)}
 
     def pictures(self, batch: Any) -> str:
         """What follows the beginnings of some windows, by the same random numbers each time."""

@@ -37,7 +37,7 @@ class Segmenter(Classifier):
 
     def loss(self, batch: Batch) -> Tensor:
         images, masks = batch
-        logits, masks = self(images).float(), masks.long()
+        logits, masks = self(images), masks.long()
         self.check(logits)
         if not self.training:
             matrix = MulticlassConfusionMatrix(
@@ -69,7 +69,7 @@ class Segmenter(Classifier):
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Probabilities (B, classes, H, W), and their mean over an image (B, classes): its share."""
-        probability = self(batch[0]).float().softmax(dim=1)
+        probability = self(batch[0]).softmax(dim=1)
         return {"share": probability.mean(dim=(2, 3)), "probability": probability}
 
     def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:

@@ -82,7 +82,33 @@ class System(LightningModule):
         self.lengths: dict[LRScheduler, tuple[str, float | None]] = {}  # by their names
 
     def forward(self, *inputs: Tensor) -> Any:
-        return self.network(*inputs)
+        """What the network gives, in float32 or better: of 16 bits losses would be coarse."""
+        found = self.network(*map(self.like_weights, inputs))
+        if isinstance(found, Tensor) and found.is_floating_point():
+            return found.to(torch.promote_types(found.dtype, torch.float32))
+        return found
+
+    def like_weights(self, inputs: Any) -> Any:
+        """Inputs in the precision of the network's weights; targets stay as they are."""
+        weight = next(self.network.parameters(), None)
+        floats = isinstance(inputs, Tensor) and inputs.is_floating_point()
+        return inputs.to(weight.dtype) if floats and weight is not None else inputs
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """Moves all, and converts what has weights: 16 bits would round statistics of the data."""
+        weighty = [n for n, child in self.named_children() if any(True for _ in child.parameters())]
+        exact = {n: b for n, b in self.named_buffers() if n.partition(".")[0] not in weighty}
+        super().to(*args, **kwargs)
+        for name, buffer in exact.items():
+            owner, _, own = name.rpartition(".")
+            setattr(self.get_submodule(owner), own, buffer.to(self.device))
+        return self
+
+    def half(self) -> Any:
+        return self.to(torch.float16)
+
+    def bfloat16(self) -> Any:
+        return self.to(torch.bfloat16)
 
     def loss(self, batch: Any) -> Tensor:
         """The mean loss of a batch, in training, validation and test."""
@@ -211,15 +237,12 @@ class System(LightningModule):
             from engine.modules import describe
 
             checkpoint["preparation"] = describe(self.preparation)
-            checkpoint["dtype"] = self.dtype
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "preparation" in checkpoint:
             from engine.modules import rebuild
 
             self.preparation = rebuild(checkpoint["preparation"]).to(self.device)
-            if checkpoint["dtype"] != self.dtype:  # of a fit in another precision
-                self.preparation.to(self.dtype)
 
 
 def weight_of(criterion: Any, labels: Tensor) -> int | Tensor:

@@ -54,7 +54,7 @@ class Tabular(System):
 
     def loss(self, batch: Batch) -> Tensor:
         inputs, targets = batch
-        outputs = self(*inputs).float()
+        outputs = self(*inputs)
         if self.class_names:
             if not self.training:
                 self.add("acc", (outputs.argmax(dim=1) == targets).sum(), len(targets))
@@ -72,7 +72,7 @@ class Tabular(System):
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
         """Class index (B,) and probabilities (B, classes), or the predicted numbers (B,)."""
-        outputs = self(*batch[0]).float()
+        outputs = self(*batch[0])
         if self.class_names:
             probability = outputs.softmax(dim=1)
             return {"prediction": probability.argmax(dim=1), "probability": probability}
