@@ -210,3 +210,14 @@ def test_numbers_of_numpy_are_float64_and_serve_networks_of_any_precision(projec
 def test_line_ends_do_not_depend_on_git(render, tmp_path):
     for folder in (render(), Path(__file__).parents[1]):
         assert "* text=auto eol=lf" in (folder / ".gitattributes").read_text()
+
+
+def test_what_a_cpu_cannot_compute_in_16_bits_is_one_sentence(project, monkeypatch):
+    from models.networks.mlp import MLP
+
+    def fail(*inputs):  # as recurrent layers on a CPU without bfloat16
+        raise RuntimeError("could not create a primitive descriptor for the LSTM.")
+
+    monkeypatch.setattr(MLP, "forward", fail)
+    with pytest.raises(SystemExit, match="^error: could not .* this CPU lacks .* 32-true"):
+        command("train", *FIT, "--trainer.precision=bf16-mixed")

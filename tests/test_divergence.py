@@ -79,3 +79,12 @@ def test_a_trial_that_diverges_is_not_the_best_of_a_sweep(render, tmp_path):
         states = {trial.params["model.lr"]: trial.state.name for trial in study.trials}
         assert states == {1e30: "PRUNED", 0.001: "COMPLETE"}
         assert "lr: 0.001" in Path("logs/wild/best.yaml").read_text()
+
+
+def test_an_eps_that_float16_does_not_know_is_refused(render, tmp_path):
+    with inside(render(model="mlp"), tmp_path):
+        half = ["train", "fit", *OPTIONS, "--trainer.max_steps=1", "--trainer.precision=16-true"]
+        with pytest.raises(SystemExit, match="eps of 1e-08 is 0 in float16.*optimizer.eps 1e-4"):
+            command(*half)
+        command(*half, "--model.optimizer.eps=1e-4")
+        command(*half, "--model.optimizer=torch.optim.SGD")

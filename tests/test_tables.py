@@ -639,7 +639,7 @@ def test_sixteen_bits_round_no_number_of_the_data(project, tmp_path):
         forecasts = {}
         kinds = {"32-true": torch.float, "bf16-true": torch.bfloat16, "16-true": torch.half}
         for precision, dtype in kinds.items():
-            options = [*table, f"--trainer.precision={precision}"]
+            options = [*table, f"--trainer.precision={precision}", "--model.optimizer.eps=1e-4"]
             command("train", "predict", *options, "--ckpt_path=logs/version_0")
             with Path("logs/version_0/predictions.csv").open() as file:
                 found = [

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from engine.compat import step_logged
-from engine.errors import Diverged
+from engine.errors import Diverged, UserError
 
 
 class Divergence(Callback):
@@ -23,6 +23,13 @@ class Divergence(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.steps, self.losses, self.last, self.doubtful = [], [], None, False
+        for group in (group for one in trainer.optimizers for group in one.param_groups):
+            eps = torch.tensor(group.get("eps") or 1.0)
+            if any(weight.dtype == torch.float16 for weight in group["params"]) and not eps.half():
+                raise UserError(
+                    f"The optimizer's eps of {eps:.0e} is 0 in float16, and it divides by that: give "
+                    "--model.optimizer.eps 1e-4, or --trainer.precision bf16-true"
+                )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *args: Any
