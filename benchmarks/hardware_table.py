@@ -45,6 +45,7 @@ trained. *read*: from lightning 2.6.6's
 `pytorch/strategies/deepspeed.py` and `xla.py`, deepspeed 0.19.8's `runtime/engine.py` and torch_xla
 2.9.0 (with which one device of XLA's CPU backend was trained, no TPU).
 
+- In `16-true` and `bf16-true` the network has 16 bits; what data says, and losses, stay in float32.
 - Precision `auto` is `bf16-mixed` on `gpu` and `32-true` elsewhere. Strategy `auto` is one process on
   one device, `ddp` on several, and Lightning's XLA strategy on `tpu`.
 - Several devices or machines need a named accelerator: `auto` may find a Mac, which has one GPU and
