@@ -44,7 +44,7 @@ class TextData(Data):
         self,
         context: int = 128,
         unit: Literal["byte", "character"] = "byte",
-        prompt: str = "",
+        prompt: str | None = "",
         prompt_file: str | None = None,
         length: int = 400,
         temperature: float = 0.8,
@@ -56,7 +56,7 @@ class TextData(Data):
         for name, (value, limit) in (least | {"top_k": (top_k or 1, 1)}).items():
             if not value >= limit:
                 raise UserError(f"{name} is {value}: it must be {limit} or more.")
-        if prompt is None:  # of YAML, which the command line takes it for
+        if prompt is None:  # so YAML, which the command line takes it for, reads "#" and "null"
             raise UserError("prompt reads as null or a comment: write it into --data.prompt_file.")
         self.context, self.unit = context, unit
 

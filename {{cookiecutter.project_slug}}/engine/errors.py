@@ -104,10 +104,10 @@ def kind_and_message(error: BaseException) -> tuple[str, str]:
     if lacks := COMPILER.search(str(error)):
         return "UserError", f"model.compile: {lacks[0]}; install one, or set model.compile to false"
     if "could not create a primitive" in str(error):
-        lacks = (
-            "this CPU lacks what torch computes that with in 16 bits: --trainer.precision 32-true"
+        return (
+            "UserError",
+            f"{error} This CPU cannot do that in 16 bits: --trainer.precision 32-true",
         )
-        return "UserError", f"{error} {lacks}"
     if type(error) is RuntimeError and DOUBLES.search(str(error)):
         return "UserError", f"{error}. {SINGLE}"
     _, title, trace = str(error).rpartition("Traceback (most recent call last):")
