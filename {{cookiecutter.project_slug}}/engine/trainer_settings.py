@@ -37,7 +37,9 @@ def drop_callbacks(keys: list[str], config: Namespace) -> None:
     best = config.best_checkpoint
     if best.filename and best.auto_insert_metric_name:
         best.filename, best.auto_insert_metric_name = named(best.filename), False
-    for saves in (best, *(c.get("init_args") for c in trainer.callbacks or ())):
+    added = trainer.callbacks or []  # one, or a list
+    added = added if isinstance(added, list) else [added]
+    for saves in (best, *(one.get("init_args") for one in added)):
         between = saves and (saves.get("every_n_train_steps") or saves.get("train_time_interval"))
         if between and str(saves.get("monitor")).startswith("val/"):
             raise UserError(
