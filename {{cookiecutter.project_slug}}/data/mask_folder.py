@@ -111,9 +111,14 @@ class MaskFolder(SegmentationData):
             raise UserError(f"{self.root}: {len(names)} images, too few for train, val and test.")
         if not self.colored:
             tell_palettes(masks, self.values)
-        what = self.values, self.colored
-        options: Any = {"value_range": self.hparams.value_range}
-        files = MaskFiles(names, masks, self.image_shape, *what, **options)
+        files = MaskFiles(
+            names,
+            masks,
+            self.image_shape,
+            self.values,
+            self.colored,
+            value_range=self.hparams.value_range,
+        )
         files.ids = [os.path.relpath(name, self.root) for name in names]
         size = len(files) * (1 + self.image_shape[0]) * self.image_shape[1] ** 2
         if size > self.most_memory and self.hparams.on_device is not True:

@@ -79,6 +79,14 @@ def log_step(trainer: Trainer) -> None:
     trainer._logger_connector.update_train_step_metrics()
 
 
+def epochs_over(trainer: Trainer) -> int:
+    """The epochs of which no batch is left, also between an epoch's last batch and its end: the next
+    batches are those of the next epoch."""
+    epochs = trainer.fit_loop.epoch_progress.current
+    at_end = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    return epochs.processed + (at_end and epochs.processed < epochs.ready)
+
+
 def step_logged(trainer: Trainer) -> int:
     """The step that metrics are logged with, which counts batches: ``global_step`` counts the steps
     of each optimizer, and is one more in a validation."""

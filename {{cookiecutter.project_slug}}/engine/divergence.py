@@ -1,5 +1,6 @@
 """Ends a fit whose weights have become nan or infinite, before a checkpoint of them is written."""
 
+from itertools import chain
 from math import isfinite
 from typing import Any
 
@@ -23,7 +24,7 @@ class Divergence(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.steps, self.losses, self.last, self.doubtful = [], [], None, False
-        for group in (group for one in trainer.optimizers for group in one.param_groups):
+        for group in chain.from_iterable(one.param_groups for one in trainer.optimizers):
             eps = torch.tensor(group.get("eps") or 1.0)
             if any(weight.dtype == torch.float16 for weight in group["params"]) and not eps.half():
                 raise UserError(

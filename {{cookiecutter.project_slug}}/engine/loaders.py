@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, default_collat
 from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
+from engine.compat import epochs_over
 from engine.errors import UserError
 from engine.samples import TensorSamples, leave_signals
 
@@ -33,10 +34,7 @@ class TrainSampler(StatefulDistributedSampler):
         world = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
         super().__init__(dataset, seed=int(os.environ.get("PL_GLOBAL_SEED", "0")), **world)
         # Lightning sets the epoch too, but only after workers have begun to load its first batches.
-        # Between an epoch's last batch and its end, the next batches are those of the next epoch.
-        epochs = trainer.fit_loop.epoch_progress.current
-        at_end = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
-        self.set_epoch(epochs.processed + (at_end and epochs.processed < epochs.ready))
+        self.set_epoch(epochs_over(trainer))
 
     def state_dict(self) -> dict[str, Any]:
         own = {"epoch": self.epoch, "seed": self.seed, "num_replicas": self.num_replicas}

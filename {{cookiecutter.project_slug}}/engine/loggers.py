@@ -20,6 +20,7 @@ from engine.last_checkpoint import relative
 from engine.records import flat, read_record, root_of
 from engine.runs import read_checkpoint
 from engine.tensorboard import TensorBoardLogger, compared
+from engine.trainer_settings import as_list
 
 # The argument with which a logger goes on with a run that it has in its store.
 IDS = {"WandbLogger": "id", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
@@ -48,7 +49,7 @@ def place_loggers(
     name, tags = label[0] or run.relative_to(root_of(run)).as_posix(), label[1]
     if isinstance(trainer.profiler, Namespace):
         trainer.profiler.init_args.dirpath = str(run)
-    for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
+    for logger in as_list(trainer.logger):
         if not isinstance(logger, Namespace):
             continue
         kind = logger.class_path.rpartition(".")[2]

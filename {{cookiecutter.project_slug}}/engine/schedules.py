@@ -11,6 +11,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from engine.compat import epochs_over
+
 LENGTHS = ("total_steps", "T_max")  # what schedules call the number of their steps
 
 
@@ -69,12 +71,11 @@ def fit_length(trainer: Trainer, interval: str, num_optimizers: int) -> float:
     steps = trainer.estimated_stepping_batches
     if trainer.global_step and 0 < steps < inf and trainer.max_epochs != -1:
         # It goes on, perhaps with epochs of another length: those that are left count.
-        progress, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop
-        done, ended = batches.batch_progress.current.ready, batches.batch_progress.is_last_batch
-        left = trainer.max_epochs - (progress.ready if ended else progress.processed)
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        left = trainer.max_epochs - epochs_over(trainer)
         each, together = trainer.num_training_batches, trainer.accumulate_grad_batches
         steps = trainer.global_step // num_optimizers + left * ceil(each / together)
-        steps -= 0 if ended else done // together
+        steps -= 0 if progress.is_last_batch else progress.current.ready // together
     if trainer.max_steps > 0:  # counts those of all optimizers
         steps = min(steps, trainer.max_steps // num_optimizers)
     return steps

@@ -17,6 +17,11 @@ from engine.errors import UserError
 from engine.last_checkpoint import named
 
 
+def as_list(setting: Any) -> list[Any]:
+    """What the Trainer takes one of, a list, or none."""
+    return setting if isinstance(setting, list) else [setting] if setting else []
+
+
 def allow_clipping(model: Namespace, trainer: Namespace) -> None:
     """Lightning clips no gradients in mixed precision when the optimizer is fused."""
     optimizer = (model.init_args or {}).get("optimizer")
@@ -25,9 +30,8 @@ def allow_clipping(model: Namespace, trainer: Namespace) -> None:
             optimizer.init_args.fused = False
 
 
-def drop_callbacks(keys: list[str], config: Namespace) -> None:
-    """Removes the callbacks that the Trainer has no use for, and refuses what overwrites itself."""
-    trainer = config.trainer
+def check_saves(config: Namespace) -> None:
+    """Refuses checkpoints that overwrite each other, or have the score of other weights."""
     for name in ("best_checkpoint", "last_checkpoint"):
         if config[name].save_top_k not in (0, 1) and "{" not in (config[name].filename or "{"):
             raise UserError(
@@ -37,9 +41,7 @@ def drop_callbacks(keys: list[str], config: Namespace) -> None:
     best = config.best_checkpoint
     if best.filename and best.auto_insert_metric_name:
         best.filename, best.auto_insert_metric_name = named(best.filename), False
-    added = trainer.callbacks or []  # one, or a list
-    added = added if isinstance(added, list) else [added]
-    for saves in (best, *(one.get("init_args") for one in added)):
+    for saves in (best, *(one.get("init_args") for one in as_list(config.trainer.callbacks))):
         between = saves and (saves.get("every_n_train_steps") or saves.get("train_time_interval"))
         if between and str(saves.get("monitor")).startswith("val/"):
             raise UserError(
@@ -47,6 +49,12 @@ def drop_callbacks(keys: list[str], config: Namespace) -> None:
                 "save: the weights of a step would get the score of others. To measure after N steps "
                 "give --trainer.val_check_interval N, to save --last_checkpoint.every_n_train_steps N"
             )
+
+
+def drop_callbacks(keys: list[str], config: Namespace) -> None:
+    """Removes the callbacks that the Trainer has no use for."""
+    check_saves(config)
+    trainer = config.trainer
     if trainer.enable_progress_bar is False or "ProgressBar" in str(trainer.callbacks):
         keys.remove("progress_bar")
     if trainer.enable_checkpointing is False:

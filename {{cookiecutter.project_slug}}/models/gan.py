@@ -123,10 +123,8 @@ class GAN(System):
         else:
             noise = self.noise(len(batch[0]))
         images = self(noise)
-        return {
-            "score": self.network.discriminator(self.like_weights(images)).squeeze(1),
-            "image": images,
-        }
+        score = self.network.discriminator(self.like_weights(images)).squeeze(1)
+        return {"score": score, "image": images}
 
     def export_inputs(self, count: int) -> dict[str, Tensor]:
         """What an exported file takes, since it is no batch of the data."""

@@ -90,9 +90,9 @@ class System(LightningModule):
 
     def like_weights(self, inputs: Any) -> Any:
         """Inputs in the precision of the network's weights; targets stay as they are."""
-        weight = next(self.network.parameters(), None)
-        floats = isinstance(inputs, Tensor) and inputs.is_floating_point()
-        return inputs.to(weight.dtype) if floats and weight is not None else inputs
+        if not (isinstance(inputs, Tensor) and inputs.is_floating_point()):
+            return inputs
+        return inputs.to(next(self.network.parameters(), inputs).dtype)
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Moves all, and converts what has weights: 16 bits would round statistics of the data."""
