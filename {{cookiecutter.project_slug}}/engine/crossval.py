@@ -61,8 +61,9 @@ def main() -> None:
         data = settings.data.class_path
         if kind == "fold" and "num_folds" not in arguments_of(resolve_name(data)):
             raise UserError(f"{data} takes no num_folds and fold; --seeds {count} repeats the fit")
-        sets = "--seed_everything" if kind == "seed" else ("--data.num_folds", "--data.fold")
-        if given := [word for word in options if word.startswith(sets)]:
+        sets = ["--seed_everything"] if kind == "seed" else ["--data.num_folds", "--data.fold"]
+        keys = {word.partition("=")[0].replace(".init_args.", "."): word for word in options}
+        if given := [word for key, word in keys.items() if key in sets]:
             raise UserError(f"{given[0]} would not count: --{kind}s {count} sets it for each fit")
         root = Path(settings.trainer.default_root_dir or "logs")
         run = runs.new_run(root)

@@ -4,7 +4,8 @@ import difflib
 import os
 import re
 import sys
-from inspect import isclass
+from functools import wraps
+from inspect import isclass, unwrap
 from pkgutil import resolve_name
 from typing import Any, NoReturn
 
@@ -136,13 +137,16 @@ def tell_swaps(config: str) -> None:
     SWAPS.clear()
 
 
+load_yaml = unwrap(get_loader("yaml"))  # not this again, where the module is loaded twice
+
+
+@wraps(load_yaml)
 def load_checked(text: str) -> Any:
     if "\n" in text:
         check_keys(yaml.compose(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     return load_yaml(text)
 
 
-load_yaml = get_loader("yaml")
 set_loader("yaml", load_checked, (yaml.YAMLError,))
 register_type(torch.device)  # Lightning's SWA has one
 on_class_swap(reset_on_swap)

@@ -111,7 +111,7 @@ def tell_end(trainer: Trainer, best: ModelCheckpoint) -> None:
         for name, more in {"test": [], "predict": source}.items():
             path = ["--ckpt_path", relative(best.best_model_path)]
             lines[name.title()] = command_line("python", "train.py", name, *options, *more, *path)
-    elif best.monitor:
+    elif best.monitor and best.save_top_k:
         hint = "--trainer.val_check_interval N validates after so many steps"
         lines["Best epoch"] = f"none, since nothing has measured {best.monitor}; {hint}"
     kinds = [type(logger).__name__ for logger in trainer.loggers]
