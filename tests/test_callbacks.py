@@ -343,7 +343,7 @@ def test_other_models(render, tmp_path, recwarn, model, names):
         cli = command("train", "fit", *options, "--trainer.max_epochs=3")
         kinds = {type(callback).__name__ for callback in cli.trainer.callbacks}
         assert kinds >= {"ModelCheckpoint", "EarlyStopping", "LearningRateMonitor", "Pictures"}
-        assert len(kinds - {"RunRecord", "RandomState", "Predictions"}) >= 4 + len(names)
+        assert len(kinds - {"RunRecord", "ExactResume", "Predictions"}) >= 4 + len(names)
         if "norms" in names:
             norm = [name for name in logged() if name.startswith("train/gradient_norm")]
             assert len(norm) == (2 if model == "gan" else 1)

@@ -81,7 +81,12 @@ def test_going_on_from_a_checkpoint_is_refused(render, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "option"), [("--seeds=2", "--seed_everything=5"), ("--folds=2", "--data.fold=1")]
+    ("kind", "option"),
+    [
+        ("--seeds=2", "--seed_everything=5"),
+        ("--folds=2", "--data.fold=1"),
+        ("--folds=2", "--data.init_args.num_folds=3"),
+    ],
 )
 def test_what_each_fit_has_of_its_own_is_refused(render, tmp_path, kind, option):
     with inside(render(model="mlp"), tmp_path):

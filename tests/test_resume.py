@@ -169,12 +169,12 @@ def test_a_fit_that_stops_in_mid_epoch_goes_on_as_if_it_had_not(
 @pytest.mark.parametrize("size", [8, 32])
 def test_in_mid_epoch_the_rest_comes_in_batches_of_another_size(render, tmp_path, size):
     with inside(render(model="mlp"), tmp_path):
-        from engine.random_state import RandomState
+        from engine.exact_resume import ExactResume
 
         options = [*ONE_CPU, *QUIET, "--data.val_fraction=0.844", "--trainer.max_epochs=1"]
         first = command("train", "fit", *options, "--data.batch_size=16", "--trainer.max_steps=8")
         seen = []
-        RandomState.on_train_batch_end = lambda self, t, s, out, batch, i: seen.append(batch[0])
+        ExactResume.on_train_batch_end = lambda self, t, s, out, batch, i: seen.append(batch[0])
         fit = command("train", "fit", *options, f"--data.batch_size={size}", "--ckpt_path=last")
         left = len(first.datamodule.splits["train"]) // size - 8 * 16 // size  # batches
         assert [len(images) for images in seen] == [size] * left
@@ -300,12 +300,12 @@ def test_saves_come_when_they_are_due(render, tmp_path, model, options, steps):
 
 def test_a_stop_that_has_to_wait_does_not_save_each_step(render, tmp_path, monkeypatch):
     with inside(render(model="mlp"), tmp_path):
-        from engine.random_state import RandomState
+        from engine.exact_resume import ExactResume
 
         def stop(self, trainer, *_):
             trainer.should_stop = True
 
-        monkeypatch.setattr(RandomState, "on_train_batch_end", stop)
+        monkeypatch.setattr(ExactResume, "on_train_batch_end", stop)
         saves = ["--last_checkpoint.filename={step}", "--last_checkpoint.save_top_k=-1"]
         command("train", "fit", *OPTIONS, *saves, "--trainer.min_epochs=2")
         saved = Path("logs", "version_0", "checkpoints").glob("step=*.ckpt")

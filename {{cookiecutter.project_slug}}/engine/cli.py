@@ -16,6 +16,7 @@ from engine import checkpoint_settings, runs
 from engine.compat import forget_averages
 from engine.divergence import Divergence
 from engine.errors import UserError, plain_errors
+from engine.exact_resume import ExactResume
 from engine.facts import refuse_null
 from engine.help import show_wanted
 from engine.last_checkpoint import LastCheckpoint, await_processes
@@ -24,7 +25,6 @@ from engine.monitors import EarlyStopping, Monitors, choose_monitors
 from engine.parsing import Parser, hand_on_settings, tell_swaps
 from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
-from engine.random_state import RandomState
 from engine.recipe import Recipe, await_data
 from engine.records import label_of, read_record
 from engine.results import tell_end, tell_metrics
@@ -160,7 +160,7 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         record = RunRecord(self.settings, self.is_new, *self.label)
-        own = [record, RandomState(), Monitors(), Divergence(), *self.headings]
+        own = [record, ExactResume(), Monitors(), Divergence(), *self.headings]
         self.trainer_defaults["callbacks"] = own
         trainer = super().instantiate_trainer(**kwargs)
         prepare(trainer, self.model, self.best)

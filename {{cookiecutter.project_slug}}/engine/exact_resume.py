@@ -1,4 +1,4 @@
-"""Keeps in the checkpoint the random states, and how many samples a batch had."""
+"""Has a fit go on with the random states that it had, at the sample where it stopped."""
 
 import random
 from math import ceil
@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 
-class RandomState(Callback):
+class ExactResume(Callback):
     """With it a continued fit draws the numbers that the uninterrupted one would have drawn. One that
     goes on in mid-epoch with larger or smaller batches takes the rest of the epoch: Lightning counts
     batches, the sampler samples."""
