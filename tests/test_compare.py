@@ -83,6 +83,31 @@ def test_sorts_filters_and_chooses(compare):
         compare("--filter=lr")
 
 
+def test_values_are_written_as_in_a_configuration(compare):
+    config = yaml.safe_load(Path("logs/version_0/config.yaml").read_text())
+    own = {"scheduler": None, "compile": True, "hidden_dims": [8, 8]}
+    config["model"]["init_args"] |= own
+    Path("logs/version_0/config.yaml").write_text(yaml.safe_dump(config))
+    for text in ("compile=true", "compile = True", "hidden_dims=[8,8]", "lr == 1e-1"):
+        assert [row["run"] for row in compare(f"--filter=model.{text}")] == ["version_0"]
+    missing = [row["run"] for row in compare("--filter=model.compile=null", "--filter=best>0")]
+    assert missing == ["version_2", "version_2/fold_0", "version_2/fold_1", "version_10"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--sort=lr"], "no run has lr. Did you mean model.lr"),
+        (["--filter=model.lrr<1"], "no run has model.lrr. Did you mean model.lr"),
+        (["version_0", "version_9"], "version_9: no folder or name of a run under logs"),
+    ],
+)
+def test_a_word_that_is_not_known_is_not_left_out(compare, options, message):
+    assert [row["run"] for row in compare("version_0")] == ["version_0"]
+    with pytest.raises(SystemExit, match=message):
+        compare(*options)
+
+
 def test_experiments_go_together(render, tmp_path):
     project = render(model="mlp")
     with inside(project, tmp_path):

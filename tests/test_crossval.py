@@ -94,6 +94,14 @@ def test_what_each_fit_has_of_its_own_is_refused(render, tmp_path, kind, option)
             command("crossval", kind, option)
 
 
+@pytest.mark.parametrize("script", ["crossval", "sweep"])
+def test_fits_without_a_best_score_are_refused_before_the_first(render, tmp_path, script):
+    with inside(render(model="mlp"), tmp_path):
+        with pytest.raises(SystemExit, match="There would be no best score to compare"):
+            command(script, "--best_checkpoint.save_top_k=0", "--data.augment=false")
+        assert not Path("logs/version_0").exists()
+
+
 def test_data_without_folds_is_refused_with_what_works(render, tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(
         "from lightning.pytorch import LightningDataModule\n"

@@ -125,7 +125,7 @@ def test_frames_and_rows_are_read_as_the_file_that_they_make(render, tmp_path):
 
 
 def test_tables_take_frames_and_rows(render, tmp_path):
-    pandas = pytest.importorskip("pandas")
+    pandas, pyarrow = map(pytest.importorskip, ("pandas", "pyarrow"))
     with inside(render(data="csv"), tmp_path):
         options = [*SMALL, *small_data("csv", tmp_path / "data")]
         command("train", "fit", *options, "--trainer.max_epochs=1")
@@ -139,7 +139,16 @@ def test_tables_take_frames_and_rows(render, tmp_path):
         assert [str(row["probability_plum"]) for row in expected] == written
         frame = pandas.read_csv("data/fruits.csv")
         rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        for source in (frame, rows):
+        batch = pyarrow.RecordBatch.from_pandas(frame)
+        for source in (
+            frame,
+            rows,
+            batch,
+            pyarrow.RecordBatchReader.from_batches(batch.schema, [batch]),
+        ):
             assert numbers(predictor(source)) == numbers(expected)
-        with pytest.raises(ValueError, match="There are no names of columns"):
-            predictor(np.zeros((3, 4)))
+        for wrong in (np.zeros((3, 4)), frame.iloc[:, 0]):
+            with pytest.raises(ValueError, match="There are no names of columns"):
+                predictor(wrong)
+        with pytest.raises(ValueError, match="A predictor is one process"):
+            load(devices=2)

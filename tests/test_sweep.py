@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -143,6 +144,23 @@ def test_the_same_parameters_are_not_fitted_again(folder):
     command("sweep", "--config=sweep.yaml", "--trials=3")
     assert len(finished()) == 3
     assert [run.name for run in Path("logs").glob("version_*")] == ["version_0"]
+
+
+def test_the_best_settings_outlive_their_run(folder, capsys, monkeypatch):
+    """Deleted, its folder comes to be that of a later trial."""
+    space = {"model.lr": {"type": "float", "low": 1e-4, "high": 1e-2}}
+    write_config(Path("sweep.yaml"), space=space)
+    command("sweep", "--config=sweep.yaml", "--trials=1")
+    shutil.rmtree("logs/version_0")
+    from engine import sweep
+
+    fit = sweep.fit
+    monkeypatch.setattr(sweep, "fit", lambda *given: 9.0 + 0 * fit(*given))  # a worse one
+    command("sweep", "--config=sweep.yaml", "--trials=2")
+    written = yaml.safe_load(Path("logs/default/best.yaml").read_text())
+    assert written["model"]["init_args"]["lr"] == trials()[0].params["model.lr"]
+    assert Path("logs/version_0").exists()
+    assert capsys.readouterr().out.count("in trial 0, whose run is gone") == 1
 
 
 def test_trials_of_other_processes_count(folder, monkeypatch):

@@ -35,11 +35,13 @@ def as_table(source: Any, **reading: Any) -> pyarrow.Table | None:
             names = dict.fromkeys(name for row in source for name in row)
             columns = {name: [row.get(name) for row in source] for name in names}
             source = pyarrow.table({name: [*map(as_cell, columns[name])] for name in names})
-        elif hasattr(source, "to_arrow"):
+        elif hasattr(source, "to_arrow"):  # of Polars
             source = source.to_arrow()
-        elif hasattr(source, "columns") and not isinstance(source, pyarrow.Table):
+        elif hasattr(source, "iloc") and hasattr(source, "columns"):  # of pandas
             index = source.index.name is not None
             source = pyarrow.Table.from_pandas(source, preserve_index=index)
+        elif isinstance(source, pyarrow.RecordBatch | pyarrow.RecordBatchReader):
+            source = pyarrow.table(source)
         if not isinstance(source, pyarrow.Table):
             return None
         flat = [field.name for field in source.schema if not types.is_nested(field.type)]

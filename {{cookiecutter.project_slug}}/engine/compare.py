@@ -6,16 +6,20 @@ Trials of sweeps are runs with the study among their tags; folds and seeds stand
 import argparse
 import csv
 import re
+from contextlib import suppress
 from datetime import timedelta
 from operator import eq, ge, gt, le, lt
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from engine.errors import UserError, plain_errors
+from engine.parsing import nearest
 from engine.records import all_runs, flat, read_record, read_yaml, runs_named
 from engine.runs import read_checkpoint
 
-OPERATORS = {"<=": le, ">=": ge, "=": eq, "<": lt, ">": gt}
+OPERATORS = {"<=": le, ">=": ge, "==": eq, "=": eq, "<": lt, ">": gt}
 # Columns of their own, and what a fit prints.
 NO_SETTINGS = ("name", "tags", "trainer.enable_progress_bar", "trainer.enable_model_summary")
 WIDEST = 40  # characters of a column in the terminal
@@ -73,21 +77,37 @@ class Run:
 
     def passes(self, condition: str) -> bool:
         """Whether it fulfils a condition such as `model.lr<0.01`, `tags=sgd`, `state!=finished`."""
-        found = re.match(r"(.+?)(<=|>=|!=|=|<|>)(.*)", condition)
-        if not found:
-            raise UserError(f"--filter {condition}: give KEY=VALUE, or with !=, <, <=, > or >=")
-        key, sign, wanted = found.groups()
+        key, sign, wanted = parts_of(condition)
         values = str(self.value(key)).split(",") if key == "tags" else [self.value(key)]
         if sign == "!=":
             return not any(compared("=", value, wanted) for value in values)
         return any(compared(sign, value, wanted) for value in values)
 
 
+def parts_of(condition: str) -> tuple[str, ...]:
+    found = re.fullmatch(r"(.+?)\s*(<=|>=|!=|==?|<|>)\s*(.*)", condition)
+    if not found:
+        raise UserError(f"--filter {condition}: give KEY=VALUE, or with !=, <, <=, > or >=")
+    return found.groups()
+
+
+def check_keys(keys: list[str], runs: list[Run]) -> None:
+    known = {key for run in runs for key in (*run.columns, *run.settings)}
+    for key in keys if runs else ():
+        if key not in known:
+            near = nearest(key, known)
+            raise UserError(f"no run has {key}" + (f". Did you mean {near}?" if near else ""))
+
+
 def compared(sign: str, value: Any, wanted: str) -> bool:
+    """Of numbers; of anything else whether it is the same, also as YAML has it: null, true, [8, 8]."""
     try:
         return OPERATORS[sign](float(value), float(wanted))
     except (TypeError, ValueError):
-        return sign == "=" and str(value) == wanted
+        same = str(value) == wanted
+    with suppress(yaml.YAMLError):
+        same = same or value == yaml.safe_load(wanted)
+    return same and OPERATORS[sign] is eq
 
 
 def differing(runs: list[Run]) -> list[str]:
@@ -136,13 +156,18 @@ def main() -> None:
     with plain_errors():
         folders = [] if arguments.runs else all_runs(arguments.root)
         for name in arguments.runs:
-            folders += [Path(name)] if Path(name).is_dir() else runs_named(name, arguments.root)
+            places = [path for path in (Path(name), arguments.root / name) if path.is_dir()]
+            folders += (found := places[:1] or runs_named(name, arguments.root))
+            if not found:
+                raise UserError(f"{name}: no folder or name of a run under {arguments.root}")
         runs = [Run(folder, arguments.root) for folder in folders]
         runs = [run for run in runs if len(run.columns) > 1]
+        check_keys([parts_of(one)[0] for one in arguments.filter], runs)
         runs = [run for run in runs if all(run.passes(one) for one in arguments.filter)]
         if not runs:
             raise UserError(f"no such run under {arguments.root}")
         if arguments.sort:
+            check_keys([arguments.sort], runs)
             runs = sort(runs, arguments.sort, arguments.descending)
         columns = dict.fromkeys(key for run in runs for key in run.columns)
         empty = (None, "")

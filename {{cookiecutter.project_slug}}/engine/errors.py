@@ -32,7 +32,7 @@ SINGLE = (
     "float32 (`.float()`), or set --trainer.precision 64-true"
 )
 # Where one may not write, or there is no room.
-NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EFBIG}
+NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EFBIG, errno.EISDIR}
 # What Lightning raises where a setting cannot work.
 REFUSALS = (ValueError, TypeError, RuntimeError, NotImplementedError)
 

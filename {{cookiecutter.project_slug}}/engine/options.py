@@ -35,7 +35,14 @@ def read_options(options: list[str]) -> Namespace:
     reader = Reader.__new__(Reader)
     with suppress(Read):
         reader.__init__()  # type: ignore[misc]
-    return reader.config.fit
+    fit = reader.config.fit
+    best = fit.best_checkpoint
+    if not (best.monitor and best.save_top_k) or fit.trainer.enable_checkpointing is False:
+        raise UserError(
+            "There would be no best score to compare: leave out best_checkpoint.monitor null, "
+            "best_checkpoint.save_top_k 0 and trainer.enable_checkpointing false"
+        )
+    return fit
 
 
 def split_words(words: list[str], names: set[str]) -> tuple[list[str], list[str]]:

@@ -101,6 +101,8 @@ class Predictor:
         with quiet():
             options = {**ONE_DEVICE, "plugins": plugins, **options}
             self.trainer = Trainer(**options, callbacks=[self.found])
+        if self.trainer.num_devices > 1:
+            raise UserError("A predictor is one process, and devices are several: give one")
 
     def __call__(self, source: Any) -> list[dict[str, Any]]:
         """The rows that `predict` writes, a dict for each input, with what no table holds. The source

@@ -18,7 +18,7 @@ from engine.cli import CONFIGS
 from engine.errors import UserError, plain_errors
 from engine.last_checkpoint import command_line
 from engine.options import read_options, split_words
-from engine.records import read_record, read_yaml
+from engine.records import read_record
 
 try:
     import optuna
@@ -66,18 +66,19 @@ def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
     figure: Any = plot_optimization_history(study, target_name=monitor).figure
     figure.savefig(folder / "history.png", bbox_inches="tight")
     best = study.best_trial
-    run = Path(best.user_attrs["run"])
-    config = read_yaml(run / "config.yaml")
+    run, config = Path(best.user_attrs["run"]), yaml.safe_load(best.user_attrs["config"])
     for key in OF_TRIALS:
         if f"trainer.{key}" not in best.params:
             config["trainer"].pop(key, None)
     config = {key: value for key, value in config.items() if key not in ("name", "tags")}
     path = folder / "best.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    [*_, last] = [{}, *read_record(run)]
-    figures = last.get("result", {}).get("metrics", {})
+    # The folder may be gone, or have come to be another run's.
+    results = [part.get("result", {}) for part in read_record(run)]
+    found = [result["metrics"] for result in results if result.get("best") == best.value]
+    figures, place = (found[0], run) if found else ({}, "whose run is gone")
     others = "".join(f", {name} {value:.4g}" for name, value in figures.items() if name != monitor)
-    print(f"Best: {monitor} {best.value:.4g}{others} in trial {best.number}, {run}")
+    print(f"Best: {monitor} {best.value:.4g}{others} in trial {best.number}, {place}")
     again = command_line("python", "train.py", "fit", "--config", str(path))
     print(f"Fit with its settings: {again}")
 
@@ -136,7 +137,8 @@ def sweep(
         suggest(trial, space)
         for other in found.get_trials(deepcopy=False, states=FINISHED[:1]):
             if other.params == trial.params and other.value is not None:
-                trial.set_user_attr("run", other.user_attrs["run"])
+                for key, value in other.user_attrs.items():
+                    trial.set_user_attr(key, value)
                 return other.value
         return (fit if workers == 1 else fit_in_worker)(trial, fixed)
 

@@ -48,6 +48,7 @@ class TrialCLI(CLI):
         self.report = Report(self.trial, self.config.fit.best_checkpoint.monitor)
         trainer.callbacks.append(self.report)
         self.trial.set_user_attr("run", trainer.default_root_dir)
+        self.trial.set_user_attr("config", self.settings)  # the folder may go
         return trainer
 
     def after_fit(self) -> None:
