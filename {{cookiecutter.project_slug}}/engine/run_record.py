@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -143,16 +144,22 @@ def move(state: dict[str, Any], folder: str) -> None:
     state["best_k_models"] = {str(Path(folder, Path(k).name)): score for k, score in best}
 
 
+@cache
+def packages() -> dict[str, str]:
+    """The installed packages with their versions."""
+    every = (distribution.metadata for distribution in importlib.metadata.distributions())
+    found = {metadata["Name"]: metadata["Version"] for metadata in every if metadata["Name"]}
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
 def what_ran() -> dict[str, Any]:
-    found = importlib.metadata.distributions()
-    packages = {d.metadata["Name"]: d.version for d in found if d.metadata["Name"]}
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
         "git_commit": git("rev-parse", "HEAD").strip() or None,
         "git_untracked": git("ls-files", "--others", "--exclude-standard").splitlines(),
         "python": platform.python_version(),
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+        "packages": packages(),
     }
 
 
