@@ -73,12 +73,8 @@ FSDP2 = {"strategy": ("fsdp2",)}
 # What else a file or folder needs; what stands neither here nor in a row is in every project.
 FILES = {
     "callbacks/confusion_matrix.py": ALL,
-    "callbacks/ema.py": {**ALL, **WHOLE},
-    "callbacks/finetuning.py": {**ALL, **WHOLE},
     "callbacks/norms.py": ALL,
-    "callbacks/pruning.py": {**ALL, **WHOLE},
     "callbacks/table_charts.py": ALL,
-    "callbacks/swa.py": {**ALL, **WHOLE, **ONE_OPTIMIZER},
     "engine/tune.py": ALL,
     "configs/callbacks": ALL,
     "configs/callbacks/backbone_finetuning.yaml": {**ALL, **WHOLE},
@@ -102,6 +98,7 @@ FILES = {
     "engine/crossval.py": ALL,
     "engine/export.py": ALL,
     "engine/fsdp2.py": FSDP2,
+    "engine/lightning_callbacks.py": {**ALL, **WHOLE},
     "engine/options.py": ALL,
     "engine/predictor.py": ALL,
     "engine/program.py": ALL,

@@ -123,7 +123,7 @@ def test_the_average_forgets_the_first_weights(project, tmp_path):
     with inside(project, tmp_path):
         from torch.optim.swa_utils import AveragedModel
 
-        from callbacks.ema import EMA
+        from engine.lightning_callbacks import EMA
 
         model = torch.nn.Linear(1, 1, bias=False)
         average = AveragedModel(model, multi_avg_fn=EMA(decay=0.99).average)

@@ -1,20 +1,15 @@
 """What the data modules share: what a data set says, and the settings of all of them."""
 
 from inspect import currentframe
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from engine.data_module import DataModule
-from engine.dealing import Dealing
 from engine.errors import UserError
-from engine.facts import arguments_of
 from engine.loaders import samples_of
-from engine.modules import add_fixed, keep_plain
-from engine.splits import Rows, check_splits
-
-Made = TypeVar("Made")
+from engine.splits import Rows
 
 
 class Data(DataModule):
@@ -54,20 +49,9 @@ class Data(DataModule):
         predict_dir: str | None = None,
     ) -> None:
         super().__init__()
-        if batch_size != "auto" and batch_size < 1:
-            raise UserError(f"batch_size is {batch_size}: it must be 1 or more, or auto.")
-        if num_workers != "auto" and num_workers < 0:
-            raise UserError(f"num_workers is {num_workers}: it must be auto, 0 or more.")
-        if on_device is True and num_workers not in ("auto", 0):
-            raise UserError(f"on_device is true: num_workers must be auto, and is {num_workers}.")
-        if predict_dir == "":
-            raise UserError("predict_dir is empty: give a folder or a file, or leave it out.")
-        check_splits(val_fraction, num_folds, fold)
-        self.save_hyperparameters()
-        self.fixed = add_fixed(self.hparams, currentframe())
-        keep_plain(self.hparams)  # a checkpoint holds nothing else
+        self.save_hyperparameters()  # `self.hparams`, with those of the subclass
+        self.take_settings(currentframe())
         self.batch_size = self.largest_batch if batch_size == "auto" else batch_size
-        self.dealing = Dealing(self.test_fraction, self.hparams)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -121,9 +105,3 @@ class Data(DataModule):
             raise UserError(f"{type(self).__name__} has no labels of classes to balance")
         least = self.facts.get("num_classes", 0)
         return torch.as_tensor(labels)[split.indices].bincount(minlength=least)
-
-    def build(self, kind: type[Made], *args: Any, **kwargs: Any) -> Made:
-        """Makes a network or system, with the facts that it has arguments for."""
-        known = arguments_of(kind)
-        facts = {name: value for name, value in self.facts.items() if name in known}
-        return kind(*args, **{**facts, **kwargs})

@@ -12,9 +12,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from pyarrow import types
 from torch import Tensor
 
-from data.table_checks import as_days, to_floats
 from engine.errors import UserError
 from engine.sample_keys import hash_rows, hash_text, mix
+from engine.table_checks import as_days, to_floats
 
 # As a checkpoint holds it: name, kind (number, boolean, date, time or category), `missing` (whether
 # training rows lack it), and of a category the `categories` of the training rows.

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow
 import torch
 
-from data.table_checks import refuse_twice
-from data.table_files import read_table
 from data.table_targets import with_targets
 from data.tables import TableData, Task
 from engine.errors import UserError
 from engine.splits import Rows
+from engine.table_checks import refuse_twice
+from engine.table_files import read_table
 
 
 class CSV(TableData):

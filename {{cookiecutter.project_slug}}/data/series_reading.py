@@ -9,9 +9,9 @@ from pyarrow import types
 
 from data.series_times import Clock, count, read_times
 from data.series_types import Columns, Series
-from data.table_checks import to_floats
-from data.table_files import as_table
 from engine.errors import UserError
+from engine.table_checks import to_floats
+from engine.table_files import as_table
 
 
 def read_series(source: Any, columns: Columns) -> Series:

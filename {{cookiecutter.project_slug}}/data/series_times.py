@@ -9,8 +9,8 @@ import pyarrow
 import pyarrow.compute as arrow
 from pyarrow import types
 
-from data.table_checks import as_days
 from engine.errors import UserError
+from engine.table_checks import as_days
 
 MONTH = r"^\d{4}-\d\d$"
 DAY = np.timedelta64(1, "D")

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from data.base import Data
 from data.columns import Column, encode, find_columns, keys_of_rows, places_of, to_numbers
-from data.table_files import as_table
 from data.table_preparation import PrepareTable
 from data.table_targets import find_classes
 from engine.errors import UserError
 from engine.sample_keys import keys_of
 from engine.samples import TensorSamples
 from engine.splits import Rows, complete_splits
+from engine.table_files import as_table
 
 Task = Literal["auto", "classification", "regression"]
 LEAST_ROWS = 20  # which leave two for each split

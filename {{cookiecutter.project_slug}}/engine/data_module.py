@@ -1,7 +1,7 @@
 """What every data module does by itself: deals its samples to splits, makes loaders, prepares batches,
 and has a fit go on exactly. What a data set says is in data/base.py."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -12,15 +12,15 @@ from torch.utils.data import IterableDataset, Subset
 from engine import loaders, sizes
 from engine.dealing import Dealing
 from engine.errors import UserError
-from engine.facts import same, unlike
-from engine.modules import describe
+from engine.facts import arguments_of, same, unlike
+from engine.modules import add_fixed, describe, keep_plain
 from engine.samples import TensorSamples
 from engine.splits import SPLITS, Record, Rows
 
+Made = TypeVar("Made")
+
 
 class DataModule(LightningDataModule):
-    batch_size: int
-    dealing: Dealing  # of its samples to splits
     facts: Any  # these are of data.base.Data
     adopt: Any
     keep: Any
@@ -28,6 +28,8 @@ class DataModule(LightningDataModule):
     read: Any
     preparation: Any
     augment: Any
+    test_fraction: float
+    batch_size: int
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,6 +37,20 @@ class DataModule(LightningDataModule):
         self.splits: dict[str, Any] = {}  # Subsets of what `load` and `read` give, or data sets
         self.unprepared = False
         self.own_preparation: nn.Module = nn.Identity()  # where the system has no place for it
+
+    def take_settings(self, frame: Any) -> None:
+        """Checks the settings and leaves in `hparams` what a checkpoint may hold of them; `frame` is that
+        of the `__init__` of the class that they are of."""
+        self.fixed = add_fixed(self.hparams, frame)
+        check_settings(self.hparams)
+        keep_plain(self.hparams)
+        self.dealing = Dealing(self.test_fraction, self.hparams)  # of its samples to splits
+
+    def build(self, kind: type[Made], *args: Any, **kwargs: Any) -> Made:
+        """Makes a network or system, with the facts that it has arguments for."""
+        known = arguments_of(kind)
+        facts = {name: value for name, value in self.facts.items() if name in known}
+        return kind(*args, **{**facts, **kwargs})
 
     @property
     def device(self) -> torch.device:
@@ -151,6 +167,25 @@ class DataModule(LightningDataModule):
             samples = loaders.samples_of(self.splits["train"])
             if self.hparams.num_workers and isinstance(samples, TensorSamples):
                 samples.move_to(torch.device("cpu"))
+
+
+def check_settings(given: Any) -> None:
+    """Raises a UserError for settings of a data module that make no sense."""
+    if given.batch_size != "auto" and given.batch_size < 1:
+        raise UserError(f"batch_size is {given.batch_size}: it must be 1 or more, or auto.")
+    workers, fraction = given.num_workers, given.val_fraction
+    if workers != "auto" and workers < 0:
+        raise UserError(f"num_workers is {workers}: it must be auto, 0 or more.")
+    if given.on_device is True and workers not in ("auto", 0):
+        raise UserError(f"on_device is true: num_workers must be auto, and is {workers}.")
+    if given.predict_dir == "":
+        raise UserError("predict_dir is empty: give a folder or a file, or leave it out.")
+    if fraction != "auto" and not 0 < float(fraction) < 1:
+        raise UserError(f"val_fraction is {fraction}: it must lie between 0 and 1, or be auto.")
+    if given.num_folds is not None and not 0 <= given.fold < given.num_folds > 1:
+        raise UserError(
+            f"fold is {given.fold} of {given.num_folds}: num_folds must be 2 or more, and fold less, from 0."
+        )
 
 
 def keep_floats(precision: Precision) -> None:

@@ -106,16 +106,6 @@ def keep(
     return rows[~taken], rows[taken]
 
 
-def check_splits(val_fraction: float | str, num_folds: int | None, fold: int) -> None:
-    """Raises a UserError for arguments of the data module that make no sense."""
-    if val_fraction != "auto" and not 0 < float(val_fraction) < 1:
-        raise UserError(f"val_fraction is {val_fraction}: it must lie between 0 and 1, or be auto.")
-    if num_folds is not None and not 0 <= fold < num_folds > 1:
-        raise UserError(
-            f"fold is {fold} of {num_folds}: num_folds must be 2 or more, and fold less, from 0."
-        )
-
-
 def complete_splits(
     rows: Rows,
     keys: Tensor,

@@ -15,8 +15,8 @@ import pyarrow
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from pyarrow import csv, parquet, types
 
-from data.table_checks import checked, refuse_mixed, tell_codes
 from engine.errors import UserError
+from engine.table_checks import checked, refuse_mixed, tell_codes
 
 SAMPLE = 2**16  # bytes of a file, to find separator and decimal point
 SEPARATORS = ",;\t|"

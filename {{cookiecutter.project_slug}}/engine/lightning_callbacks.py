@@ -1,0 +1,99 @@
+"""Lightning's callbacks, mended: what they lack for a fit that goes on after a stop, or at all."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer, callbacks
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+
+class EMA(callbacks.WeightAveraging):
+    """Validates, tests and saves an exponential moving average of the weights.
+
+    After n steps the decay is ``(1 + n) / (10 + n)``, until it reaches ``decay`` (Abadi et al. 2016):
+    with ``decay`` from the start, the random weights of the first step would rule a short fit.
+
+    Args:
+        decay: share of the average that a step keeps.
+        device: where the average lies; by default that of the system.
+        use_buffers: average the statistics of batch norm as well.
+    """
+
+    def __init__(
+        self,
+        decay: float = 0.99,
+        device: torch.device | str | None = None,
+        use_buffers: bool = True,
+    ) -> None:
+        super().__init__(device, use_buffers, multi_avg_fn=self.average)
+        self.decay = decay
+
+    def average(self, averages: Any, weights: Any, steps: Tensor | int) -> None:
+        n = int(steps)
+        get_ema_multi_avg_fn(min(self.decay, (1 + n) / (10 + n)))(averages, weights, n)
+
+
+class SWA(callbacks.StochasticWeightAveraging):
+    """Averages the weights of the last epochs; with Lightning's extra epoch for all networks: there the
+    averaged weights gather the statistics of batch norm, are validated and saved. Without it no
+    checkpoint has them.
+    """
+
+    @staticmethod
+    def pl_module_contains_batch_norm(pl_module: LightningModule) -> bool:
+        return True
+
+
+class Finetuning(callbacks.BackboneFinetuning):
+    """Trains the head first, the ``backbone`` of the network later; a fit that continues leaves it as
+    it was."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning looks for it in the system. No part of that: its weights have one name only.
+        network: Any = pl_module.network
+        vars(pl_module)["backbone"] = network.get_submodule("backbone")
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        groups = trainer.optimizers[0].param_groups
+        optimized = {id(parameter) for group in groups for parameter in group["params"]}
+        if all(id(parameter) in optimized for parameter in pl_module.backbone.parameters()):
+            self.make_trainable(pl_module.backbone)
+
+
+class Pruning(callbacks.ModelPruning):
+    """Sets the smallest weights to zero, some after each epoch, until they are a given share.
+
+    Lightning's own callback prunes its ``amount`` of what is left again in each epoch, and starts
+    anew when a fit continues.
+
+    Args:
+        final_share: share of all weights that are zero in the end.
+        epochs: how many epochs it takes.
+    """
+
+    def __init__(self, final_share: float = 0.5, epochs: int = 10) -> None:
+        self.final_share = final_share
+        self.epochs = epochs
+        super().__init__(
+            "l1_unstructured",
+            parameter_names=["weight"],
+            amount=self.share_after,
+            use_lottery_ticket_hypothesis=False,
+        )
+
+    def share_after(self, epoch: int) -> float:
+        """The share of the weights still left that is pruned after this epoch."""
+        return 1 - (1 - self.final_share) ** (1 / self.epochs) if epoch < self.epochs else 0.0
+
+    def filter_parameters_to_prune(self, parameters_to_prune: Sequence = ()) -> Any:
+        self.pruned = list(parameters_to_prune)  # modules, each with the name of its weight
+        return parameters_to_prune
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A checkpoint has the zeros, but not which weights stay so.
+        zeros = sum(int((getattr(m, name) == 0).sum()) for m, name in self.pruned)
+        if trainer.ckpt_path and zeros:
+            self.apply_pruning(zeros)
