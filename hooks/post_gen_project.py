@@ -93,6 +93,7 @@ FILES = {
     "export.py": ALL,
     "predictor.py": ALL,
     "sweep.py": ALL,
+    "engine/charts.py": ALL,
     "engine/compare.py": ALL,
     "engine/consolidate.py": FSDP2,
     "engine/crossval.py": ALL,

@@ -389,7 +389,7 @@ def test_a_tilde_is_the_home_folder(files, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(files))
     assert len(ready(folder("~/images")).splits["train"]) > 0
     assert module("mnist").MNIST(data_dir="~").root == files
-    assert module("image_search").find_images("~/images")
+    assert module("image_sources").find_images("~/images")
 
 
 def test_a_fit_needs_its_images_also_with_others_to_predict(files, tmp_path):
@@ -1035,7 +1035,7 @@ def test_links_to_folders_are_followed_but_not_round_in_a_circle(tmp_path):
     (tmp_path / "images" / "dog").symlink_to(tmp_path / "dog")
     (tmp_path / "images" / "cat" / "up").symlink_to("..")
     (tmp_path / "images" / "cat" / ".hidden").symlink_to(tmp_path / "dog")
-    find_images = module("image_search").find_images
+    find_images = module("image_sources").find_images
     assert len(find_images(tmp_path / "images")) == 24
     assert len(find_images(tmp_path / "images" / "cat")) == 12
 

@@ -1,7 +1,6 @@
 """Starts the command line: `python train.py [fit|validate|test|predict] [options]`."""
 
 import gc
-import sys
 
 import engine.processes  # noqa: F401  Its processes end well.
 from engine.warning_filters import silence
@@ -15,7 +14,4 @@ if __name__ == "__main__":
 
     gc.freeze()
     gc.enable()
-    # Bare options mean fit. Lightning starts further processes with sys.argv: change it in place.
-    if len(sys.argv) == 1 or sys.argv[1].startswith("-") and sys.argv[1] not in ("-h", "--help"):
-        sys.argv.insert(1, "fit")
     main()

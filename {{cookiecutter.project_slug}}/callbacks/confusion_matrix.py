@@ -5,52 +5,42 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from callbacks.pictures import log_picture
+from engine.charts import Charts
 from engine.files import may_be_missing
 
 MOST_CLASSES = 20  # up to which each has its numbers in the picture, and is printed
 
 
-class ConfusionMatrix(Callback):
+class ConfusionMatrix(Charts):
     """Writes ``confusion_matrix.csv`` into the run folder, a row for each true class and a column
     for each predicted one, and a picture of it there and into the logger; ``accuracy_by_class.csv``;
     and prints how many samples of each class were right. Systems that predict no ``probability`` of
     one class each are left alone.
     """
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.matrix: Any = None
-        self.stands_aside = False
-        self.written = ""
+    name = "confusion matrix, which takes classes and probabilities"
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *index: int
-    ) -> None:
-        number, *loader = index
-        if self.stands_aside or any(loader):
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_test_start(trainer, pl_module)
+        self.matrix: Any = None
+
+    def add(self, trainer: Trainer, batch: Any, found: Any, batch_idx: int) -> None:
+        if not isinstance(found, dict) or "probability" not in found or batch[1].ndim > 1:
+            self.stands_aside = True  # no classes, or several at once
             return
-        try:
-            # By the strategy: in its precision, and where weights are sharded with all of them.
-            found = trainer.strategy.predict_step(batch, number)
-            if not isinstance(found, dict) or "probability" not in found or batch[1].ndim > 1:
-                self.stands_aside = True  # no classes, or several at once
-                return
-            probability = found["probability"]
-            if self.matrix is None:
-                self.matrix = MulticlassConfusionMatrix(probability.shape[1]).to(probability.device)
-            self.matrix.update(probability, batch[1])
-        except Exception as error:  # a decoration, which must not end a test
-            rank_zero_warn(f"No confusion matrix, which takes classes and probabilities: {error!r}")
-            self.stands_aside, self.matrix = True, None
+        probability = found["probability"]
+        if self.matrix is None:
+            self.matrix = MulticlassConfusionMatrix(probability.shape[1]).to(probability.device)
+        self.matrix.update(probability, batch[1])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.matrix is None:
+        if self.stands_aside or self.matrix is None:
             return
         counts = self.matrix.compute()
         if not trainer.is_global_zero or trainer.fast_dev_run:
@@ -89,10 +79,6 @@ class ConfusionMatrix(Callback):
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure.savefig(run / "confusion_matrix.png")
         return Image.open(run / "confusion_matrix.png").convert("RGB")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.written:
-            print(self.written)  # after the progress bar
 
 
 def write(path: Path, rows: list) -> None:

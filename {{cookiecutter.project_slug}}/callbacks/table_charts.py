@@ -5,19 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from callbacks.pictures import log_picture
+from engine.charts import Charts
 from engine.files import may_be_missing
 
 MOST_COLUMNS = 30  # in the picture; the table has all
 
 
-class TableCharts(Callback):
+class TableCharts(Charts):
     """Writes into the run folder, and pictures also into the logger:
 
     - ``predicted.png``: predictions against targets of a regression; of a classification how often the
@@ -29,32 +29,22 @@ class TableCharts(Callback):
         rounds: how often each column is shuffled.
     """
 
+    name = "charts, which take rows of a table"
+
     def __init__(self, rounds: int = 3) -> None:
         self.rounds = rounds
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_test_start(trainer, pl_module)
         self.pairs: list[Tensor] = []  # predicted and true, or probability and whether it was right
         self.rises: Any = 0.0
         self.rows = 0
-        self.written = ""
-        self.stands_aside = False
 
-    def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *index: int
-    ) -> None:
-        number, *loader = index
-        if self.stands_aside or any(loader):
-            return
-        try:
-            # By the strategy: in its precision, and where weights are sharded with all of them.
-            found = trainer.strategy.predict_step(batch, number)
-            self.pairs.append(pairs(found, batch[1]))
-            rise = self.shuffled(trainer, batch, number) - errors(found, batch[1])
-            self.rises = self.rises + rise
-            self.rows += len(batch[1])
-        except Exception as error:  # a decoration, which must not end a test
-            rank_zero_warn(f"No charts, which take rows of a table: {error!r}")
-            self.stands_aside = True
+    def add(self, trainer: Trainer, batch: Any, found: Any, batch_idx: int) -> None:
+        self.pairs.append(pairs(found, batch[1]))
+        rise = self.shuffled(trainer, batch, batch_idx) - errors(found, batch[1])
+        self.rises = self.rises + rise
+        self.rows += len(batch[1])
 
     def shuffled(self, trainer: Trainer, batch: Any, batch_idx: int) -> Tensor:
         """The summed error (columns,) when a column is shuffled."""
@@ -102,10 +92,6 @@ class TableCharts(Callback):
         axes.set_xlabel("rise of the loss when the column is shuffled")
         save(trainer, figure, "importance")
         save(trainer, draw(torch.cat(self.pairs).float().cpu(), pl_module), "predicted")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.written:
-            print(self.written)  # after the progress bar
 
 
 def errors(found: dict[str, Tensor], targets: Tensor) -> Tensor:

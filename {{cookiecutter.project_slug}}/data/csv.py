@@ -13,7 +13,7 @@ from data.tables import TableData, Task
 from engine.errors import UserError
 from engine.splits import Rows
 from engine.table_checks import refuse_twice
-from engine.table_files import read_table
+from engine.table_files import OPTIONS, read_table
 
 
 class CSV(TableData):
@@ -56,13 +56,7 @@ class CSV(TableData):
         super().__init__(**kwargs)
         self.target, self.task, self.id_column = target, task, id_column
         self.categorical, self.leave_out = categorical, leave_out
-        self.reading = {
-            "separator": separator,
-            "decimal": decimal,
-            "encoding": encoding,
-            "missing": missing,
-            "date_format": date_format,
-        }
+        self.reading = {name: self.hparams[name] for name in OPTIONS}
 
     @property
     def source(self) -> str:

@@ -6,16 +6,16 @@ import os
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_convert
+from torch.utils.data import Dataset
 
 from data.image_files import ImageFiles
 from engine.errors import UserError
+from engine.loaders import read_through
 
 VERSION = 2  # of the way in which images are read: another one makes caches useless
 
@@ -47,12 +47,8 @@ def read_all(files: ImageFiles, num_workers: int, path: Path | None = None) -> d
         By index, why files cannot be read; their images are zeros.
     """
     all_errors: dict[int, str] = {}
-    # A generator of its own: a fit draws the same numbers whether it finds a cache or not.
-    options: Any = {"num_workers": num_workers, "generator": torch.Generator()}
-    # Whole batches: each tensor that a worker hands over takes an open file of the process.
-    loader = DataLoader(Attempts(files), batch_size=64, collate_fn=default_convert, **options)
     with open(path or os.devnull, "wb") as file:
-        for images, errors in loader:
+        for images, errors in read_through(Attempts(files), num_workers):
             file.write(images.numpy())
             all_errors |= errors
     return all_errors

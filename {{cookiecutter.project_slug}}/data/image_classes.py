@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from data.image_search import extensions, find_images, tell_others
+from data.image_sources import extensions, find_images, tell_others
 from engine.errors import UserError
 from engine.splits import SPLITS, Rows
 

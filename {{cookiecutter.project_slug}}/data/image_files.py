@@ -1,8 +1,8 @@
 """Images in files, read a batch at a time."""
 
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ class ImageFiles(Dataset):
     """Images that are read when they are fetched: uint8 (B, C, H, W) and int64 labels (B,).
 
     Args:
-        names: their paths.
+        images: their paths, or opened ones, whose names are their numbers.
         labels: class indices (N,).
         image_shape: channels, height and width that they get.
         ids: what they are called, wherever their folder lies.
@@ -34,19 +34,18 @@ class ImageFiles(Dataset):
 
     def __init__(
         self,
-        names: list[str],
-        labels: Tensor,
+        images: Sequence[str | Image.Image],
+        labels: Tensor | None,
         image_shape: tuple[int, int, int],
-        images: list[str | Image.Image] | None = None,
         ids: list[str] | None = None,
         value_range: Range | None = None,
     ) -> None:
-        self.names, self.labels, self.image_shape, self.ids = names, labels, image_shape, ids
-        self.images: list[Any] = images or names  # opened ones, or their paths
+        self.images, self.labels, self.image_shape, self.ids = images, labels, image_shape, ids
         self.value_range = value_range
+        self.names = [one if isinstance(one, str) else str(i) for i, one in enumerate(images)]
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.images)
 
     def __getitem__(self, index: int) -> Batch:
         return self.read(index), self.labels[index]

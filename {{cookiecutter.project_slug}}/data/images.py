@@ -35,12 +35,9 @@ class ImageData(ClassData):
     @property
     def facts(self) -> dict[str, Any]:
         shape = list(self.image_shape)
-        known = {**super().facts, "image_shape": shape, "input_shape": shape}
-        if "image_size" in self.hparams:  # as it is asked for
-            known["image_size"] = self.hparams.image_size
-        if found := self.hparams.get("value_range"):  # of images of 16 bits
-            known["value_range"] = found
-        return known
+        settings = {name: self.hparams.get(name) for name in ("image_size", "value_range")}
+        given = {name: value for name, value in settings.items() if value}
+        return {**super().facts, **given, "image_shape": shape, "input_shape": shape}
 
     def adopt(self, facts: dict[str, Any]) -> None:
         super().adopt(facts)
@@ -51,10 +48,8 @@ class ImageData(ClassData):
     def read(self, source: Any) -> Any:
         """The images of `open_images`; what they show is not known: their labels are -1."""
         images = open_images(source, channels=self.image_shape[0])
-        names = [image if isinstance(image, str) else str(i) for i, image in enumerate(images)]
-        labels = torch.full((len(names),), -1)
-        value_range = self.hparams.get("value_range")
-        return ImageFiles(names, labels, self.image_shape, images, value_range=value_range)
+        labels, value_range = torch.full((len(images),), -1), self.hparams.get("value_range")
+        return ImageFiles(images, labels, self.image_shape, value_range=value_range)
 
     def preparation(self) -> nn.Module:
         if "train" not in self.splits:  # files to predict

@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import Dataset
 
-from data.image_files import Batch, Range, read_pixels
+from data.image_files import Batch, ImageFiles, read_pixels
 from engine.errors import UserError
 
 IGNORED = 255  # in the place of a class: the pixel does not count
@@ -20,40 +20,30 @@ ORIENTATION = 0x0112  # EXIF; from 5 on, height and width change places
 Values = dict[int, int]
 
 
-class MaskFiles(Dataset):
+class MaskFiles(ImageFiles):
     """Images, enlarged or reduced to H x W as they are, with their masks: uint8 (B, C, H, W) and the
     class of each pixel, uint8 (B, H, W).
 
     Args:
-        names: paths of the images.
+        images: their paths, or opened ones.
         masks: paths of the masks; none if they are not known: no pixel counts.
         image_shape: channels, height and width.
         values: what stands in a mask, and which class it is.
         colored: whether that is a colour.
-        images: opened ones, or their paths; by default the names.
-        value_range: of images of 16 bits.
+        options: of `ImageFiles`.
     """
-
-    gives_batches = True
 
     def __init__(
         self,
-        names: list[str],
+        images: Sequence[str | Image.Image],
         masks: list[str],
         image_shape: tuple[int, int, int],
         values: Values | None = None,
         colored: bool = False,
-        images: list[str | Image.Image] | None = None,
-        value_range: Range | None = None,
+        **options: Any,
     ) -> None:
-        self.names, self.masks, self.image_shape = names, masks, image_shape
-        self.value_range = value_range
-        self.values, self.colored = values or {}, colored
-        self.images: list[Any] = images or names
-        self.ids: list[str] | None = None  # what they are called, wherever their folder lies
-
-    def __len__(self) -> int:
-        return len(self.names)
+        super().__init__(images, None, image_shape, **options)
+        self.masks, self.values, self.colored = masks, values or {}, colored
 
     def __getitem__(self, index: int) -> Batch:
         channels, *size = self.image_shape

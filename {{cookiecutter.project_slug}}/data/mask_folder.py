@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader, Subset, default_convert
+from torch.utils.data import Subset
 
 from data.image_range import check_range, find_range
-from data.image_search import find_images
+from data.image_sources import find_images
 from data.mask_files import IGNORED, MaskFiles, refuse_alike
 from data.mask_search import find_masks, find_splits, tell_palettes
 from data.segmentation import SegmentationData
 from engine.errors import UserError
-from engine.loaders import workers
+from engine.loaders import read_through, workers
 from engine.samples import TensorSamples
 from engine.splits import Rows
 
@@ -111,15 +111,11 @@ class MaskFolder(SegmentationData):
             raise UserError(f"{self.root}: {len(names)} images, too few for train, val and test.")
         if not self.colored:
             tell_palettes(masks, self.values)
-        files = MaskFiles(
-            names,
-            masks,
-            self.image_shape,
-            self.values,
-            self.colored,
-            value_range=self.hparams.value_range,
-        )
-        files.ids = [os.path.relpath(name, self.root) for name in names]
+        options = {
+            "ids": [os.path.relpath(name, self.root) for name in names],
+            "value_range": self.hparams.value_range,
+        }
+        files = MaskFiles(names, masks, self.image_shape, self.values, self.colored, **options)
         size = len(files) * (1 + self.image_shape[0]) * self.image_shape[1] ** 2
         if size > self.most_memory and self.hparams.on_device is not True:
             return files, rows
@@ -165,9 +161,6 @@ def code(value: Value) -> int:
 
 def read_all(files: MaskFiles, num_workers: int) -> TensorSamples:
     """All images and masks in memory."""
-    # A generator of its own: the fit draws the same numbers whether files are read or not.
-    options: Any = {"num_workers": num_workers, "generator": torch.Generator()}
-    loader = DataLoader(files, batch_size=64, collate_fn=default_convert, **options)
-    batches = list(loader)
+    batches = read_through(files, num_workers)
     images, masks = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return TensorSamples((images, masks), names=files.names, ids=files.ids)

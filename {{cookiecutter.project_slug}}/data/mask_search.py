@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from PIL import Image
 
 from data.image_range import spread
-from data.image_search import find_images
+from data.image_sources import find_images
 from data.mask_files import refuse_alike, stem
 from engine.errors import UserError
 from engine.splits import SPLITS

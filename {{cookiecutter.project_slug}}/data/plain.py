@@ -8,7 +8,7 @@ from torch.utils.data import ConcatDataset, Dataset, IterableDataset
 
 from data.base import Data
 from engine.errors import UserError
-from engine.samples import TensorSamples
+from engine.samples import samples_like
 from engine.splits import Rows, is_classes
 
 
@@ -71,24 +71,8 @@ class PlainData(Data):
         """A data set, or inputs (N, ...) as the first of each sample: the others become -1."""
         if isinstance(source, Dataset):
             return source
-        sample = self.given["train"][0]
-        first, *others = sample if isinstance(sample, tuple | list) else [sample]
-        try:
-            example, inputs = torch.as_tensor(first), torch.as_tensor(source)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"What {type(self.given['train']).__name__} gives cannot be made of {source!r:.80}: "
-                "give `predict`, or a predictor, a data set of such samples"
-            ) from error
-        inputs = inputs[None] if inputs.shape == example.shape else inputs
-        kinds = inputs.is_floating_point(), example.is_floating_point()
-        if inputs.shape[1:] != example.shape or kinds[0] != kinds[1]:
-            raise UserError(
-                f"{inputs.dtype} of shape {tuple(inputs.shape)} where a sample has {example.dtype} "
-                f"of shape {tuple(example.shape)}"
-            )
-        inputs, unknown = inputs.to(example.dtype), torch.full((len(inputs),), -1)
-        return TensorSamples((inputs, *[unknown] * len(others)) if others else inputs)
+        name = type(self.given["train"]).__name__
+        return samples_like(self.given["train"][0], source, name)
 
     def setup(self, stage: str) -> None:
         if isinstance(self.given["train"], IterableDataset):

@@ -39,10 +39,10 @@ class SegmentationData(ImageData):
     def read(self, source: Any) -> MaskFiles:
         """The images of `open_images`; their masks are not known."""
         images = open_images(source, channels=self.image_shape[0])
-        names = [image if isinstance(image, str) else str(i) for i, image in enumerate(images)]
-        refuse_alike(names)
         value_range = self.hparams.get("value_range")
-        return MaskFiles(names, [], self.image_shape, images=images, value_range=value_range)
+        files = MaskFiles(images, [], self.image_shape, value_range=value_range)
+        refuse_alike(files.names)
+        return files
 
     def augment(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         images, masks = batch

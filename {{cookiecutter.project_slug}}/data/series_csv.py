@@ -8,6 +8,7 @@ from data.series import SeriesData
 from data.series_reading import read_series
 from data.series_types import Columns, Series
 from engine.errors import UserError
+from engine.table_files import OPTIONS
 
 
 class SeriesCSV(SeriesData):
@@ -52,13 +53,7 @@ class SeriesCSV(SeriesData):
         if fill_gaps < 0:
             raise UserError(f"fill_gaps is {fill_gaps}: it must be 0 or more.")
         self.path = Path(path).expanduser()
-        reading = {
-            "separator": separator,
-            "decimal": decimal,
-            "encoding": encoding,
-            "missing": missing,
-            "date_format": date_format,
-        }
+        reading = {name: self.hparams[name] for name in OPTIONS}
         self.columns = Columns(time, values, list(covariates or []), fill_gaps, reading)
         if self.path.is_file() or not self.hparams.predict_dir:
             self.whole = read_series(self.path, self.columns)

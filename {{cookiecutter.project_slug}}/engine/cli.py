@@ -195,6 +195,10 @@ def kind_of(data: LightningDataModule) -> str:
 
 
 def main() -> CLI:
+    # Bare options mean fit. Lightning starts further processes with sys.argv: change it in place.
+    [first] = sys.argv[1:2] or ["--"]
+    if first.startswith("-") and first not in ("-h", "--help"):
+        sys.argv.insert(1, "fit")
     with plain_errors():
         show_wanted(DEFAULTS)
         return CLI()

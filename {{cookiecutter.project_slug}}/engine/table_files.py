@@ -21,6 +21,8 @@ from engine.table_checks import checked, refuse_mixed, tell_codes
 SAMPLE = 2**16  # bytes of a file, to find separator and decimal point
 SEPARATORS = ",;\t|"
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+# Of `read_csv`: what a data module has as arguments of the same names.
+OPTIONS = ("separator", "decimal", "encoding", "missing", "date_format")
 GIVE_ENCODING = "Give the encoding of the file, such as --data.encoding cp1252."
 
 
