@@ -297,12 +297,15 @@ def test_fast_dev_run_writes_nothing(folder, logger):
 
 
 def test_a_run_finds_its_logger_again_after_a_fit_without_it(folder):
-    loggers = ["MLFlowLogger", "TensorBoardLogger", "MLFlowLogger"]
+    loggers = ["MLFlowLogger", "CSVLogger", "MLFlowLogger"]
     for epochs, logger in enumerate(loggers, start=1):
         resume = ["--ckpt_path=last"] * (epochs > 1)
         options = [f"--trainer.logger={LOGGERS}{logger}", f"--trainer.max_epochs={epochs}"]
         train("fit", *OPTIONS, *options, *(resume or NAMED))
-    assert read_mlflow(Path("logs/version_0"))[0]["val/acc"] == [3, 11]
+    run = Path("logs/version_0")
+    assert read_mlflow(run)[0]["val/acc"] == [3, 11]
+    metrics, settings, _ = read_csv(run)
+    assert (metrics["val/acc"], settings["model.lr"]) == ([7], 0.00123)
 
 
 @pytest.mark.slow

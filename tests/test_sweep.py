@@ -217,9 +217,25 @@ def test_a_space_that_is_wrong_is_a_sentence(folder, space, message):
         command("sweep", "--config=sweep.yaml", "--trials=1")
 
 
-def test_no_workers_are_refused(folder):
-    with pytest.raises(SystemExit, match="--workers 0: it must be 1 or more"):
-        command("sweep", "--trials=1", "--workers=0")
+@pytest.mark.parametrize("name", ["workers", "trials"])
+def test_none_of_them_are_refused(folder, name):
+    with pytest.raises(SystemExit, match=f"--{name} 0: it must be 1 or more"):
+        command("sweep", f"--{name}=0")
+
+
+def test_each_choice_has_to_take_the_arguments_of_all(folder, capsys):
+    """Else the search would end at the first trial that draws the other."""
+    optimizers = ["torch.optim.SGD", "torch.optim.Adam"]
+    space = {
+        "model.optimizer": {"type": "categorical", "choices": optimizers},
+        "model.optimizer.momentum": {"type": "float", "low": 0.0, "high": 0.9},
+    }
+    write_config(Path("sweep.yaml"), space=space)
+    for _ in range(2):  # whichever is drawn first
+        with pytest.raises(SystemExit):
+            command("sweep", "--config=sweep.yaml", "--trials=1")
+        assert "momentum" in capsys.readouterr().err
+    assert not Path("logs/version_0").exists()
 
 
 def test_an_unknown_key_is_named(folder, capsys):

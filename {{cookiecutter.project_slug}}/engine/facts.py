@@ -8,6 +8,7 @@ from pkgutil import resolve_name
 from typing import Any, get_type_hints
 
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -76,10 +77,11 @@ def makes_module(kind: Any) -> bool:
 
 def may_lack(kind: Any) -> set[str]:
     """The arguments that a configuration may leave out, since something else knows them: of a
-    network or system the facts, of a schedule the length of the fit."""
+    network or system the facts, of a schedule the length of the fit, of a logger the run folder."""
     if makes_module(kind):
         return {name for name, value in arguments_of(kind).items() if value is Parameter.empty}
-    return {"T_max"} if isclass(kind) and issubclass(kind, LRScheduler) else set()
+    known = (LRScheduler, "T_max"), (CSVLogger, "save_dir"), (TensorBoardLogger, "save_dir")
+    return {name for base, name in known if isclass(kind) and issubclass(kind, base)}
 
 
 class Facts:

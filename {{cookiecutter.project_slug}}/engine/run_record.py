@@ -54,17 +54,19 @@ class RunRecord(Callback):
         run.mkdir(parents=True, exist_ok=True)
         if self.is_new:
             run.joinpath("config.yaml").write_text(self.config, encoding="utf-8")
-            for logger in trainer.loggers:
-                log_settings(logger, self.config)
         self.started = datetime.now(timezone.utc)
         earlier = read_record(run)
+        known = {name for part in earlier for name in part.get("loggers", ())}
+        for logger in trainer.loggers:
+            if type(logger).__name__ not in known:
+                log_settings(logger, self.config)
         record = {
             **self.label,
             "started": self.started.isoformat(timespec="seconds"),
             **what_ran(),
             **hardware(trainer),
             # By what a continued run finds its place in the loggers again.
-            "loggers": {type(one).__name__: one.version for one in trainer.loggers if one.version},
+            "loggers": {type(one).__name__: one.version or None for one in trainer.loggers},
         }
         if difference := git("diff", "HEAD"):
             record["git_diff"] = f"uncommitted{f'_{len(earlier)}' if earlier else ''}.diff"

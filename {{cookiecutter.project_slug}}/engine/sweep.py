@@ -107,14 +107,20 @@ def sweep(
         pruner: stops trials; by default those worse than the median.
         options: of train.py, in all trials.
     """
-    if workers < 1:
-        raise UserError(f"--workers {workers}: it must be 1 or more")
+    for name, count in {"workers": workers, "trials": trials}.items():
+        if count < 1:
+            raise UserError(f"--{name} {count}: it must be 1 or more")
     if sum(word.startswith("--settings.") for word in sys.argv) > 1:
         raise UserError("only the last --settings.KEY would count; write all into a --config file")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     suggest(example := optuna.create_study().ask(), space)  # is it well formed?
     fixed = [*as_options(settings), *(options or [])]
-    checkpoint = read_options([*fixed, *as_options(example.params)]).best_checkpoint
+    # Each class has to take the arguments of all: better now than in the middle of the search.
+    choices = [{key: one} for key, domain in space.items() for one in domain.get("choices", ())]
+    for change in [{}, *choices]:
+        checkpoint = read_options(
+            [*fixed, *as_options({**example.params, **change})]
+        ).best_checkpoint
     best = {"monitor": checkpoint.monitor, "mode": checkpoint.mode}
     folder = Path("logs", study)
     folder.mkdir(parents=True, exist_ok=True)
