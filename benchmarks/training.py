@@ -284,7 +284,7 @@ def race_mlp(project: Path, data: Path, epochs: int = 4) -> None:
 
 def race_cnn(project: Path, data: Path, epochs: int = 3) -> None:
     from data import cifar10
-    from data.augment import random_crop
+    from data.images import random_crop
     from models.networks.cnn import CNN
 
     per_sample = v2.Compose(

@@ -98,6 +98,7 @@ FILES = {
     "engine/consolidate.py": FSDP2,
     "engine/crossval.py": ALL,
     "engine/export.py": ALL,
+    "engine/finetuning.py": {**ALL, **WHOLE},
     "engine/fsdp2.py": FSDP2,
     "engine/lightning_callbacks.py": {**ALL, **WHOLE},
     "engine/options.py": ALL,

@@ -93,7 +93,7 @@ class Several(Classifier):
     def loss(self, batch):
         images, marks = batch
         logits = self(images)
-        self.measure(logits, marks.int())
+        self.update_metrics(logits, marks.int())
         return self.criterion(logits, marks)
 
     def predict_step(self, batch, batch_idx=0, dataloader_idx=0):

@@ -275,7 +275,7 @@ def test_augmentation_is_for_training_only():
 
 
 def test_crop_and_flip_draw_for_each_image():
-    random_crop = module("augment").random_crop
+    random_crop = module("images").random_crop
     image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
     images = torch.cat([image, image + 100], dim=1).expand(400, -1, -1, -1)
     padded = functional.pad(images[:1], [2] * 4)

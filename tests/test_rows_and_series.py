@@ -48,7 +48,7 @@ def test_a_fit_goes_on_to_the_bit_and_its_export_gives_what_predict_writes(folde
     command("export", checkpoint, "--output=model.onnx")
     session = onnxruntime.InferenceSession("model.onnx")
     [batch, *_] = module.predict_dataloader()
-    served = module.served(batch)
+    served = module.export_batch(batch)
     kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
     inputs = {
         one.name: served[one.name].numpy().astype(kinds[one.type]) for one in session.get_inputs()

@@ -109,7 +109,7 @@ def epoch(project: Path, data: Path, job: Any) -> Iterator[tuple[Tensor, Tensor]
 
 
 def step(images: Tensor, labels: Tensor, number: int) -> None:
-    from data.augment import random_crop
+    from data.images import random_crop
 
     if made["padding"]:
         images = random_crop(images, made["padding"], made["flip"])

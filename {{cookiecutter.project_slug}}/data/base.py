@@ -82,7 +82,7 @@ class Data(DataModule):
         system, its checkpoints and exported files. Fitted statistics are its buffers."""
         return nn.Identity()
 
-    def served(self, batch: Any) -> Any:
+    def export_batch(self, batch: Any) -> Any:
         """A raw batch as an exported file takes it, if that is not as the loaders give it, such as a
         dict whose keys name the inputs. `preparation` takes it as well."""
         return batch

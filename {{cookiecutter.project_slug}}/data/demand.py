@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.series import SeriesData
-from data.series_times import Clock
-from data.series_types import Columns, Series
+from data.series_types import Clock, Columns, Series
 
 HALF_HOUR = np.timedelta64(30, "m")
 

@@ -1,15 +1,14 @@
-"""What the image sets share: the shape and the classes, augmentation, and how pixels are scaled."""
+"""What the image sets share: shape and classes, how pixels are scaled, and augmentation."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from data.augment import random_crop
 from data.classes import ClassData
 from data.image_files import ImageFiles
 from data.image_sources import open_images
-from data.preparation import ScaleBytes
 from engine.errors import UserError
 from engine.samples import TensorSamples
 
@@ -62,6 +61,49 @@ class ImageData(ClassData):
             return batch
         images, *others = batch
         return random_crop(images, self.crop_padding, self.flip), *others
+
+
+class ScaleBytes(nn.Module):
+    """How a raw batch becomes what a system takes, in fit, `predict` and exported files alike: uint8
+    images of a batch (images, ...) become floats in [-1, 1]; float images stay as they are.
+
+    Args:
+        floats: whether those of the fit are floats: bytes have another range.
+
+    Raises:
+        UserError: they are of another kind.
+    """
+
+    def __init__(self, floats: bool = False) -> None:
+        super().__init__()
+        self.floats = floats
+
+    def forward(self, batch: Any) -> Any:
+        images, *others = batch
+        if not (images.is_floating_point() if self.floats else images.dtype == torch.uint8):
+            wanted = "floats, as in the fit" if self.floats else "bytes (torch.uint8)"
+            raise UserError(f"Images of {images.dtype}: give {wanted}")
+        return images if self.floats else images.float().div_(127.5).sub_(1), *others
+
+
+def random_crop(images: Tensor, padding: int, flip: bool) -> Tensor:
+    """Augments a whole batch on its device: pads images (B, C, H, W) with black, crops H x W at random
+    for each, mirrors half of them if `flip`.
+
+    One gather for crop and mirror: the index of every pixel is computed, no image is looped over.
+    """
+    batch, channels, height, width = images.shape
+    device = images.device
+    padded = functional.pad(images, [padding] * 4)
+    top, left = torch.randint(2 * padding + 1, (2, batch, 1), device=device)
+    columns = torch.arange(width, device=device).expand(batch, -1)
+    if flip:
+        mirrored = torch.rand(batch, 1, device=device) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    rows = torch.arange(height, device=device) + top
+    pixels = rows[:, :, None] * padded.shape[-1] + (columns + left)[:, None, :]
+    index = pixels.view(batch, 1, -1).expand(-1, channels, -1)
+    return padded.flatten(2).gather(2, index).view_as(images)
 
 
 def in_memory(

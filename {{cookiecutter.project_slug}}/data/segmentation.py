@@ -10,9 +10,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset
 
-from data.augment import random_crop
 from data.image_sources import open_images
-from data.images import ImageData
+from data.images import ImageData, random_crop
 from data.mask_files import IGNORED, MaskFiles, image_size, refuse_alike
 from engine import loaders
 

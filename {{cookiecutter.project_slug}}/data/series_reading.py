@@ -7,8 +7,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from pyarrow import types
 
-from data.series_times import Clock, count, read_times
-from data.series_types import Columns, Series
+from data.series_types import Clock, Columns, Series, count, read_times
 from engine.errors import UserError
 from engine.table_checks import to_floats
 from engine.table_files import as_table

@@ -187,7 +187,7 @@ class TableData(Data):
         split = self.splits["train"]
         return PrepareTable(self.columns, split.dataset.samples[0], split.indices)
 
-    def served(self, batch: Any) -> dict[str, Tensor]:
+    def export_batch(self, batch: Any) -> dict[str, Tensor]:
         """The columns by their names."""
         numbers, codes, _ = batch
         named = [

@@ -1,6 +1,6 @@
 """Exports a checkpoint: `python export.py CKPT --format onnx|pt2|torchscript --output PATH`.
 
-The file takes what the loaders of the data give, raw (or as the data module's `served` has it), in
+The file takes what the loaders of the data give, raw (or as the data module's `export_batch` has it), in
 batches of any size, and gives what the system's `predict_step` gives, by the same names. What of a
 batch that does not need (labels) is no input. An only input is called `input`, several by their keys
 or numbers in the batch (`input_0`). The metadata holds the facts of the data as JSON.
@@ -53,8 +53,8 @@ def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], 
     loaders = data.predict_dataloader()
     loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
     raw = next(iter(loader))
-    served = getattr(data, "served", lambda batch: batch)
-    batches: Any = [served(rows_of(raw, size)) for size in sizes]
+    export_batch = getattr(data, "export_batch", lambda batch: batch)
+    batches: Any = [export_batch(rows_of(raw, size)) for size in sizes]
     # The whole way of `predict`, of these rows. (A list would be several loaders.)
     data.predict_dataloader = lambda: Subset(batches, range(len(batches)))
     found: Any = trainer.predict(system, datamodule=data)

@@ -29,7 +29,7 @@ class Autoencoder(System):
     def loss(self, batch: Batch) -> Tensor:
         inputs, _ = batch
         reconstruction = self(inputs)
-        self.measure(reconstruction, inputs)
+        self.update_metrics(reconstruction, inputs)
         return self.criterion(reconstruction, inputs)
 
     def predict_step(
@@ -37,7 +37,7 @@ class Autoencoder(System):
     ) -> dict[str, Tensor]:
         """Squared error (B,), embedding (B, D) and reconstruction (B, ...)."""
         inputs, _ = batch
-        embedding = self.network.encoder(self.like_weights(inputs))
+        embedding = self.network.encoder(self.to_weight_dtype(inputs))
         reconstruction = self.network.decoder(embedding)
         error = (reconstruction - inputs).square().flatten(1).mean(dim=1)
         return {"error": error, "embedding": embedding, "reconstruction": reconstruction}

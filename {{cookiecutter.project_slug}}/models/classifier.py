@@ -54,12 +54,12 @@ class Classifier(System):
             raise MisconfigurationException("The labels are floats: give class indices (int64)")
         self.check(logits)
         if not self.training:
-            self.add("acc", (logits.argmax(dim=1) == labels).sum(), len(labels))
+            self.add_to_mean("acc", (logits.argmax(dim=1) == labels).sum(), len(labels))
             probability = logits.softmax(dim=1)
             distance = probability - functional.one_hot(labels, logits.shape[1])
-            self.size = weight_of(self.criterion, labels)
-            self.add("brier", distance.square().sum(), len(labels))
-            self.measure(probability, labels)
+            self.batch_weight = weight_of(self.criterion, labels)
+            self.add_to_mean("brier", distance.square().sum(), len(labels))
+            self.update_metrics(probability, labels)
         return self.criterion(logits, labels)
 
     def check(self, logits: Tensor) -> None:

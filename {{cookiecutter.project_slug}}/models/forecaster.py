@@ -50,7 +50,7 @@ class Forecaster(System):
         target = (batch["future"] - batch["base"]) / batch["unit"]
         if not self.training:
             self.count_errors((output - target).abs(), batch)
-            self.measure(output, target)
+            self.update_metrics(output, target)
         return self.criterion(output, target)
 
     def count_errors(self, scaled: Tensor, batch: Batch) -> None:
@@ -60,7 +60,7 @@ class Forecaster(System):
         self.by_lead = self.by_lead + sums
         for i, name in enumerate(("mae", "mape", "mase")):
             total, count = sums[2 * i : 2 * i + 2].sum(dim=1)
-            self.add(name, total, count)
+            self.add_to_mean(name, total, count)
 
     def on_test_epoch_start(self) -> None:
         super().on_test_epoch_start()

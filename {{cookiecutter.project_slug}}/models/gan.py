@@ -56,7 +56,7 @@ class GAN(System):
         fake = generator(self.noise(processes * len(real))[rank::processes])
 
         discriminator_loss = (
-            F.softplus(-discriminator(self.like_weights(real)))
+            F.softplus(-discriminator(self.to_weight_dtype(real)))
             + F.softplus(discriminator(fake.detach()))
         ).mean()
         discriminator_optimizer.zero_grad()
@@ -71,7 +71,7 @@ class GAN(System):
         self.untoggle_optimizer(generator_optimizer)
 
         self.step_schedulers("step")
-        if self.is_read(self.global_step // 2):
+        if self.should_log(self.global_step // 2):
             losses = {"generator_loss": generator_loss, "discriminator_loss": discriminator_loss}
             self.log_dict({f"train/{name}": loss for name, loss in losses.items()})
         return generator_loss.detach() + discriminator_loss.detach()
@@ -123,7 +123,7 @@ class GAN(System):
         else:
             noise = self.noise(len(batch[0]))
         images = self(noise)
-        score = self.network.discriminator(self.like_weights(images)).squeeze(1)
+        score = self.network.discriminator(self.to_weight_dtype(images)).squeeze(1)
         return {"score": score, "image": images}
 
     def export_inputs(self, count: int) -> dict[str, Tensor]:

@@ -52,10 +52,9 @@ class LanguageModel(System):
         logits, targets = self(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten()
         if not self.training:
             nats = F.cross_entropy(logits, targets, reduction="sum")
-            self.add("bits_per_byte", nats / log(2), int(self.byte_counts[targets].sum()))
-            name, metric = f"{self.stage}/perplexity", Perplexity().to(self.device)
-            self.measured.setdefault(name, metric).update(logits[None], targets[None])
-            self.measure(logits, targets)
+            self.add_to_mean("bits_per_byte", nats / log(2), int(self.byte_counts[targets].sum()))
+            self.update_metrics(logits[None], targets[None], {"perplexity": Perplexity()})
+            self.update_metrics(logits, targets)
         return self.criterion(logits, targets)
 
     def predict_step(

@@ -43,9 +43,9 @@ class Segmenter(Classifier):
             matrix = MulticlassConfusionMatrix(
                 logits.shape[1], ignore_index=self.ignore_index, validate_args=False
             )
-            self.measure(logits, masks, {"confusion matrix": matrix})
-            self.measure(logits, masks)
-            self.size = weight_of(self.criterion, masks)
+            self.update_metrics(logits, masks, {"confusion matrix": matrix})
+            self.update_metrics(logits, masks)
+            self.batch_weight = weight_of(self.criterion, masks)
         # Where no pixel counts, the mean of none is no number.
         return self.criterion(logits, masks).where((masks != self.ignore_index).any(), 0)
 

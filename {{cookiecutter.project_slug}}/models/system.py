@@ -83,12 +83,12 @@ class System(LightningModule):
 
     def forward(self, *inputs: Tensor) -> Any:
         """What the network gives, in float32 or better: of 16 bits losses would be coarse."""
-        found = self.network(*map(self.like_weights, inputs))
+        found = self.network(*map(self.to_weight_dtype, inputs))
         if isinstance(found, Tensor) and found.is_floating_point():
             return found.to(torch.promote_types(found.dtype, torch.float32))
         return found
 
-    def like_weights(self, inputs: Any) -> Any:
+    def to_weight_dtype(self, inputs: Any) -> Any:
         """Inputs in the precision of the network's weights; targets stay as they are."""
         if not (isinstance(inputs, Tensor) and inputs.is_floating_point()):
             return inputs
@@ -116,11 +116,11 @@ class System(LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         loss = self.loss(batch)
-        if self.is_read(self.global_step + 1):
+        if self.should_log(self.global_step + 1):
             self.log("train/loss", loss)
         return loss
 
-    def is_read(self, step: int) -> bool:
+    def should_log(self, step: int) -> bool:
         """Whether a logger or an epoch's end reads what this step logs. To log each step costs a
         quarter of the speed, and `prog_bar` would read it from the device each time."""
         return step % max(self.trainer.log_every_n_steps, 1) == 0 or self.trainer.is_last_batch
@@ -132,10 +132,9 @@ class System(LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.stage = self.stage_of(dataloader_idx)
-        self.size: int | Tensor | None = None
-        loss = self.loss(batch)  # which may set the size
-        size = self.size_of(batch) if self.size is None else self.size
-        self.add("loss", loss * size, size)
+        self.batch_weight = self.size_of(batch)
+        loss = self.loss(batch)  # which may weigh the batch otherwise
+        self.add_to_mean("loss", loss * self.batch_weight, self.batch_weight)
 
     def size_of(self, batch: Any) -> int | Tensor:
         """What the mean loss of an evaluation weighs a batch by: its samples, the rows of its first
@@ -150,7 +149,7 @@ class System(LightningModule):
         names = getattr(self.trainer.datamodule, f"{stage}_names", None) or range(loader + 1)
         return f"{stage}_{names[loader]}" if loader else stage
 
-    def add(self, name: str, total: Tensor, count: int | Tensor) -> None:
+    def add_to_mean(self, name: str, total: Tensor, count: int | Tensor) -> None:
         """Adds a sum over `count` samples, or an integer: how many of them, to the mean `val/NAME`."""
         if not self.training:
             name = f"{self.stage}/{name}"
@@ -158,7 +157,7 @@ class System(LightningModule):
             self.sums[name] = total + self.sums.get(name, 0)
             self.counts[name] = count + self.counts.get(name, 0)
 
-    def measure(self, predictions: Tensor, targets: Tensor, metrics: Any = None) -> None:
+    def update_metrics(self, predictions: Tensor, targets: Tensor, metrics: Any = None) -> None:
         """Shows a batch to the `metrics`, or to others by their names; not in training."""
         for name, metric in {} if self.training else (metrics or self.metrics).items():
             name = f"{self.stage}/{name}"

@@ -57,15 +57,15 @@ class Tabular(System):
         outputs = self(*inputs)
         if self.class_names:
             if not self.training:
-                self.add("acc", (outputs.argmax(dim=1) == targets).sum(), len(targets))
-                self.measure(outputs.softmax(dim=1), targets)
-                self.size = weight_of(self.criterion, targets)
+                self.add_to_mean("acc", (outputs.argmax(dim=1) == targets).sum(), len(targets))
+                self.update_metrics(outputs.softmax(dim=1), targets)
+                self.batch_weight = weight_of(self.criterion, targets)
             return self.criterion(outputs, targets)
         outputs, targets = outputs.squeeze(1), targets.float()
         scaled = (targets - self.target_mean) / self.target_std
         if not self.training:
-            self.measure(outputs * self.target_std + self.target_mean, targets)
-            self.measure(outputs, scaled, self.of_scaled)
+            self.update_metrics(outputs * self.target_std + self.target_mean, targets)
+            self.update_metrics(outputs, scaled, self.of_scaled)
         return self.criterion(outputs, scaled)
 
     def predict_step(
