@@ -1,6 +1,5 @@
 """Counts at test which class is taken for which."""
 
-import csv
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from callbacks.pictures import log_picture
 from engine.charts import Charts
-from engine.files import may_be_missing
+from engine.files import may_be_missing, write_rows
 
 MOST_CLASSES = 20  # up to which each has its numbers in the picture, and is printed
 
@@ -54,12 +53,14 @@ class ConfusionMatrix(Charts):
     ) -> None:
         names = getattr(pl_module, "class_names", None) or [*map(str, range(len(counts)))]
         rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
-        write(run / "confusion_matrix.csv", [["true class", *names], *rows])
+        write_rows(run / "confusion_matrix.csv", [["true class", *names], *rows])
         log_picture(trainer, "test/confusion_matrix", self.draw(counts, names, run))
         right, sizes = counts.diagonal().tolist(), counts.sum(dim=1).tolist()
         shares: list = [r / size if size else "" for r, size in zip(right, sizes, strict=True)]
         table = list(zip(names, sizes, right, shares, strict=True))
-        write(run / "accuracy_by_class.csv", [["class", "samples", "correct", "accuracy"], *table])
+        write_rows(
+            run / "accuracy_by_class.csv", [["class", "samples", "correct", "accuracy"], *table]
+        )
         kind = "Right by class"
         if len(names) > MOST_CLASSES:
             kind = "The worst classes"
@@ -79,8 +80,3 @@ class ConfusionMatrix(Charts):
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure.savefig(run / "confusion_matrix.png")
         return Image.open(run / "confusion_matrix.png").convert("RGB")
-
-
-def write(path: Path, rows: list) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)

@@ -1,6 +1,5 @@
 """Draws at test how good predictions of a table are, and which columns they come from."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from callbacks.pictures import log_picture
 from engine.charts import Charts
-from engine.files import may_be_missing
+from engine.files import may_be_missing, write_rows
 
 MOST_COLUMNS = 30  # in the picture; the table has all
 
@@ -81,9 +80,8 @@ class TableCharts(Charts):
         names = [*preparation.numbers, *preparation.codes]
         ranked = sorted(zip(rises, names, strict=True), reverse=True)
         path = Path(trainer.default_root_dir, "importance.csv")
-        with may_be_missing(path), path.open("w", newline="", encoding="utf-8") as file:
-            header = ["column", "rise of the loss"]
-            csv.writer(file).writerows([header, *((n, r) for r, n in ranked)])
+        with may_be_missing(path):
+            write_rows(path, [("column", "rise of the loss"), *((n, r) for r, n in ranked)])
             self.written = f"Importance of the columns: {path}"
         shown = ranked[:MOST_COLUMNS][::-1]
         figure = Figure(figsize=(6, 1 + len(shown) / 4), layout="constrained")

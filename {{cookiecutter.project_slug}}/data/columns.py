@@ -38,6 +38,12 @@ def kind_of(array: Any) -> str:
     return "category" if text else ""
 
 
+def by_kind(columns: Sequence[Column]) -> tuple[list[Column], list[Column]]:
+    """The columns that become numbers, and those that are categories."""
+    numbers = [column for column in columns if column["kind"] != "category"]
+    return numbers, [column for column in columns if column["kind"] == "category"]
+
+
 def with_one_zero(array: Any) -> Any:
     """Numbers, of which -0 becomes 0."""
     is_float = types.is_floating(array.type)
@@ -153,13 +159,12 @@ def encode(
     """Numbers (N, n), float32 with NaN for what is missing, and codes of the categories (N, c)."""
     if lacking := [c["name"] for c in columns if c["name"] not in table.column_names]:
         raise UserError(f"{source} lacks columns of the training: {', '.join(lacking)}.")
-    numbers = [column for column in columns if column["kind"] != "category"]
-    texts = [column for column in columns if column["kind"] == "category"]
+    numbers, categories = by_kind(columns)
     values = torch.empty(len(table), len(numbers))
     for i, column in enumerate(numbers):
         values[:, i] = to_numbers(table[column["name"]], column, source)
-    codes = torch.empty(len(table), len(texts), dtype=torch.long)
-    for i, column in enumerate(texts):
+    codes = torch.empty(len(table), len(categories), dtype=torch.long)
+    for i, column in enumerate(categories):
         array = table[column["name"]]
         codes[:, i] = places_of(array, column["categories"]) + 1
         unknown = np.flatnonzero((codes[:, i] == 0).numpy() & array.is_valid().to_numpy())

@@ -1,22 +1,26 @@
 """Your own images, in a folder for each class."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.utils.data import Subset
 
 from data.image_cache import read_all, read_once
 from data.image_classes import find_classes, least_images, list_images
 from data.image_files import ImageFiles
-from data.image_range import check_range, find_range, tell_flat
+from data.image_range import check_range, find_range, spread
 from data.images import ImageData, in_memory
 from engine.errors import UserError
 from engine.loaders import workers
 from engine.samples import TensorSamples
 from engine.splits import Rows
+
+FLAT = 3  # of 255: an image whose values differ by less shows nothing
 
 
 class ImageFolder(ImageData):
@@ -122,3 +126,18 @@ def report(files: ImageFiles, errors: dict[int, str]) -> Tensor:
     readable = torch.ones(len(files), dtype=torch.bool)
     readable[list(errors)] = False
     return readable
+
+
+def tell_flat(split: Subset) -> None:
+    """Warns of images that are nearly of one tone, of 32 that are looked at."""
+    samples: Any = split.dataset
+    flat, some = [], spread(len(split), 32)
+    for i in some:
+        with suppress(ValueError):  # said when it is needed
+            image = split[i][0]
+            if int(image.max()) - int(image.min()) < FLAT:
+                flat.append(samples.names[split.indices[i]])
+    if flat:
+        rank_zero_warn(
+            f"{len(flat)} of {len(some)} images that were looked at are nearly of one tone: see {flat[0]}"
+        )

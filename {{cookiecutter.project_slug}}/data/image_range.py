@@ -1,17 +1,13 @@
-"""A look at some images before a fit: the values of those of 16 bits, and whether they show anything."""
+"""A look at some images before a fit: the values of those of 16 bits."""
 
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
-from torch.utils.data import Subset
 
 from data.image_files import Range
 from engine.errors import UserError
-
-FLAT = 3  # of 255: an image whose values differ by less shows nothing
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -47,18 +43,3 @@ def find_range(names: list[str]) -> Range | None:
     found = [int(low), max(int(np.ceil(high)), int(low) + 1)]
     rank_zero_info(f"Images of 16 bits have values from {found[0]} to {found[1]}: data.value_range")
     return found
-
-
-def tell_flat(split: Subset) -> None:
-    """Warns of images that are nearly of one tone, of 32 that are looked at."""
-    samples: Any = split.dataset
-    flat, some = [], spread(len(split), 32)
-    for i in some:
-        with suppress(ValueError):  # said when it is needed
-            image = split[i][0]
-            if int(image.max()) - int(image.min()) < FLAT:
-                flat.append(samples.names[split.indices[i]])
-    if flat:
-        rank_zero_warn(
-            f"{len(flat)} of {len(some)} images that were looked at are nearly of one tone: see {flat[0]}"
-        )

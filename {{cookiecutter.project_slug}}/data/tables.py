@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
 from data.base import Data
-from data.columns import Column, encode, find_columns, keys_of_rows, places_of, to_numbers
+from data.columns import Column, by_kind, encode, find_columns, keys_of_rows, places_of, to_numbers
 from data.table_preparation import PrepareTable
 from data.table_targets import find_classes
 from engine.errors import UserError
@@ -76,15 +76,16 @@ class TableData(Data):
             if self.hparams.predict_dir is not None and not self.is_there:
                 return {}
             self.study()
-        names, columns = self.class_names, self.columns
-        numbers = [column for column in columns if column["kind"] != "category"]
-        facts: dict[str, Any] = {"columns": columns, "target": self.target, "class_names": names}
-        facts["table_columns"] = self.known
-        facts["num_numbers"] = len(numbers) + sum(column["missing"] for column in numbers)
-        facts["cardinalities"] = [
-            1 + len(column["categories"]) for column in columns if column["kind"] == "category"
-        ]
-        return {**facts, "num_outputs": len(names) or 1}
+        numbers, categories = by_kind(self.columns)
+        return {
+            "columns": self.columns,
+            "target": self.target,
+            "class_names": self.class_names,
+            "table_columns": self.known,
+            "num_numbers": len(numbers) + sum(column["missing"] for column in numbers),
+            "cardinalities": [1 + len(column["categories"]) for column in categories],
+            "num_outputs": len(self.class_names) or 1,
+        }
 
     def study(self) -> None:
         """Finds what the target is, and what the training rows have in each column."""
@@ -157,8 +158,8 @@ class TableData(Data):
 
     def read(self, source: Any) -> TensorSamples:
         """The rows of a file or, from Python, of what `as_table` takes, with or without the target."""
-        texts = [column["name"] for column in self.columns if column["kind"] == "category"]
-        texts += filter(None, [self.id_column])
+        _, categories = by_kind(self.columns)
+        texts = [column["name"] for column in categories] + [*filter(None, [self.id_column])]
         self.row_numbers = None
         table = as_table(source, **{**self.reading, "texts": texts})
         if table is None:
@@ -190,8 +191,5 @@ class TableData(Data):
     def export_batch(self, batch: Any) -> dict[str, Tensor]:
         """The columns by their names."""
         numbers, codes, _ = batch
-        named = [
-            [c["name"] for c in self.columns if (c["kind"] == "category") is is_code]
-            for is_code in (False, True)
-        ]
-        return dict(zip(named[0] + named[1], [*numbers.unbind(1), *codes.unbind(1)], strict=True))
+        names = [column["name"] for kind in by_kind(self.columns) for column in kind]
+        return dict(zip(names, [*numbers.unbind(1), *codes.unbind(1)], strict=True))

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from engine.errors import UserError, plain_errors
+from engine.files import write_rows
 from engine.parsing import nearest
 from engine.records import all_runs, flat, read_record, read_yaml, runs_named
 from engine.runs import read_checkpoint
@@ -177,5 +178,4 @@ def main() -> None:
         show(table)
         if arguments.csv:
             arguments.csv.parent.mkdir(parents=True, exist_ok=True)
-            with arguments.csv.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(table)
+            write_rows(arguments.csv, table)

@@ -6,7 +6,6 @@ scores.
 """
 
 import argparse
-import csv
 from pathlib import Path
 from pkgutil import resolve_name
 from statistics import mean, stdev
@@ -16,6 +15,7 @@ from engine import runs
 from engine.cli import CLI
 from engine.errors import UserError, plain_errors
 from engine.facts import arguments_of
+from engine.files import write_rows
 from engine.options import read_options, set_options
 from engine.processes import make_worker
 from engine.records import read_record
@@ -42,8 +42,7 @@ def write_summary(path: Path, scores: dict[str, dict[str, float]]) -> None:
     rows: list[list] = [[part, *score.values()] for part, score in scores.items()]
     rows.append(["mean", *map(mean, columns)])
     rows.append(["deviation", *(stdev(c) if len(c) > 1 else "" for c in columns)])
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["part", *names], *rows])
+    write_rows(path, [["part", *names], *rows])
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """Finds the files of a folder, and writes what may be missing."""
 
+import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def files_below(folder: Path) -> list[str]:
         folders[:] = [n for n in shown if not real.is_relative_to(Path(here, n).resolve())]
         paths += [os.path.join(here, name) for name in files if not name.startswith(".")]
     return sorted(paths)
+
+
+def write_rows(path: Path, rows: Iterable[Iterable]) -> None:
+    """Writes a CSV file."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
 
 
 @contextmanager

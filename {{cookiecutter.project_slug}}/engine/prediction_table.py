@@ -1,7 +1,7 @@
 """The table of predictions: its rows from all processes, in the order of the data."""
 
-import csv
 import os
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.distributed import all_gather_object, get_world_size, is_initialized
+
+from engine.files import write_rows
 
 PLACE = ("_loader", "_index", "_process")  # of a row, in the data
 
@@ -69,10 +71,7 @@ def gather(columns: dict[str, Any]) -> dict[str, Any]:
 
 def write_table(path: Path, table: dict[str, list]) -> None:
     if path.suffix == ".csv":
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(table)
-            writer.writerows(zip(*table.values(), strict=True))
+        write_rows(path, chain([table], zip(*table.values(), strict=True)))
         return
     import pyarrow
     import pyarrow.parquet

@@ -1,12 +1,13 @@
 """Forecasts by how far they look ahead: a table of their errors, and a picture."""
 
-import csv
 from io import BytesIO
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+
+from engine.files import write_rows
 
 COLUMNS = ("lead", "mae", "mape", "mase")
 
@@ -19,10 +20,7 @@ def write_errors(path: Path, sums: Tensor) -> None:
         sums: of absolute, relative and scaled errors, each before its count (6, horizon).
     """
     means = (sums[::2] / sums[1::2]).T.tolist()
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows([lead, *row] for lead, row in enumerate(means, start=1))
+    write_rows(path, [COLUMNS, *([lead, *row] for lead, row in enumerate(means, start=1))])
 
 
 def draw_forecasts(
