@@ -403,7 +403,7 @@ def race_table(project: Path, data: Path, epochs: int = 8) -> None:
     from data.csv import CSV
     from models.networks.table_mlp import TableMLP
 
-    table = CSV(data_path=str(data), target="y", batch_size=BATCH_SIZE)
+    table = CSV(data_path=str(data), target="y")
     table.setup("fit")
     samples, prepare = table.splits["train"], table.preparation()
     rows = torch.tensor(samples.indices)
@@ -414,7 +414,7 @@ def race_table(project: Path, data: Path, epochs: int = 8) -> None:
     def train() -> int:
         loop.network.train()
         count = 0
-        for batch in rows[torch.randperm(len(rows))].split(BATCH_SIZE)[:-1]:
+        for batch in rows[torch.randperm(len(rows))].split(table.batch_size)[:-1]:
             loop.optimizer.zero_grad()
             outputs = loop.network(numbers[batch], codes[batch]).squeeze(1)
             F.mse_loss(outputs, targets[batch]).backward()
@@ -422,8 +422,8 @@ def race_table(project: Path, data: Path, epochs: int = 8) -> None:
             count += len(batch)
         return count
 
-    race = Race({TENSORS: train})
-    options = (f"--data.data_path={data}", "--data.target=y", f"--data.batch_size={BATCH_SIZE}")
+    race = Race({TENSORS: train}, table.batch_size)
+    options = (f"--data.data_path={data}", "--data.target=y")
     start(project, race, "fit", f"--trainer.max_epochs={epochs}", *options)
     row("mlp, a table of 20,000 rows", race.watch.rates, TENSORS, 0.6)
 

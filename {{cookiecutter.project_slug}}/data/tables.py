@@ -33,6 +33,8 @@ class TableData(Data):
     missing, as NaN is of a number. Targets are class indices or floats; of -1 or NaN where unknown.
     """
 
+    largest_batch = 256  # as Gorishniy et al. 2021 take for thousands of rows
+
     target: str  # the column to predict
     task: Task = "auto"  # classification: the target is text, a boolean, or few whole numbers
     categorical: Sequence[str] = ()  # numbers or texts that are categories in any case
