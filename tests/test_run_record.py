@@ -52,7 +52,7 @@ def test_a_package_without_a_name_is_left_out(project, monkeypatch):
     found = [*importlib.metadata.distributions()]
     Path("nameless-1.0.dist-info").mkdir()
     found.append(importlib.metadata.Distribution.at("nameless-1.0.dist-info"))
-    assert found[-1].metadata is None or found[-1].metadata["Name"] is None
+    assert not found[-1].metadata
     monkeypatch.setattr(importlib.metadata, "distributions", lambda: found)
     fit("--trainer.max_epochs=1")
     assert "torch" in records()[0]["packages"]
@@ -86,3 +86,17 @@ def test_a_fit_that_ends_before_a_validation_says_how_to_have_one(
         assert not [one for one in recwarn if "monitored" in str(one.message)]
         fit("--trainer.max_steps=1", "--trainer.val_check_interval=1")  # as it says
         assert Path("logs/version_1/checkpoints/best.ckpt").is_file()
+
+
+def test_the_best_checkpoint_of_an_older_run_is_not_taken_for_the_newest(project):
+    from engine.errors import UserError
+    from engine.runs import find_checkpoint
+
+    root = Path("logs")
+    for path in ("version_0/checkpoints/best.ckpt", "version_9/checkpoints/last.ckpt"):
+        (root / path).parent.mkdir(parents=True)
+        (root / path).touch()
+    (root / "version_10").mkdir()  # has saved nothing yet
+    assert find_checkpoint("last", "best", root) == root / "version_9/checkpoints/last.ckpt"
+    with pytest.raises(UserError, match="best: no checkpoint there.*\n.*version_0.*\n.*version_9"):
+        find_checkpoint("best", "best", root)

@@ -150,7 +150,7 @@ def move(state: dict[str, Any], folder: str) -> None:
 def packages() -> dict[str, str]:
     """The installed packages with their versions."""
     every = (distribution.metadata for distribution in importlib.metadata.distributions())
-    found = {metadata["Name"]: metadata["Version"] for metadata in every if metadata["Name"]}
+    found = {metadata["Name"]: metadata["Version"] for metadata in every if metadata}
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 

@@ -93,8 +93,10 @@ def find_checkpoint(
     is the default one), or `best` or `last` of the newest run under `root`. Raises a UserError if there
     is none, which names the option, and the checkpoints that there are."""
     if name in ("best", "last"):
-        runs = sorted(root.glob("version_*"), key=number_of, reverse=True)
-        paths = [run / "checkpoints" / f"{name}.ckpt" for run in runs]
+        # Of the newest that has any: an older one would be taken for it.
+        folders = {path.parent for path in root.glob("version_*/checkpoints/*.ckpt")}
+        newest = sorted(folders, key=lambda folder: number_of(folder.parent))[-1:]
+        paths = [folder / f"{name}.ckpt" for folder in newest]
     else:
         folders = [Path(name), root / name]
         folders += [] if Path(name).exists() else runs_named(name, root)
