@@ -150,7 +150,8 @@ def move(state: dict[str, Any], folder: str) -> None:
 def packages() -> dict[str, str]:
     """The installed packages with their versions."""
     every = (distribution.metadata for distribution in importlib.metadata.distributions())
-    found = {metadata["Name"]: metadata["Version"] for metadata in every if metadata}
+    named = (metadata for metadata in every if metadata and metadata["Name"])  # no broken ones
+    found = {metadata["Name"]: metadata["Version"] for metadata in named}
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
