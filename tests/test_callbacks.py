@@ -131,8 +131,12 @@ def test_callback_acts_resumes_and_spares_evaluations(train, name):
     again = [f"--config={RUN}/config.yaml", "--ckpt_path=last"]
     resumed = fit(train, *again, epochs=epochs + 2)
     assert resumed.trainer.global_step > steps or name == "timer"  # its time is over
-    load_last()
+    saved = load_last()["figures"]
     train("test")
+    if name != "timer":  # the score is that of the weights that are saved with it
+        found = train("validate", "--ckpt_path=last").trainer.callback_metrics
+        for metric, value in found.items():
+            assert value.item() == pytest.approx(saved[metric][0], abs=1e-5)
 
 
 def test_the_norm_is_that_of_the_gradients_not_of_the_scaled_loss(render, tmp_path):
@@ -185,6 +189,12 @@ def test_resume_is_exact(train, name):
     assert whole.trainer.default_root_dir == "logs/version_1"
     expected = torch.load("logs/version_1/checkpoints/last.ckpt", weights_only=True)
     assert same(resumed["state_dict"].values(), expected["state_dict"].values())
+
+
+@pytest.mark.parametrize("name", ["ema", "swa"])
+def test_an_average_of_pruned_weights_is_refused(train, name):
+    with pytest.raises(SystemExit, match="Pruning masks weights"):
+        fit(train, *configs("callbacks", name, "pruning"))
 
 
 def test_confusion_matrix_counts_each_image(train, capsys):

@@ -383,6 +383,28 @@ def test_fsdp2_gathers_the_members_of_lists(one_process):
     torch.testing.assert_close(network(inputs), expected)
 
 
+def test_fsdp2_shards_a_system_without_a_network(one_process):
+    class Plain(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 1))
+
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            return self.layers(batch).square().mean()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    from engine.fsdp2 import FSDP2
+
+    system, inputs = Plain(), torch.randn(4, 2)
+    before = system.layers(inputs).square().mean()
+    trainer = Trainer(accelerator="cpu", devices=1, strategy=FSDP2(), max_steps=3, **QUIET)
+    trainer.fit(system, torch.utils.data.DataLoader(inputs, batch_size=4))
+    assert all(isinstance(weight, DTensor) for weight in system.parameters())
+    assert system.layers(inputs).square().mean() < before
+
+
 def test_deepspeed_stages_and_offload(recipes, monkeypatch):
     simulate(monkeypatch, "cuda")
     stages = {}

@@ -1,6 +1,7 @@
 """A trained model from Python gives the rows that `predict` writes, whatever it is given."""
 
 import csv
+import logging
 import os
 from pathlib import Path
 
@@ -98,6 +99,20 @@ def test_what_cannot_be_loaded_is_a_sentence(render, tmp_path):
 
         with pytest.raises(ValueError, match="load nothing: no checkpoint there"):
             load("nothing")
+
+
+def test_two_threads_leave_the_log_as_it_was(render):
+    with inside(render()):
+        from engine.predictor import quiet
+
+        logger = logging.getLogger("lightning.pytorch")
+        level, threads = logger.level, [quiet(), quiet()]
+        for thread in threads:
+            thread.__enter__()
+        assert logger.level > level
+        for thread in threads:  # the first one ends first
+            thread.__exit__(None, None, None)
+        assert logger.level == level
 
 
 def test_frames_and_rows_are_read_as_the_file_that_they_make(render, tmp_path):

@@ -67,7 +67,8 @@ class FSDP2(ModelParallelStrategy):
         self.accelerator.setup(trainer)
         system = self.precision_plugin.convert_module(self.lightning_module)
         if not any(isinstance(module, FSDPModule) for module in system.modules()):
-            parallelize(system.network, self.device_mesh["data_parallel"])
+            network = getattr(system, "network", system)  # a plain LightningModule has parts alone
+            parallelize(network, self.device_mesh["data_parallel"])
         self.model_to_device()
         self.barrier()
         if trainer.state.fn == TrainerFn.FITTING:

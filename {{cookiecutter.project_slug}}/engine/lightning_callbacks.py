@@ -8,6 +8,8 @@ from lightning.pytorch import LightningModule, Trainer, callbacks
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from engine.errors import UserError
+
 
 class EMA(callbacks.WeightAveraging):
     """Validates, tests and saves an exponential moving average of the weights.
@@ -71,6 +73,14 @@ class Pruning(callbacks.ModelPruning):
         """The share of the weights still left that is pruned after this epoch."""
         return 1 - (1 - self.final_share) ** (1 / self.epochs) if epoch < self.epochs else 0.0
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        kinds = callbacks.WeightAveraging | callbacks.StochasticWeightAveraging
+        if stage == "fit" and any(isinstance(one, kinds) for one in trainer.callbacks):
+            raise UserError(
+                "Pruning masks weights, which no average of them knows: give EMA, SWA or it"
+            )
+        super().setup(trainer, pl_module, stage)
+
     def filter_parameters_to_prune(self, parameters_to_prune: Sequence = ()) -> Any:
         self.pruned = list(parameters_to_prune)  # modules, each with the name of its weight
         return parameters_to_prune
@@ -80,3 +90,11 @@ class Pruning(callbacks.ModelPruning):
         zeros = sum(int((getattr(m, name) == 0).sum()) for m, name in self.pruned)
         if trainer.ckpt_path and zeros:
             self.apply_pruning(zeros)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        # Lightning prunes after the validation: the weights would be saved with the score of others.
+        if trainer.is_last_batch:
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """It is done."""

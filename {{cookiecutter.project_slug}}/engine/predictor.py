@@ -142,11 +142,11 @@ class Found(Predictions):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what Lightning says at the start of everything."""
+    """Without what Lightning says at the start of everything; also while another thread does so."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(min(level, logger.level))
