@@ -68,6 +68,18 @@ def test_a_mistake_in_a_fold_is_told_in_its_sentence(render, tmp_path, capfd):
     assert not (tmp_path / "logs").exists()
 
 
+def test_a_figure_that_is_no_number_has_no_deviation(render, tmp_path):
+    """Such as the area under the curve of samples of one class."""
+    with inside(render(model="mlp"), tmp_path):
+        from engine.crossval import write_summary
+
+        scores = {"fold_0": {"val/loss": 1.0, "val/auroc": float("nan")}}
+        scores["fold_1"] = {"val/loss": 3.0, "val/auroc": 0.5}
+        write_summary(Path("summary.csv"), scores)
+        *_, mean, deviation = Path("summary.csv").read_text().splitlines()
+        assert (mean, deviation) == ("mean,2.0,nan", f"deviation,{2**0.5},nan")
+
+
 def test_one_fold_is_refused(render, tmp_path, capsys):
     with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit):
         command("crossval", "--folds=1")

@@ -70,7 +70,7 @@ def test_files_images_and_arrays_from_any_folder(render, tmp_path, monkeypatch):
 def test_own_data_sets_take_arrays_of_their_kind(render, tmp_path):
     with inside(render(model="mlp"), tmp_path):
         from predictor import Predictor
-        from torch.utils.data import TensorDataset
+        from torch.utils.data import IterableDataset, TensorDataset
 
         from data.plain import PlainData
         from models.classifier import Classifier
@@ -89,6 +89,13 @@ def test_own_data_sets_take_arrays_of_their_kind(render, tmp_path):
                 "abc"[i] for i in probability.argmax(dim=1)
             ]
         assert len(predictor(inputs[0])) == 1
+
+        class Stream(IterableDataset):
+            def __iter__(self):
+                yield from data.given["train"]
+
+        assert numbers(predictor(Stream())) == numbers(predictor(inputs))
+        assert [row["input"] for row in predictor(Stream())][-1] == "19"
         with pytest.raises(ValueError, match=r"torch.int64 of shape \(4, 5\) where a sample has"):
             predictor(torch.ones(4, 5, dtype=torch.long))
 

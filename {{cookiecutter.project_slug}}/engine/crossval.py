@@ -6,6 +6,7 @@ scores.
 """
 
 import argparse
+from math import isfinite, nan
 from pathlib import Path
 from pkgutil import resolve_name
 from statistics import mean, stdev
@@ -41,8 +42,13 @@ def write_summary(path: Path, scores: dict[str, dict[str, float]]) -> None:
     columns = [[score[name] for score in scores.values()] for name in names]
     rows: list[list] = [[part, *score.values()] for part, score in scores.items()]
     rows.append(["mean", *map(mean, columns)])
-    rows.append(["deviation", *(stdev(c) if len(c) > 1 else "" for c in columns)])
+    rows.append(["deviation", *map(deviation, columns)])
     write_rows(path, [["part", *names], *rows])
+
+
+def deviation(values: list[float]) -> float:
+    """NaN of a single value, and where one is: `stdev` fails there."""
+    return stdev(values) if len(values) > 1 and all(map(isfinite, values)) else nan
 
 
 def main() -> None:
@@ -83,5 +89,5 @@ def main() -> None:
         print(f"{run / part}: {metric} {score[metric]:.4f}")
     for name in scores[part]:
         values = [score[name] for score in scores.values()]
-        print(f"{name}: mean {mean(values):.4f}, deviation {stdev(values):.4f}")
+        print(f"{name}: mean {mean(values):.4f}, deviation {deviation(values):.4f}")
     print(f"Summary: {run / 'summary.csv'}")

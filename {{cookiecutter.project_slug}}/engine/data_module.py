@@ -126,9 +126,12 @@ class DataModule(LightningDataModule):
     def predict_dataloader(self) -> Any:
         if "predict" not in self.splits:
             samples = self.read(self.hparams.predict_dir)
-            if not len(samples):
-                raise UserError(f"There is nothing to predict in {self.hparams.predict_dir!r:.80}.")
-            self.splits["predict"] = Subset(samples, range(len(samples)))
+            if not isinstance(samples, IterableDataset):
+                if not len(samples):
+                    source = self.hparams.predict_dir
+                    raise UserError(f"There is nothing to predict in {source!r:.80}.")
+                samples = Subset(samples, range(len(samples)))
+            self.splits["predict"] = samples
         return loaders.evaluation_loader(self, self.splits["predict"])
 
     def go_on_with(self, facts: dict[str, Any], checkpoint: Any, adopted: bool = False) -> None:
