@@ -8,7 +8,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from engine import losses
-from engine.files import may_be_missing
 from models.lead_times import draw_forecasts, write_errors
 from models.system import System
 
@@ -70,9 +69,7 @@ class Forecaster(System):
         super().on_test_epoch_end()
         sums = self.trainer.strategy.reduce(self.by_lead, reduce_op="sum")
         if self.trainer.is_global_zero and not self.trainer.fast_dev_run:
-            path = Path(self.trainer.default_root_dir, "lead_times.csv")
-            with may_be_missing(path):
-                write_errors(path, sums)
+            write_errors(Path(self.trainer.default_root_dir, "lead_times.csv"), sums)
 
     def predict_step(
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from engine.files import write_rows
+from engine.files import may_be_missing, write_rows
 
 COLUMNS = ("lead", "mae", "mape", "mase")
 
@@ -20,7 +20,8 @@ def write_errors(path: Path, sums: Tensor) -> None:
         sums: of absolute, relative and scaled errors, each before its count (6, horizon).
     """
     means = (sums[::2] / sums[1::2]).T.tolist()
-    write_rows(path, [COLUMNS, *([lead, *row] for lead, row in enumerate(means, start=1))])
+    with may_be_missing(path):
+        write_rows(path, [COLUMNS, *([lead, *row] for lead, row in enumerate(means, start=1))])
 
 
 def draw_forecasts(
