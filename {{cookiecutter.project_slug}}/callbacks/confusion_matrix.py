@@ -54,7 +54,7 @@ class ConfusionMatrix(Charts):
         names = getattr(pl_module, "class_names", None) or [*map(str, range(len(counts)))]
         rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
         write_rows(run / "confusion_matrix.csv", [["true class", *names], *rows])
-        log_picture(trainer, "test/confusion_matrix", self.draw(counts, names, run))
+        self.draw(trainer, counts, names)
         right, sizes = counts.diagonal().tolist(), counts.sum(dim=1).tolist()
         shares: list = [r / size if size else "" for r, size in zip(right, sizes, strict=True)]
         table = list(zip(names, sizes, right, shares, strict=True))
@@ -68,15 +68,24 @@ class ConfusionMatrix(Charts):
         shown = ", ".join(f"{name} {right} of {size}" for name, size, right, _ in table)
         self.written = f"{kind}: {shown}\nConfusion matrix: {run / 'confusion_matrix.png'}"
 
-    def draw(self, counts: Tensor, names: list[str], run: Path) -> Image.Image:
+    def draw(self, trainer: Trainer, counts: Tensor, names: list[str]) -> None:
         from matplotlib.figure import Figure  # here, since it takes half a second
 
         side = min(max(6, len(names) / 3), 40)  # inches; Pillow refuses larger pictures
         figure = Figure(figsize=(side, side), layout="constrained")
-        labels = [name.replace("$", r"\$") for name in names]  # else it is taken for mathematics
-        few = len(names) <= MOST_CLASSES
+        labels, few = [as_label(name) for name in names], len(names) <= MOST_CLASSES
         self.matrix.plot(counts, figure.subplots(), few, labels, cmap="Blues")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            figure.savefig(run / "confusion_matrix.png")
-        return Image.open(run / "confusion_matrix.png").convert("RGB")
+        save_figure(trainer, figure, "confusion_matrix")
+
+
+def as_label(name: str) -> str:
+    return name.replace("$", r"\$")  # else it is taken for mathematics
+
+
+def save_figure(trainer: Trainer, figure: Any, name: str) -> None:
+    """Writes a figure of Matplotlib into the run folder, and sends it to the loggers."""
+    path = Path(trainer.default_root_dir, f"{name}.png")
+    with may_be_missing(path), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path)
+        log_picture(trainer, f"test/{name}", Image.open(path).convert("RGB"))

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
-from callbacks.pictures import log_picture
+from callbacks.confusion_matrix import as_label, save_figure
 from engine.charts import Charts
 from engine.files import may_be_missing, write_rows
 
@@ -86,10 +85,10 @@ class TableCharts(Charts):
         shown = ranked[:MOST_COLUMNS][::-1]
         figure = Figure(figsize=(6, 1 + len(shown) / 4), layout="constrained")
         axes = figure.subplots()
-        axes.barh([plain(name) for _, name in shown], [rise for rise, _ in shown])
+        axes.barh([as_label(name) for _, name in shown], [rise for rise, _ in shown])
         axes.set_xlabel("rise of the loss when the column is shuffled")
-        save(trainer, figure, "importance")
-        save(trainer, draw(torch.cat(self.pairs).float().cpu(), pl_module), "predicted")
+        save_figure(trainer, figure, "importance")
+        save_figure(trainer, draw(torch.cat(self.pairs).float().cpu(), pl_module), "predicted")
 
 
 def errors(found: dict[str, Tensor], targets: Tensor) -> Tensor:
@@ -123,14 +122,3 @@ def draw(pairs: Tensor, system: Any) -> Figure:
         axes.set(xlabel="true", ylabel="predicted")
     axes.plot([low, high], [low, high], color="gray", linewidth=1)  # all is right
     return figure
-
-
-def plain(name: str) -> str:
-    return name.replace("$", r"\$")  # else it is taken for mathematics
-
-
-def save(trainer: Trainer, figure: Figure, name: str) -> None:
-    path = Path(trainer.default_root_dir, f"{name}.png")
-    with may_be_missing(path):
-        figure.savefig(path)
-        log_picture(trainer, f"test/{name}", Image.open(path).convert("RGB"))

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from data.columns import by_kind
+
 
 class PrepareTable(nn.Module):
     """(numbers, codes, targets), or a dict of columns by name, becomes ((numbers, codes), targets).
@@ -27,10 +29,9 @@ class PrepareTable(nn.Module):
 
     def __init__(self, columns: list[dict[str, Any]], numbers: Tensor, rows: Sequence[int]) -> None:
         super().__init__()
-        counted = [column for column in columns if column["kind"] != "category"]
-        texts = [column for column in columns if column["kind"] == "category"]
+        counted, categories = by_kind(columns)
         self.numbers = [column["name"] for column in counted]
-        self.codes = [column["name"] for column in texts]
+        self.codes = [column["name"] for column in categories]
         lacking = [i for i, column in enumerate(counted) if column["missing"]]
         index = torch.as_tensor(rows, device=numbers.device)
         moments = [self.moments(numbers[:, i][index]) for i in range(len(counted))]
@@ -38,7 +39,7 @@ class PrepareTable(nn.Module):
         self.register_buffer("mean", mean.contiguous())
         self.register_buffer("std", torch.where(std > 0, std, 1.0))
         self.register_buffer("lacking", torch.tensor(lacking).long())
-        sizes = [1 + len(column["categories"]) for column in texts]
+        sizes = [1 + len(column["categories"]) for column in categories]
         self.register_buffer("cardinalities", torch.tensor(sizes).long())
 
     @staticmethod
