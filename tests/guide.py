@@ -11,7 +11,10 @@ from pathlib import Path
 PROJECT = "{{cookiecutter.project_slug}}"
 # The keys of the rows of each table: those that each row has, those that some have.
 KEYS: dict[str, tuple[set[str], set[str]]] = {
-    "_modalities": ({"name", "example", "readme"}, {"batch_sizes", "files", "packages"}),
+    "_modalities": (
+        {"name", "example", "readme"},
+        {"batch_sizes", "files", "packages", "preparation"},
+    ),
     "_data": (
         {"name", "class", "modality", "model", "arguments", "augments", "log_every_n_steps"},
         {"by_size", "first", "files", "packages", "readme"},
