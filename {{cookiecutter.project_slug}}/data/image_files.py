@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class ImageFiles(Dataset):
 
     Args:
         images: their paths, or opened ones, whose names are their numbers.
-        labels: class indices (N,).
+        labels: class indices (N,), if there are any.
         image_shape: channels, height and width that they get.
         ids: what they are called, wherever their folder lies.
         value_range: of images of 16 bits.
@@ -40,7 +41,8 @@ class ImageFiles(Dataset):
         ids: list[str] | None = None,
         value_range: Range | None = None,
     ) -> None:
-        self.images, self.labels, self.image_shape, self.ids = images, labels, image_shape, ids
+        self.images, self.image_shape, self.ids = images, image_shape, ids
+        self.labels: Any = labels
         self.value_range = value_range
         self.names = [one if isinstance(one, str) else str(i) for i, one in enumerate(images)]
 
