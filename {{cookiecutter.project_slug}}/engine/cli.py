@@ -18,7 +18,7 @@ from engine.divergence import Divergence
 from engine.errors import UserError, plain_errors
 from engine.exact_resume import ExactResume
 from engine.facts import refuse_null
-from engine.help import show_wanted
+from engine.help import default_to_fit, show_wanted
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
 from engine.monitors import EarlyStopping, Monitors, choose_monitors
@@ -195,10 +195,7 @@ def kind_of(data: LightningDataModule) -> str:
 
 
 def main() -> CLI:
-    # Bare options mean fit. Lightning starts further processes with sys.argv: change it in place.
-    [first] = sys.argv[1:2] or ["--"]
-    if first.startswith("-") and first not in ("-h", "--help"):
-        sys.argv.insert(1, "fit")
+    default_to_fit()
     with plain_errors():
         show_wanted(DEFAULTS)
         return CLI()

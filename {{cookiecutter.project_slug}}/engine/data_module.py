@@ -42,7 +42,7 @@ class DataModule(LightningDataModule):
         """Checks the settings and leaves in `hparams` what a checkpoint may hold of them; `frame` is that
         of the `__init__` of the class that they are of."""
         self.fixed = add_fixed(self.hparams, frame)
-        check_settings(self.hparams)
+        sizes.check_settings(self.hparams)
         keep_plain(self.hparams)
         self.dealing = Dealing(self.test_fraction, self.hparams)  # of its samples to splits
 
@@ -170,25 +170,6 @@ class DataModule(LightningDataModule):
             samples = loaders.samples_of(self.splits["train"])
             if self.hparams.num_workers and isinstance(samples, TensorSamples):
                 samples.move_to(torch.device("cpu"))
-
-
-def check_settings(given: Any) -> None:
-    """Raises a UserError for settings of a data module that make no sense."""
-    if given.batch_size != "auto" and given.batch_size < 1:
-        raise UserError(f"batch_size is {given.batch_size}: it must be 1 or more, or auto.")
-    workers, fraction = given.num_workers, given.val_fraction
-    if workers != "auto" and workers < 0:
-        raise UserError(f"num_workers is {workers}: it must be auto, 0 or more.")
-    if given.on_device is True and workers not in ("auto", 0):
-        raise UserError(f"on_device is true: num_workers must be auto, and is {workers}.")
-    if given.predict_dir == "":
-        raise UserError("predict_dir is empty: give a folder or a file, or leave it out.")
-    if fraction != "auto" and not 0 < float(fraction) < 1:
-        raise UserError(f"val_fraction is {fraction}: it must lie between 0 and 1, or be auto.")
-    if given.num_folds is not None and not 0 <= given.fold < given.num_folds > 1:
-        raise UserError(
-            f"fold is {given.fold} of {given.num_folds}: num_folds must be 2 or more, and fold less, from 0."
-        )
 
 
 def keep_floats(precision: Precision) -> None:

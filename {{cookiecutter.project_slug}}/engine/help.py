@@ -1,4 +1,4 @@
-"""The help of a command: the options that most people want, and how to see the rest."""
+"""What a command line means, and its help: the options that most people want, and how to see the rest."""
 
 import sys
 from pathlib import Path
@@ -25,6 +25,13 @@ WANTED = {
     "ckpt_path": "a checkpoint, a run, its name, best or last",
     "config": "a file of settings; may be given several times",
 }
+
+
+def default_to_fit() -> None:
+    """Bare options are those of a fit. Lightning starts further processes with the same `sys.argv`."""
+    [first] = sys.argv[1:2] or ["--"]
+    if first.startswith("-") and first not in ("-h", "--help"):
+        sys.argv.insert(1, "fit")
 
 
 def show_wanted(files: list[str]) -> None:

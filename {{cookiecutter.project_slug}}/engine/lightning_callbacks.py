@@ -77,7 +77,7 @@ class Pruning(callbacks.ModelPruning):
         kinds = callbacks.WeightAveraging | callbacks.StochasticWeightAveraging
         if stage == "fit" and any(isinstance(one, kinds) for one in trainer.callbacks):
             raise UserError(
-                "Pruning masks weights, which no average of them knows: give EMA, SWA or it"
+                "Pruning keeps weights at zero, as no average of them does: give EMA, SWA or it"
             )
         super().setup(trainer, pl_module, stage)
 

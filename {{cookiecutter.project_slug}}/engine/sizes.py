@@ -1,6 +1,27 @@
-"""What a data module takes from the number of its samples, where its settings are auto."""
+"""Settings of a data module: those that make no sense, and what auto means for its samples."""
 
 from typing import Any
+
+from engine.errors import UserError
+
+
+def check_settings(given: Any) -> None:
+    """Raises a UserError for settings of a data module that make no sense."""
+    if given.batch_size != "auto" and given.batch_size < 1:
+        raise UserError(f"batch_size is {given.batch_size}: it must be 1 or more, or auto.")
+    workers, fraction = given.num_workers, given.val_fraction
+    if workers != "auto" and workers < 0:
+        raise UserError(f"num_workers is {workers}: it must be auto, 0 or more.")
+    if given.on_device is True and workers not in ("auto", 0):
+        raise UserError(f"on_device is true: num_workers must be auto, and is {workers}.")
+    if given.predict_dir == "":
+        raise UserError("predict_dir is empty: give a folder or a file, or leave it out.")
+    if fraction != "auto" and not 0 < float(fraction) < 1:
+        raise UserError(f"val_fraction is {fraction}: it must lie between 0 and 1, or be auto.")
+    if given.num_folds is not None and not 0 <= given.fold < given.num_folds > 1:
+        raise UserError(
+            f"fold is {given.fold} of {given.num_folds}: num_folds must be 2 or more, and fold less, from 0."
+        )
 
 
 def batch_size_of(count: int, most: int) -> int:
