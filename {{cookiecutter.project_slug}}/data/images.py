@@ -36,7 +36,7 @@ class ImageData(ClassData):
         shape = list(self.image_shape)
         settings = {name: self.hparams.get(name) for name in ("image_size", "value_range")}
         given = {name: value for name, value in settings.items() if value}
-        return {**super().facts, **given, "image_shape": shape, "input_shape": shape}
+        return {**super().facts, "image_shape": shape, "input_shape": shape, **given}
 
     def adopt(self, facts: dict[str, Any]) -> None:
         super().adopt(facts)
