@@ -94,8 +94,8 @@ def find_checkpoint(
     is none, which names the option, and the checkpoints that there are."""
     if name in ("best", "last"):
         # Of the newest that has any: an older one would be taken for it.
-        folders = {path.parent for path in root.glob("version_*/checkpoints/*.ckpt")}
-        newest = sorted(folders, key=lambda folder: number_of(folder.parent))[-1:]
+        saving = {path.parent for path in root.glob("version_*/checkpoints/*.ckpt")}
+        newest = sorted(saving, key=lambda folder: number_of(folder.parent))[-1:]
         paths = [folder / f"{name}.ckpt" for folder in newest]
     else:
         folders = [Path(name), root / name]
