@@ -1,11 +1,13 @@
 """A fit whose weights are no numbers any more ends, and says so."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 import torch
 import yaml
+from lightning.pytorch import LightningModule
 from projects import ONE_CPU, QUIET, command, inside
 
 OPTIONS = [*ONE_CPU, *QUIET, "--pictures.every_n_epochs=0", "--trainer.log_every_n_steps=5"]
@@ -88,3 +90,16 @@ def test_an_eps_that_float16_does_not_know_is_refused(render, tmp_path):
             command(*half)
         command(*half, "--model.optimizer.eps=1e-4")
         command(*half, "--model.optimizer=torch.optim.SGD")
+
+
+def test_manual_optimization_needs_give_no_loss(render):
+    with inside(render()):
+        from engine.divergence import Divergence
+
+        system = LightningModule()
+        system.automatic_optimization = False
+        system.layer = torch.nn.Linear(2, 1)
+        Divergence().look(SimpleNamespace(), system)
+        torch.nn.init.constant_(system.layer.bias, torch.nan)
+        with pytest.raises(ValueError, match="weights are nan or infinite"):
+            Divergence().look(SimpleNamespace(), system)

@@ -6,6 +6,7 @@ scores.
 """
 
 import argparse
+import sys
 from math import isfinite, nan
 from pathlib import Path
 from pkgutil import resolve_name
@@ -81,6 +82,8 @@ def main() -> None:
                 with make_worker() as pool:  # the processes that ddp starts serve one fit only
                     scores[part] = pool.submit(fit, run / part, [*options, *more]).result()
                 write_summary(run / "summary.csv", scores)
+        except KeyboardInterrupt:
+            sys.exit(f"Interrupted; {len(scores)} of {count} fits have ended: {run}")
         finally:
             if not any(run.iterdir()):
                 run.rmdir()

@@ -11,6 +11,12 @@ from torch import Tensor
 from engine.compat import step_logged
 from engine.errors import Diverged, UserError
 
+ADVICE = (
+    "Checkpoints written before are whole. Start again with a smaller --model.lr, with "
+    "--trainer.gradient_clip_val 1, or in --trainer.precision 32-true; --config "
+    "configs/debug/anomaly.yaml shows the operation that fails first."
+)
+
 
 class Divergence(Callback):
     """Reads the losses from the device once in the logging interval, before a validation and before a
@@ -62,8 +68,12 @@ class Divergence(Callback):
         self.look(trainer, pl_module)
 
     def look(self, trainer: Trainer, system: LightningModule) -> None:
-        """Raises Diverged if the newest loss and the weights are no numbers."""
+        """Raises Diverged if the newest loss and the weights are no numbers; in manual optimization, whose
+        steps may give no loss, the weights alone."""
         if not self.losses:
+            diverged = not (system.automatic_optimization or all_finite(system))
+            if diverged:
+                raise Diverged(f"The fit has diverged: weights are nan or infinite. {ADVICE}")
             return
         losses, steps = torch.stack(self.losses).tolist(), self.steps
         self.losses, self.steps = [], []
@@ -80,12 +90,7 @@ class Divergence(Callback):
         since = f", and was so at step {first} already: look for such a number in the data"
         if self.last:
             since = f" since step {self.last[0] + 1}, and was {self.last[1]:.4g} before"
-        return (
-            f"The fit has diverged: the loss is {loss}{since}. Checkpoints written before are whole. "
-            "Start again with a smaller --model.lr, with --trainer.gradient_clip_val 1, or in "
-            "--trainer.precision 32-true; --config configs/debug/anomaly.yaml shows the operation that "
-            "fails first."
-        )
+        return f"The fit has diverged: the loss is {loss}{since}. {ADVICE}"
 
 
 def all_finite(system: LightningModule) -> bool:
