@@ -145,7 +145,7 @@ def quiet() -> Iterator[None]:
     """Without what Lightning says at the start of everything; also while another thread does so."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(max(level, logging.WARNING))
     try:
         yield
     finally:
