@@ -1,5 +1,6 @@
 """What once ended in a traceback, or nowhere, works or says why not."""
 
+import re
 import subprocess
 import sys
 from collections import OrderedDict, defaultdict
@@ -138,14 +139,24 @@ def test_where_one_may_not_write(project, monkeypatch, caplog):
         command("train", *FIT, "--trainer.default_root_dir=file/logs")
 
 
-def test_a_damaged_record_of_a_run_is_named(project):
+@pytest.mark.parametrize("text", ["- tags: [a", "tags: [a]", "- a"])
+def test_a_damaged_record_of_a_run_is_named(project, text):
     folder = Path("logs/version_0")
     folder.mkdir(parents=True)
-    folder.joinpath("run.yaml").write_text("- tags: [a")
+    folder.joinpath("run.yaml").write_text(text)
     with pytest.raises(SystemExit, match="logs/version_0/run.yaml is damaged"):
         command("compare")
     with pytest.raises(SystemExit, match="logs/version_0/run.yaml is damaged"):
         command("train", "test", "--ckpt_path=first")
+
+
+def test_a_run_whose_best_checkpoint_is_damaged_is_compared(project, capsys):
+    folder = Path("logs/version_0/checkpoints")
+    folder.mkdir(parents=True)
+    folder.joinpath("best.ckpt").write_bytes(b"half")
+    folder.with_name("run.yaml").write_text("- tags: [a]")  # it was killed
+    command("compare")
+    assert re.search("version_0 +a +running, or killed", capsys.readouterr().out)
 
 
 def test_what_lightning_refuses_after_the_start_is_one_sentence(project, monkeypatch):

@@ -48,9 +48,11 @@ class Run:
         path = folder / "checkpoints" / "best.ckpt"
         found = last
         if "best" not in last and path.exists():  # it has not ended, or was killed
-            saved, monitor = read_checkpoint(path), self.settings.get("best_checkpoint.monitor")
-            best, *_ = saved.get("figures", {}).get(monitor, [None])
-            found = {"monitor": monitor, "best": best, "best_epoch": saved["epoch"]}
+            monitor = self.settings.get("best_checkpoint.monitor")
+            with suppress(UserError):  # it is damaged
+                saved = read_checkpoint(path)
+                best, *_ = saved.get("figures", {}).get(monitor, [None])
+                found = {"monitor": monitor, "best": best, "best_epoch": saved["epoch"]}
         self.mode = found.get("mode", self.settings.get("best_checkpoint.mode"))
         self.columns |= {
             "name": record[-1].get("name"),

@@ -32,7 +32,10 @@ def check_keys(node: Any) -> None:
 
 def read_record(run: Path) -> list[dict[str, Any]]:
     """What `run.yaml` says of each part of a run; a kill may have left it empty."""
-    return read_yaml(run / "run.yaml") or []
+    record = read_yaml(path := run / "run.yaml") or []
+    if not (isinstance(record, list) and all(isinstance(part, dict) for part in record)):
+        raise UserError(f"{path} is damaged, since it is no list of parts: move its folder away")
+    return record
 
 
 def number_of(run: Path) -> int:
