@@ -193,7 +193,7 @@ def test_resume_is_exact(train, name):
 
 @pytest.mark.parametrize("name", ["ema", "swa"])
 def test_an_average_of_pruned_weights_is_refused(train, name):
-    with pytest.raises(SystemExit, match="Pruning masks weights"):
+    with pytest.raises(SystemExit, match="Pruning keeps weights at zero"):
         fit(train, *configs("callbacks", name, "pruning"))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
+from unittest.mock import MagicMock, patch
 
 import pytest
 import torch
@@ -349,7 +349,9 @@ def test_fsdp_wraps_blocks_of_the_network(recipes, data, model):
 def one_process(tmp_path):
     store = f"file://{tmp_path / 'store'}"
     torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
-    yield init_device_mesh("cpu", (1,))
+    # Lightning tells other processes by the environment what they are: a test after this would wait.
+    with patch.dict(os.environ):
+        yield init_device_mesh("cpu", (1,))
     torch.distributed.destroy_process_group()
 
 

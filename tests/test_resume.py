@@ -1,7 +1,6 @@
 """A fit that is continued ends with bit for bit the weights of one that was not interrupted."""
 
 import csv
-import gc
 import os
 import signal
 from multiprocessing import active_children
@@ -139,10 +138,12 @@ def test_data_workers_leave_signals_to_the_fit(render, tmp_path, monkeypatch):
         fit = command("train", "fit", *OPTIONS, "--data.num_workers=1", "--trainer.max_epochs=1")
         assert told
         assert fit.trainer.global_step == 10
-        del fit
-    gc.collect()  # the workers end with their loader, or 20 s after the signal in another test
+    # Else they end 20 s after the signal, in another test.
+    for loader in (fit.trainer.train_dataloader, fit.trainer.val_dataloaders):
+        if iterator := getattr(loader, "_iterator", None):
+            iterator._shutdown_workers()
     for worker in told:
-        worker.join(10)
+        worker.join(20)
         assert not worker.is_alive()
 
 
