@@ -94,7 +94,7 @@ def parts_of(condition: str) -> tuple[str, ...]:
     return found.groups()
 
 
-def check_keys(keys: list[str], runs: list[Run]) -> None:
+def refuse_unknown(keys: list[str], runs: list[Run]) -> None:
     known = {key for run in runs for key in (*run.columns, *run.settings)}
     for key in keys if runs else ():
         if key not in known:
@@ -165,12 +165,12 @@ def main() -> None:
                 raise UserError(f"{name}: no folder or name of a run under {arguments.root}")
         runs = [Run(folder, arguments.root) for folder in folders]
         runs = [run for run in runs if len(run.columns) > 1]
-        check_keys([parts_of(one)[0] for one in arguments.filter], runs)
+        refuse_unknown([parts_of(one)[0] for one in arguments.filter], runs)
         runs = [run for run in runs if all(run.passes(one) for one in arguments.filter)]
         if not runs:
             raise UserError(f"no such run under {arguments.root}")
         if arguments.sort:
-            check_keys([arguments.sort], runs)
+            refuse_unknown([arguments.sort], runs)
             runs = sort(runs, arguments.sort, arguments.descending)
         columns = dict.fromkeys(key for run in runs for key in run.columns)
         empty = (None, "")

@@ -71,8 +71,7 @@ class Divergence(Callback):
         """Raises Diverged if the newest loss and the weights are no numbers; in manual optimization, whose
         steps may give no loss, the weights alone."""
         if not self.losses:
-            diverged = not (system.automatic_optimization or all_finite(system))
-            if diverged:
+            if not (system.automatic_optimization or all_finite(system)):
                 raise Diverged(f"The fit has diverged: weights are nan or infinite. {ADVICE}")
             return
         losses, steps = torch.stack(self.losses).tolist(), self.steps

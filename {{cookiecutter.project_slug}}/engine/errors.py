@@ -1,6 +1,7 @@
 """A user's mistake ends in a sentence; any other error in its traceback, and with FULL_TRACEBACK=1 in
 the environment each."""
 
+import difflib
 import errno
 import os
 import re
@@ -140,3 +141,11 @@ def last_file(error: BaseException) -> str:
     """Where an error was raised; nowhere, if it comes from another process."""
     frames = traceback.extract_tb(error.__traceback__)
     return frames[-1].filename if frames else ""
+
+
+def nearest(unknown: str, keys: set[str]) -> str | None:
+    """The known key that ends in an unknown one, or else the most like it."""
+    known = sorted(keys, key=len)
+    ends = [key for key in known if key.endswith(f".{unknown}")]
+    near = ends or difflib.get_close_matches(unknown, known, n=1, cutoff=0.65)
+    return near[0] if near else None

@@ -1,6 +1,5 @@
 """What LightningCLI's parser lacks: plain errors, and class swaps that forget the old class."""
 
-import difflib
 import os
 import re
 import sys
@@ -20,7 +19,7 @@ from torch import nn
 
 from engine.compat import ModuleInstantiator, make_optional, on_class_swap
 from engine.data_module import DataModule
-from engine.errors import UserError, place
+from engine.errors import UserError, nearest, place
 from engine.facts import Facts, makes_module, may_lack, specs
 from engine.records import check_keys
 
@@ -72,14 +71,6 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         sys.stderr.write(f"error: {condense(message)}{place(ex)}\n")
         sys.exit(2)
-
-
-def nearest(unknown: str, keys: set[str]) -> str | None:
-    """The known key that ends in an unknown one, or else the most like it."""
-    known = sorted(keys, key=len)
-    ends = [key for key in known if key.endswith(f".{unknown}")]
-    near = ends or difflib.get_close_matches(unknown, known, n=1, cutoff=0.65)
-    return near[0] if near else None
 
 
 def condense(message: str) -> str:
