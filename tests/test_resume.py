@@ -3,7 +3,6 @@
 import csv
 import os
 import signal
-from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
@@ -128,23 +127,20 @@ def test_data_workers_leave_signals_to_the_fit(render, tmp_path, monkeypatch):
 
         def signal_workers(self, batch, batch_idx):
             if batch_idx == 1 and not told:
-                told.extend(active_children())
-                for worker in told:
+                told.append(self.trainer.train_dataloader._iterator)
+                for worker in told[0]._workers:
                     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
                         os.kill(worker.pid, signum)
             return original(self, batch, batch_idx)
 
         monkeypatch.setattr(Classifier, "training_step", signal_workers)
         fit = command("train", "fit", *OPTIONS, "--data.num_workers=1", "--trainer.max_epochs=1")
-        assert told
         assert fit.trainer.global_step == 10
     # Else they end 20 s after the signal, in another test.
-    for loader in (fit.trainer.train_dataloader, fit.trainer.val_dataloaders):
-        if iterator := getattr(loader, "_iterator", None):
-            iterator._shutdown_workers()
-    for worker in told:
-        worker.join(20)
-        assert not worker.is_alive()
+    [iterator] = told
+    iterator._shutdown_workers()
+    assert iterator._workers
+    assert not any(worker.is_alive() for worker in iterator._workers)
 
 
 @pytest.mark.parametrize("stop", ["max_steps", "should_stop"])
