@@ -83,9 +83,13 @@ class ClipData(ClassData):
 
 
 class Scale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(200))
+
     def forward(self, batch: Any) -> Any:
         clips, *others = batch
-        return clips.unsqueeze(1) / 32768, *others
+        return clips.unsqueeze(1) / 32768 * self.window, *others
 
 
 class Clips(Dataset):
@@ -165,7 +169,7 @@ class Ear(nn.Module):
         return self.head(self.backbone(clips))
 '''
 MODALITY_ROW = {
-    "name": "audio",
+    "name": "clips",  # one that an addition to the template is not likely to have
     "example": '"clips"',
     "files": ["data/clips.py", "data/classes.py"],
     "readme": ["To predict new clips: `--data.predict_dir FOLDER`."],
@@ -192,11 +196,11 @@ DATA_ROW = {
     "packages": ["scikit-learn>=1.7"],
 }
 CLIPS_ROW = {
-    **{**DATA_ROW, "name": "clip_folder", "class": "ClipFolder", "modality": "audio"},
+    **{**DATA_ROW, "name": "clip_folder", "class": "ClipFolder", "modality": "clips"},
     **{"model": "ear", "augments": False, "packages": []},
 }
 EAR_ROW = {
-    **{**NETWORK_ROW, "name": "ear", "class": "Ear", "modalities": ["audio"]},
+    **{**NETWORK_ROW, "name": "ear", "class": "Ear", "modalities": ["clips"]},
     "arguments": ["width: 4"],
 }
 LOGGER_ROW = {
@@ -266,21 +270,25 @@ def test_the_new_cell_trains_resumes_tests_and_predicts(project, tmp_path):
 
 
 def test_a_new_modality_predicts_files_and_exports_with_the_numbers_of_plain_torch(
-    template, tmp_path
+    template, tmp_path, recwarn
 ):
     project = render_template(tmp_path, template=template, data="clip_folder", logger="csv")
     with inside(project, tmp_path):
         options = [*SMALL, *small_data("clip_folder", tmp_path / "data")]
         command("train", "fit", *options, "--trainer.max_epochs=1")
         command("export", "best", "--output=model.onnx")
+        command("export", "best", "--output=model.pt2")
+        assert not [w for w in recwarn if "complete tensor" in str(w.message)]
         Path("data").rename("others")  # what the fit was trained on need not be there
         predict = ["predict", *options, "--ckpt_path=best", "--data.predict_dir=others/soft"]
+        with pytest.raises(SystemExit, match="num_samples 200, but .* has num_samples 99"):
+            command("train", *predict, "--data.num_samples=99")
         network = command("train", *predict).model.network.eval()
         paths = sorted(Path("others", "soft").iterdir())[:16]  # two batches
         clips = torch.stack([torch.from_file(str(p), size=222, dtype=torch.int16) for p in paths])
         clips = clips[:, 22:]  # after the header
         with torch.no_grad():
-            right = network(clips[:, None] / 32768).softmax(dim=1)
+            right = network(clips[:, None] / 32768 * torch.hann_window(200)).softmax(dim=1)
         with open("logs/version_0/predictions.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         assert [row["input"] for row in rows] == [*map(str, paths)]

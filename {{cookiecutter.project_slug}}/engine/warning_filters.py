@@ -35,6 +35,8 @@ FILTERS = (
     (r"Couldn't infer the batch indices", "lightning.pytorch.loops"),
     # Inputs of an exported file have batches of one size.
     (r"# The axis name: batch will not be used", "torch.onnx._internal.exporter"),
+    # A buffer that is a view, as `torch.hann_window` gives: what it is a view of is written.
+    (r"No complete tensor found in the group", "torch.export.pt2_archive"),
     # Where no validation came before the end: `tell_end` says so.
     (r"`ModelCheckpoint\(monitor=.*could not find the monitored", "lightning.pytorch.callbacks"),
     # Continuing a run in its own folder is what was asked for.
