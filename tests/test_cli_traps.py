@@ -271,6 +271,14 @@ def test_a_fit_is_tested_when_asked_for(project, capfd):
     assert "test/acc" not in cli.trainer.callback_metrics
 
 
+def test_a_strategy_may_be_given_by_its_class(project):
+    kind = "lightning.pytorch.strategies.SingleDeviceStrategy"
+    settings = [f"--trainer.strategy={kind}", "--trainer.strategy.device=cpu"]
+    for options in (settings[:1], settings):
+        trainer = command("train", *FIT, *options, "--trainer.fast_dev_run=true").trainer
+        assert type(trainer.strategy).__name__ == "SingleDeviceStrategy"
+
+
 def test_what_lightning_refuses_is_one_sentence(render, tmp_path):
     with inside(render(model="gan"), tmp_path):
         with pytest.raises(SystemExit, match="^error: .*Remove `Trainer.gradient_clip_val=1"):

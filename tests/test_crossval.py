@@ -20,7 +20,7 @@ def best_value(run: Path) -> float:
 @pytest.mark.slow  # each fold imports everything in a process of its own
 def test_fits_each_fold_and_prints_mean_and_deviation(render, tmp_path, capfd):
     with inside(render(model="mlp"), tmp_path):
-        command("crossval", "--folds", "2", *SMALL, "--trainer.max_epochs=1")
+        command("crossval", "--folds", "2", *SMALL, "--trainer.max_epochs=1", "--name=both")
         output = capfd.readouterr().out
         runs = [Path("logs/version_0/fold_0"), Path("logs/version_0/fold_1")]
         assert [path.name for path in Path("logs").glob("version_*")] == ["version_0"]
@@ -28,6 +28,13 @@ def test_fits_each_fold_and_prints_mean_and_deviation(render, tmp_path, capfd):
             data = yaml.safe_load((run / "config.yaml").read_text())["data"]["init_args"]
             assert (data["num_folds"], data["fold"]) == (2, fold)
             assert (run / "checkpoints/last.ckpt").is_file()
+            [record] = yaml.safe_load((run / "run.yaml").read_text())
+            assert record["name"] == f"both/fold_{fold}"
+        for command_line in (["test"], ["fit", "--ckpt_path=last"]):
+            with pytest.raises(
+                SystemExit, match="version_0, has several fits: name one, as in .*_0"
+            ):
+                command("train", *command_line, *SMALL)
         values = [best_value(run) for run in runs]
         printed = [
             float(value) for value in re.findall(r"val/brier (\d\.\d{4})$", output, re.MULTILINE)
@@ -111,6 +118,13 @@ def test_fits_without_a_best_score_are_refused_before_the_first(render, tmp_path
     with inside(render(model="mlp"), tmp_path):
         with pytest.raises(SystemExit, match="There would be no best score to compare"):
             command(script, "--best_checkpoint.save_top_k=0", "--data.augment=false")
+        assert not Path("logs/version_0").exists()
+
+
+def test_more_folds_than_samples_are_refused_before_the_first_fit(render, tmp_path):
+    with inside(render(model="mlp"), tmp_path):
+        with pytest.raises(SystemExit, match="2000 folds of 1433 samples: some would be empty"):
+            command("train", "fit", *SMALL, "--data.num_folds=2000", "--data.fold=0")
         assert not Path("logs/version_0").exists()
 
 

@@ -74,6 +74,21 @@ def test_what_cannot_be_taken_is_a_sentence(project, tmp_path):
             start_from(network, "nowhere")
 
 
+def test_other_data_of_the_same_shape_is_named(render, tmp_path, caplog):
+    with inside(render(data="csv", logger="csv"), tmp_path):
+        rows = [f"{i},{i % 7},{'xy'[i % 2]}" for i in range(60)]
+        Path("old.csv").write_text("\n".join(["a,b,target", *rows]))
+        Path("new.csv").write_text("\n".join(["a,c,target", *rows]).replace("y", "u"))
+        command("train", "fit", *SMALL, "--trainer.max_epochs=1", "--data.data_path=old.csv")
+        again = ["--trainer.fast_dev_run=true", "--model.init_from=best"]
+        with caplog.at_level("INFO"):
+            command("train", "fit", *SMALL, *again, "--data.data_path=old.csv")
+            assert "trained on other data" not in caplog.text
+            command("train", "fit", *SMALL, *again, "--data.data_path=new.csv")
+        [line] = [one for one in caplog.messages if "trained on other data: " in one]
+        assert "class_names x (here u); columns b (here c)" in line
+
+
 def test_a_named_run_is_started_from_and_a_resume_is_not(project, tmp_path, capsys):
     with inside(project, tmp_path):
         options = [*SMALL, "--trainer.max_epochs=1", "--model.network.width=4"]

@@ -3,6 +3,8 @@
 import csv
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -252,6 +254,29 @@ def test_a_run_that_was_moved_goes_on_with_its_best_score(render, tmp_path, recw
         kept = torch.load("moved/checkpoints/best.ckpt", weights_only=True)
         assert kept["global_step"] == best["global_step"]
         assert not [w for w in recwarn if "dirpath" in str(w.message)]
+
+
+def test_two_fits_do_not_go_on_in_one_run(render, tmp_path, monkeypatch):
+    """The other one is named; when it has died, its lock is gone."""
+    project = render()
+    monkeypatch.setenv("PYTHONPATH", str(project))
+    with inside(project, tmp_path):
+        command("train", "fit", *OPTIONS, "--trainer.max_epochs=1")
+        code = "from pathlib import Path; from engine.runs import hold; "
+        code += "lock = hold(Path('logs/version_0')); print('held', flush=True); input()"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        other = subprocess.Popen([sys.executable, "-c", code], **pipes)
+        other.stdout.readline()
+        rows = Path("logs/version_0/run.yaml").read_text()
+        with pytest.raises(
+            SystemExit, match=rf"^error: A fit is running .*process {other.pid} on "
+        ):
+            command("train", "fit", *OPTIONS, "--ckpt_path=last")
+        assert Path("logs/version_0/run.yaml").read_text() == rows
+        other.kill()
+        other.wait()
+        fit = command("train", "fit", *OPTIONS, "--ckpt_path=last")
+        assert fit.trainer.current_epoch == 3
 
 
 def test_a_checkpoint_from_elsewhere_goes_on_in_a_new_run(render, tmp_path, recwarn):

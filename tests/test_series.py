@@ -90,6 +90,8 @@ def test_splits_follow_each_other_in_time(numbered):
 
 
 def test_folds_are_trained_on_what_is_before_them(numbered):
+    with pytest.raises(ValueError, match="or fewer folds"):
+        ready(series_csv(numbered, num_folds=40, fold=0))
     for fold, (first, last) in enumerate([(80, 160), (160, 240)]):
         data = ready(series_csv(numbered, num_folds=2, fold=fold))
         assert futures(data, "train") == {*range(WINDOW, first)}

@@ -238,6 +238,20 @@ def test_each_choice_has_to_take_the_arguments_of_all(folder, capsys):
     assert not Path("logs/version_0").exists()
 
 
+def test_choices_are_read_once_and_judged_by_one_score(folder, monkeypatch):
+    from engine import sweep
+
+    read, given = sweep.read_options, []
+    monkeypatch.setattr(sweep, "read_options", lambda words: [given.append(words), read(words)][1])
+    monitor = {"type": "categorical", "choices": ["val/loss", "val/brier", "auto"]}
+    write_config(Path("sweep.yaml"), space={"best_checkpoint.monitor": monitor})
+    with pytest.raises(
+        SystemExit, match="by several metrics.* give one, as --best_checkpoint.monitor"
+    ):
+        command("sweep", "--config=sweep.yaml", "--trials=1")
+    assert len(given) == len({*map(tuple, given)}) == 3
+
+
 def test_an_unknown_key_is_named(folder, capsys):
     write_config(
         Path("sweep.yaml"), space={"model.lrr": {"type": "float", "low": 0.0, "high": 1.0}}

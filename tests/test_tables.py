@@ -243,10 +243,14 @@ def test_what_a_value_means_can_be_said(tables):
         (["0.5", "1.5"], "auto", []),
     ],
 )
-def test_the_target_says_whether_to_classify(tables, values, task, names):
+def test_the_target_says_whether_to_classify(tables, caplog, values, task, names):
+    caplog.set_level("INFO")
     data = tables(lines("a,y", lambda i: f"{i * 2},{values[i % len(values)]}"), task=task)
     assert data.facts["class_names"] == names
+    data.setup("test")
+    assert "taken for" not in caplog.text  # that was said in the fit
     data.setup("fit")
+    assert ("taken for" in caplog.text) == (task == "auto")
     targets = data.splits["train"].dataset.samples[2]
     right = [values[i % len(values)] for i in range(40) if values[i % len(values)]]
     assert len(targets) == len(right)

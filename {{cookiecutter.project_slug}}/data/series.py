@@ -91,16 +91,18 @@ class SeriesData(Data):
         steps, window, horizon = len(samples.samples), self.window, self.horizon
         test = steps - round(steps * self.test_fraction)
         val, end = test - round(test * choose_fraction(self, test)), test  # of the steps
+        advice = "a larger val_fraction"
         if folds := self.hparams.num_folds:
-            bounds = np.linspace(0, test, folds + 2).round().astype(int).tolist()
-            val, end = bounds[self.hparams.fold + 1 : self.hparams.fold + 3]
+            part = test // (folds + 1)  # the first one has the rest, too
+            val = test - part * (folds - self.hparams.fold)
+            end, advice = val + part, "fewer folds"
         parts = {"train": (window, val), "val": (max(val, window), end), "test": (test, steps)}
         for name, (first, last) in parts.items():
             if last - first < horizon:
                 raise UserError(
                     f"{steps} steps are too few: {name} has {max(last - first, 0)} to forecast, "
                     f"after a window of {window}, and the horizon is {horizon}. Give more data, a "
-                    "shorter window or horizon, or a larger val_fraction."
+                    f"shorter window or horizon, or {advice}."
                 )
         return {
             name: torch.arange(first - window, last - window - horizon + 1)

@@ -49,6 +49,7 @@ class TableData(Data):
         self.keys: Tensor | None = None  # of the rows, whatever they are encoded as
         self.row_numbers: Any = None  # in the file (N,), of which rows may be left out
         self.known: list[str] = []  # the columns that the rows are known by
+        self.reason = ""  # why the target is numbers or classes, if the data says
 
     def read_splits(self) -> tuple[pyarrow.Table, Rows]:
         """All rows, and those of the splits that the data set comes with."""
@@ -98,9 +99,7 @@ class TableData(Data):
                 known = ", ".join(table.column_names)
                 raise UserError(f"{self.source} has no column {name!r}, but {known}.")
         targets = table[self.target]
-        self.class_names, reason = find_classes(targets, self.task, self.source)
-        if reason:
-            rank_zero_info(f"{self.source}: {self.target} is {reason}")
+        self.class_names, self.reason = find_classes(targets, self.task, self.source)
         labels = places_of(targets, self.class_names) if self.class_names else None
         keys = self.find_keys([self.id_column] if self.id_column else table.column_names)
         splits = complete_splits(rows, keys, labels, self.test_fraction, self.hparams)
@@ -117,6 +116,11 @@ class TableData(Data):
         self.keys = keys_of(TensorSamples(numbers), rows)
         self.known = names
         return self.keys
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit" and self.reason:
+            rank_zero_info(f"{self.source}: {self.target} is {self.reason}")
 
     def adopt(self, facts: dict[str, Any]) -> None:
         self.columns, self.class_names = facts["columns"], facts["class_names"]

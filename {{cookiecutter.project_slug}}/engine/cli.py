@@ -1,6 +1,7 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from engine.help import default_to_fit, show_wanted
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
 from engine.monitors import EarlyStopping, Monitors, choose_monitors
-from engine.parsing import Parser, hand_on_settings, tell_swaps
+from engine.parsing import Parser, hand_on_settings, name_classes, tell_swaps
 from engine.predictions import Predictions
 from engine.progress_bar import ProgressBar
 from engine.recipe import Recipe, await_data
@@ -57,17 +58,18 @@ class CLI(LightningCLI):
         self.parsers: list[LightningArgumentParser] = []  # of the subcommands
         files = {name: {"default_config_files": DEFAULTS} for name in self.subcommands()}
         try:
-            super().__init__(
-                LightningModule,
-                LightningDataModule,
-                subclass_mode_model=True,
-                subclass_mode_data=True,
-                save_config_callback=None,  # RunRecord does it
-                parser_class=Parser,
-                seed_everything_default=42,
-                parser_kwargs={"allow_abbrev": False, **files},
-                auto_configure_optimizers=False,
-            )
+            with ExitStack() as self.held:  # the lock of the run folder
+                super().__init__(
+                    LightningModule,
+                    LightningDataModule,
+                    subclass_mode_model=True,
+                    subclass_mode_data=True,
+                    save_config_callback=None,  # RunRecord does it
+                    parser_class=Parser,
+                    seed_everything_default=42,
+                    parser_kwargs={"allow_abbrev": False, **files},
+                    auto_configure_optimizers=False,
+                )
         except Exception as error:
             if self.made:
                 runs.discard_untrained(self.made, getattr(self, "trainer", None), error)
@@ -127,6 +129,7 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Decides where the command writes, and what goes there."""
+        self.config = name_classes(self.parser, self.config)
         config = self.config[self.subcommand]
         fits, trainer = self.subcommand == "fit", config.trainer
         choose_monitors(config)
@@ -144,6 +147,8 @@ class CLI(LightningCLI):
         run = runs.run_folder(self.root, self.checkpoint, self.is_new, writes, self.folder)
         run = run if fits or not writes else runs.writable(run, self.root)
         self.made = run if self.is_new and writes else None
+        if fits and writes:
+            self.held.enter_context(runs.hold(run))
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):
             config[name].dirpath = config[name].dirpath or str(run / "checkpoints")

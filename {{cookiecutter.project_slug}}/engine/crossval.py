@@ -79,6 +79,7 @@ def main() -> None:
                 part = f"{kind}_{i}"
                 more = [f"--data.num_folds={count}", f"--data.fold={i}"]
                 more = [f"--seed_everything={i}"] if kind == "seed" else more
+                more += [f"--name={settings.name}/{part}"] if settings.name else []
                 with make_worker() as pool:  # the processes that ddp starts serve one fit only
                     scores[part] = pool.submit(fit, run / part, [*options, *more]).result()
                 write_summary(run / "summary.csv", scores)

@@ -3,6 +3,7 @@
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -17,6 +18,10 @@ class Read(Exception):
 
 
 class Reader(CLI):
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        self.config.fit.seed_everything = False  # each fit sets its own, and says so
+
     def before_instantiate_classes(self) -> None:
         choose_monitors(self.config.fit)
         raise Read

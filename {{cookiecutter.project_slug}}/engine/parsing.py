@@ -120,6 +120,14 @@ def replace_model(parser: Parser, config: Namespace, model: dict[str, Any]) -> N
     return config
 
 
+def name_classes(parser: Any, config: Namespace) -> Namespace:
+    """The configuration with classes where the Trainer would take their paths for names."""
+    given = config[config.subcommand].trainer
+    words = {name: given[name] for name in ("accelerator", "strategy")}
+    found = {k: {"class_path": v} for k, v in words.items() if isinstance(v, str) and "." in v}
+    return parser.parse_object({config.subcommand: {"trainer": found}}, config) if found else config
+
+
 def tell_swaps(config: str) -> None:
     """Names the classes that were swapped, of those that ended in the configuration (as YAML)."""
     for new, (old, dropped) in SWAPS.items():
@@ -180,7 +188,12 @@ class Instantiator(ModuleInstantiator):
         if self.key == "part":
             return class_type(*args, **kwargs)
         self.cli.facts.complete_all(self.cli.config_dump["model"])
-        return super().__call__(class_type, *args, **links, **kwargs)
+        made = super().__call__(class_type, *args, **links, **kwargs)
+        if source := kwargs.get("init_from"):
+            from engine import weights
+
+            weights.tell_other_data(source, self.cli.facts.known)
+        return made
 
     def __reduce__(self) -> tuple:
         # ddp_spawn pickles the optimizer's factory, which holds this; nothing calls it there.

@@ -18,7 +18,7 @@ CURVES = {
     "AppendingCSVLogger": "{run}/metrics.csv",
     "WandbLogger": "wandb sync {run}/wandb/offline-run-*",
     "MLFlowLogger": "mlflow ui --backend-store-uri sqlite:///{root}/mlflow.db",
-    "CometLogger": "comet upload {run}/comet_0/*.zip",
+    "CometLogger": "comet upload {run}/comet_*/*.zip",
 }
 
 

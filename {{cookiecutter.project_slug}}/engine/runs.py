@@ -1,7 +1,9 @@
 """Run folders and the checkpoints in them: `logs/version_N/checkpoints/{best,last}.ckpt`."""
 
+import os
+import platform
 import shutil
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from tempfile import TemporaryFile, mkdtemp
@@ -66,6 +68,29 @@ def new_run(root: Path) -> Path:
             return run
 
 
+def hold(run: Path) -> Any:
+    """A file that keeps other fits out of a run folder until it is closed: they would write over each
+    other. The system ends the lock of a process that dies; where it knows none, as on Windows and some
+    network drives, nobody is kept out."""
+    try:
+        import fcntl
+
+        file = (run / ".lock").open("a+", encoding="utf-8")
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise UserError(
+            f"A fit is running in {run} ({file.read()}): wait until it ends, or stop it. If there is "
+            f"none, delete {file.name}"
+        ) from error
+    except (ImportError, OSError):
+        return nullcontext()
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()}")
+    file.flush()
+    return file
+
+
 def discard_untrained(run: Path, trainer: Trainer | None, error: Exception) -> None:
     """Removes the run folder of a fit that has failed before its first step."""
     # Of the steps that the processes of ddp_spawn have made, this one knows nothing.
@@ -97,6 +122,13 @@ def find_checkpoint(
         saving = {path.parent for path in root.glob("version_*/checkpoints/*.ckpt")}
         newest = sorted(saving, key=lambda folder: number_of(folder.parent))[-1:]
         paths = [folder / f"{name}.ckpt" for folder in newest]
+        parts = {path.parents[1] for path in root.glob("version_*/*/checkpoints/*.ckpt")}
+        part = max(sorted(parts), key=lambda run: number_of(run.parent), default=root)
+        if all(number_of(folder.parent) < number_of(part.parent) for folder in newest) and parts:
+            raise UserError(
+                f"{option} {name}: the newest run, {part.parent}, has several fits: name one, as in "
+                f"{option} {part}"
+            )
     else:
         folders = [Path(name), root / name]
         folders += [] if Path(name).exists() else runs_named(name, root)

@@ -142,6 +142,10 @@ def complete_splits(
         train, test = as_recorded("test", *split_off(in_order(train), labels, test_fraction))
     if hparams.num_folds is not None:
         pool = in_order(train if val is None else torch.cat([train, val]))
+        if len(pool) < hparams.num_folds:
+            raise UserError(
+                f"{hparams.num_folds} folds of {len(pool)} samples: some would be empty."
+            )
         parts = split_fold(pool, labels, hparams.num_folds, hparams.fold)
         train, val = as_recorded("val", *parts)
     elif val is None:

@@ -116,12 +116,19 @@ def sweep(
     suggest(example := optuna.create_study().ask(), space)  # is it well formed?
     fixed = [*as_options(settings), *(options or [])]
     # Each class has to take the arguments of all: better now than in the middle of the search.
-    choices = [{key: one} for key, domain in space.items() for one in domain.get("choices", ())]
-    for change in [{}, *choices]:
-        checkpoint = read_options(
-            [*fixed, *as_options({**example.params, **change})]
-        ).best_checkpoint
-    best = {"monitor": checkpoint.monitor, "mode": checkpoint.mode}
+    drawn = example.params
+    choices = [(key, one) for key, domain in space.items() for one in domain.get("choices", ())]
+    others = [{key: one} for key, one in choices if one != drawn[key]]
+    checkpoints = [
+        read_options([*fixed, *as_options(drawn | change)]).best_checkpoint
+        for change in [{}, *others]
+    ]
+    best = {"monitor": checkpoints[0].monitor, "mode": checkpoints[0].mode}
+    if any((one.monitor, one.mode) != (*best.values(),) for one in checkpoints):
+        raise UserError(
+            "Its choices are judged by several metrics, which cannot be compared: give one, as "
+            f"--best_checkpoint.monitor {best['monitor']} --best_checkpoint.mode {best['mode']}"
+        )
     folder = Path("logs", study)
     folder.mkdir(parents=True, exist_ok=True)
     database = connect(storage)

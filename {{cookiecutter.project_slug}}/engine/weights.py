@@ -1,5 +1,6 @@
 """Weights that a network starts from: of a checkpoint, a run or any file with a `state_dict`."""
 
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from engine.checkpoint_io import AtomicCheckpointIO
 from engine.errors import UserError
-from engine.runs import find_checkpoint
+from engine.facts import same
+from engine.runs import find_checkpoint, read_checkpoint
 
 WRAPPINGS = ("state_dict", "model_state_dict", "model")  # under which files keep the weights
 MOST_NAMES = 4  # that a message lists
@@ -21,9 +23,7 @@ def start_from(network: nn.Module, source: str) -> None:
     The names may have other prefixes than in the network: those are taken with which most tensors
     fit. So a bare backbone finds its place, and so does the encoder of an autoencoder.
     """
-    path = Path(source)
-    if not path.is_file():
-        path = find_checkpoint(source, "best", Path("logs"), "--model.init_from")
+    path = find_weights(source)
     given, own = read_weights(path), network.state_dict()
     renamed = best_names(given, own)
     taken = {n: given[old] for n, old in renamed.items() if given[old].shape == own[n].shape}
@@ -44,6 +44,37 @@ def start_from(network: nn.Module, source: str) -> None:
     }
     lines = [f"\n  {kind}: {listing(names)}" for kind, names in rest.items() if names]
     rank_zero_info(f"Weights of {path}: {len(taken)} of {len(own)} taken{''.join(lines)}")
+
+
+def find_weights(source: str) -> Path:
+    if Path(source).is_file():
+        return Path(source)
+    return find_checkpoint(source, "best", Path("logs"), "--model.init_from")
+
+
+def tell_other_data(source: str, known: dict[str, Any]) -> None:
+    """Names the facts of the data that a checkpoint was trained on which are others here: shapes show
+    no other columns, and no other order of classes."""
+    path, saved = find_weights(source), {}
+    with suppress(UserError):  # a file of weights alone says nothing
+        saved = read_checkpoint(path)
+    states = (part for part in saved.values() if isinstance(part, dict))
+    facts: dict[str, Any] = next((part["facts"] for part in states if "facts" in part), {})
+    other = [name for name in facts.keys() & known.keys() if not same(facts[name], known[name])]
+    if other:
+        listed = (f"{name} {first_unlike(facts[name], known[name])}" for name in sorted(other))
+        rank_zero_info(f"{path} was trained on other data: {'; '.join(listed)}")
+
+
+def first_unlike(there: Any, here: Any) -> str:
+    """The first values that are unlike in two facts."""
+    pairs: Any = []
+    if isinstance(there, dict) and isinstance(here, dict) and there.keys() == here.keys():
+        pairs = [(there[key], here[key]) for key in there]
+    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        pairs = zip(there, here, strict=True)
+    unlike = (first_unlike(one, other) for one, other in pairs if not same(one, other))
+    return next(unlike, f"{there!s:.40} (here {here!s:.40})")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
