@@ -23,6 +23,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel, ManualOptimBorin
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy, model_parallel
 from projects import inside
 
@@ -417,6 +418,44 @@ def fit_on(path: Path) -> tuple[Trainer, Log]:
 class Weight(One):
     def test_step(self, batch, batch_idx):
         self.tested = self.layer.weight.detach().clone()
+
+
+class Actions(Profiler):
+    """The hooks of callbacks and systems that Lightning calls, by the actions of its profiler."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def start(self, action_name: str) -> None:
+        self.seen.add(action_name)
+
+    def stop(self, action_name: str) -> None:
+        pass
+
+
+def hooks_called(skip) -> set[str]:
+    class Counts(Callback):
+        def on_train_batch_end(self, *args) -> None:
+            pass
+
+    system, profiler = BoringModel(), Actions()
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(fast_dev_run=1, callbacks=[Counts()], profiler=profiler, **options)
+    skip(trainer, system)
+    trainer.fit(system)
+    return {action.rpartition(".")[2] for action in profiler.seen if "Counts" in action}
+
+
+def test_idle_hooks_are_skipped_and_no_others(compat):
+    called = hooks_called(compat.skip_idle_hooks)
+    assert called & {*compat.STEP_HOOKS} == {"on_train_batch_end"}
+    assert "on_train_epoch_end" in called
+
+
+def test_skip_idle_hooks_is_still_needed(compat):
+    called = hooks_called(lambda *_: None)
+    assert called >= {*compat.STEP_HOOKS}, drop("skip_idle_hooks")
 
 
 def test_forget_averages_is_still_needed(compat, tmp_path):

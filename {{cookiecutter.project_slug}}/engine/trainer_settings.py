@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.nn.parameter import UninitializedParameter
 
 from engine.checkpoint_io import AtomicCheckpointIO
-from engine.compat import find_unused
+from engine.compat import find_unused, skip_idle_hooks
 from engine.errors import UserError
 from engine.last_checkpoint import named
 
@@ -72,6 +72,7 @@ def prepare(trainer: Trainer, system: LightningModule, best: ModelCheckpoint) ->
     saving = trainer.checkpoint_callbacks  # Lightning has put them at the end
     trainer.callbacks.sort(key=lambda callback: (callback in saving, callback is not best))
     save_whole(trainer.strategy)
+    skip_idle_hooks(trainer, system)
     if len(getattr(system, "parts", ())) > 1:  # each backward pass is of one of them
         find_unused(trainer.strategy)
     if not torch.cuda.is_available():
