@@ -106,6 +106,25 @@ def test_images_of_16_bits_are_read_in_the_range_of_the_fit(folder):
     assert other.read("middle.png")[0][0].unique().tolist() in ([127], [128])
 
 
+def test_a_mask_is_turned_as_its_image_is(folder):
+    """By the EXIF data of each: upside down, and on its side, which changes height and width."""
+    right, right_mask = make().splits["train"].dataset[0]
+    path, array = mask(folder)
+    image = Image.open(folder / "images" / "00.jpg")
+    for orientation, turns in ((3, 2), (6, 1)):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        turned = np.rot90(np.array(image), turns).copy()
+        Image.fromarray(turned).save(folder / "images" / "00.jpg", exif=exif, quality=100)
+        Image.fromarray(np.rot90(array, turns).copy()).save(path, exif=exif)
+        found, found_mask = make().splits["train"].dataset[0]
+        assert torch.equal(found_mask, right_mask)
+        assert (found.float() - right.float()).abs().mean() < 8
+    Image.fromarray(np.rot90(array).copy()).save(path)
+    with pytest.raises(ValueError, match=r"00.jpg, turned as its EXIF data says, has 48 x 40 pix"):
+        make()
+
+
 def test_pixels_that_do_not_count(folder):
     path, array = mask(folder)
     array[:20] = 255

@@ -4,6 +4,8 @@ import csv
 import gzip
 import importlib
 import json
+import time
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +141,23 @@ def test_parquet_is_the_same_table(tables, tmp_path):
     importlib.import_module("pyarrow.parquet").write_table(right.whole[0], "TABLE.PQ")
     kind = type(right)
     assert kind(data_path="TABLE.PQ", target="y").facts == right.facts
+    arrays = [pyarrow.array(range(40)), pyarrow.array(range(40))]
+    twice = pyarrow.Table.from_arrays(arrays, names=["y", "y"])
+    importlib.import_module("pyarrow.parquet").write_table(twice, "twice.pq")
+    with pytest.raises(ValueError, match="^twice.pq has several columns with the name y"):
+        _ = kind(data_path="twice.pq", target="y").facts
+
+
+def test_decimals_of_a_database_are_the_classes_that_a_file_has(tables):
+    """Numbers of two decimal places, as SQL writes them, are 1 and 2 in another file."""
+    values = [Decimal(1 + i % 2).quantize(Decimal("0.01")) for i in range(40)]
+    table = pyarrow.table({"a": [i * 3 % 40 for i in range(40)], "y": values})
+    importlib.import_module("pyarrow.parquet").write_table(table, "table.pq")
+    data = type(tables(PLAIN))(data_path="table.pq", target="y")
+    assert data.facts["class_names"] == ["1", "2"]
+    data.setup("fit")
+    Path("new.csv").write_text("a,y\n3,2\n4,1.0\n", "utf-8")
+    assert data.read("new.csv").samples[2].tolist() == [1, 0]
 
 
 TABLE = lines("a,b,y", lambda i: f"{i},{i % 3},{i * 0.5}")
@@ -147,7 +166,7 @@ FAULTS = {
     "empty": ("", {}, "table.csv is empty"),
     "header": ("a,b,y\n", {}, "table.csv has no rows"),
     "few": (lines("a,y", lambda i: f"{i},{i}.5", 5), {}, "5 rows are too few"),
-    "ragged": (TABLE + "\n1,2\n", {}, r"Row #42: Expected 3 columns, got 2: 1,2"),
+    "ragged": (TABLE + "\n1,2\n", {}, r"Row #42: Expected 3 columns, got 2: 1,2. Give"),
     "twice": (TABLE.replace("a,b", "a,a"), {}, "several columns with the name a"),
     "encoding": (TABLE.encode().replace(b"7,1", b"7,\x81"), {}, "Give the encoding"),
     "no text": (TABLE.encode("utf-16-le"), {}, "no text in UTF-8, nor Parquet.*Give the encoding"),
@@ -172,7 +191,12 @@ FAULTS = {
     "dates": (
         lines("d,y", lambda i: f"{1 + i % 28:02}.01.2026,{i}.5"),
         {},
-        "row 1: d is '01.01.2026', and most others are dates.*--data.date_format",
+        "row 1: d is '01.01.2026', and most others are dates.*--data.date_format '%d.%m.%Y'",
+    ),
+    "dates with slashes": (
+        lines("d,y", lambda i: f"2026/1/{1 + i % 28} 10:30,{i}.5"),
+        {},
+        "row 1: d is '2026/1/1 10:30', .*--data.date_format '%Y/%m/%d %H:%M'",
     ),
     "a date": (
         lines("d,y", lambda i: f"2026-02-{29 if i == 7 else 1 + i % 28:02},{i}.5"),
@@ -596,6 +620,36 @@ def test_a_point_that_may_part_thousands_is_told(tables):
 def test_categories_that_differ_in_spaces_are_told(tables):
     with pytest.warns(UserWarning, match="c has categories that differ in spaces only"):
         _ = tables(lines("a,c,y", lambda i: f"{i % 9},{('red', 'red ')[i % 2]},{i % 2}")).facts
+
+
+@pytest.mark.parametrize(
+    ("column", "target"),
+    [
+        (lambda i: f"{i * 7 % 41 * 0.83 + 4}", lambda i: i * 7 % 41),  # in another unit
+        (lambda i: f"{i % 5}.5", lambda i: f"{i % 5}.25"),
+        (lambda i: ("sick", "")[i % 2], lambda i: "uv"[i % 2]),
+    ],
+)
+def test_a_column_that_says_the_target_is_told(tables, recwarn, column, target):
+    row = "{0},{1},{2},{3}".format
+    _ = tables(lines("a,b,c,y", lambda i: row(i % 9, column(i), i // 5, target(i)))).facts
+    [told] = [str(one.message) for one in recwarn if "says what" in str(one.message)]
+    assert told.startswith("table.csv: b says what y is; if it is not known before, leave it out")
+    other = lambda i: column(i + (i == 7))  # one row tells them apart  # noqa: E731
+    _ = tables(lines("a,b,c,y", lambda i: row(i % 9, other(i), i // 5, target(i)))).facts
+    assert len([one for one in recwarn if "says what" in str(one.message)]) == 1
+
+
+def test_a_table_of_many_columns_takes_time_by_their_number(tables):
+    """Not by its square: 4,000 took a minute."""
+    names = [f"c{j}" for j in range(3000)]
+    text = lines(
+        ",".join([*names, "y"]),
+        lambda i: ",".join([*(f"{i * j % 7}" for j in range(3000)), f"{i}.5"]),
+    )
+    start = time.process_time()
+    tables(text).setup("fit")
+    assert time.process_time() - start < 20
 
 
 def test_minus_zero_is_zero(tables):

@@ -127,6 +127,19 @@ def test_what_is_no_text_is_refused(project, tmp_path, content, options, message
             data.setup("fit")
 
 
+@pytest.mark.parametrize("text", ["größe " * 99, "é" * 2**19 + " 漢" * 9, "a" + "é" * 2**19])
+def test_bytes_of_another_encoding_are_told(project, tmp_path, recwarn, text):
+    write(tmp_path, a=text.encode())
+    with inside(project):
+        from data.text_files import TextFiles
+
+        TextFiles(data_dir=str(tmp_path), context=4).setup("fit")
+        assert not [one for one in recwarn if "not UTF-8" in str(one.message)]
+        write(tmp_path, a="größe ".encode("latin-1") * 99)
+        with pytest.warns(UserWarning, match="a.txt is not UTF-8, as prompts"):
+            TextFiles(data_dir=str(tmp_path), context=4).setup("fit")
+
+
 def test_a_file_is_mapped_and_read_where_it_is_needed(project, tmp_path):
     path = tmp_path / "large.txt"
     with path.open("wb") as file:  # 8 GB, of which the disk has a MB

@@ -52,6 +52,8 @@ def with_one_zero(array: Any) -> Any:
 
 def as_text(array: Any) -> Any:
     """Values as texts, the same ones from whatever file: whole numbers without a point."""
+    if types.is_decimal(array.type):
+        array = array.cast(pyarrow.float64())
     if types.is_floating(array.type):
         array = with_one_zero(array)
         whole = arrow.all(arrow.equal(array, arrow.floor(array))).as_py()
@@ -157,7 +159,8 @@ def encode(
     table: pyarrow.Table, columns: list[Column], source: str, row_numbers: Any = None
 ) -> tuple[Tensor, Tensor]:
     """Numbers (N, n), float32 with NaN for what is missing, and codes of the categories (N, c)."""
-    if lacking := [c["name"] for c in columns if c["name"] not in table.column_names]:
+    known = {*table.column_names}
+    if lacking := [c["name"] for c in columns if c["name"] not in known]:
         raise UserError(f"{source} lacks columns of the training: {', '.join(lacking)}.")
     numbers, categories = by_kind(columns)
     values = torch.empty(len(table), len(numbers))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional
 
@@ -64,8 +64,9 @@ class MaskFiles(ImageFiles):
     def check_size(self, index: int, mask: Tensor) -> None:
         width, height = image_size(self.names[index])
         if mask.shape != (height, width):
+            turned = ", turned as its EXIF data says," * (mask.shape == (width, height))
             raise UserError(
-                f"{self.names[index]} has {width} x {height} pixels, but its mask "
+                f"{self.names[index]}{turned} has {width} x {height} pixels, but its mask "
                 f"{self.masks[index]} has {mask.shape[1]} x {mask.shape[0]}: make them the same size."
             )
 
@@ -101,6 +102,7 @@ def read_mask(path: str, values: Values, colored: bool) -> Tensor:
         with Image.open(path) as image:
             if image.mode == "F":
                 raise UserError("its pixels are floats: save whole numbers, as PNG does")
+            image = ImageOps.exif_transpose(image)  # as its image is turned
             indexed = image.mode in ("1", "L", "P") or image.mode.startswith("I")
             pixels = np.asarray(image if indexed and not colored else image.convert("RGB"))
     except Exception as error:  # Pillow's decoders raise many kinds

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.compute as arrow
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from pyarrow import types
 
 from data.columns import as_text, kind_of, with_one_zero
@@ -73,3 +73,23 @@ def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
             f"{source}: the target has classes that differ in spaces only, {found}: mend them."
         )
     return found, reason
+
+
+def tell_copies(table: pyarrow.Table, inputs: list[str], target: str, source: str) -> None:
+    """Warns of inputs that are the target in other words, by a thousand rows: a number that grows in
+    proportion to it, or a few values of which each goes with one of its."""
+    some = table.take(np.unique(np.linspace(0, len(table) - 1, 1000).astype(int)))
+    for name in inputs:
+        kinds = {kind_of(some[name]), kind_of(some[target])}
+        pairs = some.select([name, target]).group_by([name, target]).aggregate([])
+        counts = {len(pairs), len(pairs[name].unique()), len(pairs[target].unique())}
+        same = counts != {1} and len(counts) == 1 and 2 * len(pairs) <= len(some)
+        if not same and kinds == {"number"} and len(pairs) > 2:
+            values = [pairs[one].cast(pyarrow.float64(), safe=False) for one in (name, target)]
+            with np.errstate(all="ignore"):
+                same = abs(np.corrcoef(*values)[0, 1]) > 1 - 1e-9
+        if same:
+            rank_zero_warn(
+                f"{source}: {name} says what {target} is; if it is not known before, leave it out: "
+                f"--data.leave_out '[{name}]'"
+            )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from data.base import Data
 from data.columns import Column, by_kind, encode, find_columns, keys_of_rows, places_of, to_numbers
 from data.table_preparation import PrepareTable
-from data.table_targets import find_classes
+from data.table_targets import find_classes, tell_copies
 from engine.errors import UserError
 from engine.sample_keys import keys_of
 from engine.samples import TensorSamples
@@ -105,6 +105,7 @@ class TableData(Data):
         splits = complete_splits(rows, keys, labels, self.test_fraction, self.hparams)
         inputs = table.drop_columns([*{self.target, *others}])
         self.columns = find_columns(inputs, splits["train"].numpy(), self.categorical, self.source)
+        tell_copies(table, [column["name"] for column in self.columns], self.target, self.source)
 
     def find_keys(self, names: list[str]) -> Tensor:
         table, rows = self.whole

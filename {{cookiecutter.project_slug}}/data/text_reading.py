@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from engine.errors import UserError
@@ -36,6 +37,11 @@ def read_bytes(paths: list[Path]) -> Tensor:
     """The bytes (T,) of some files, one after the other. A single file is mapped: it may be larger than
     memory, and what is not needed is not read."""
     parts = [read_file(path, mapped=len(paths) == 1) for path in paths]
+    for path, part in zip(paths, parts, strict=True):
+        try:  # the last character may be cut
+            codecs.getincrementaldecoder("utf8")().decode(part[: 2**20].numpy().tobytes())
+        except UnicodeDecodeError:
+            rank_zero_warn(f"{path} is not UTF-8, as prompts and what is written are: convert it.")
     text = parts[0] if len(parts) == 1 else torch.cat(parts)
     if not len(text):
         raise without_text(paths)

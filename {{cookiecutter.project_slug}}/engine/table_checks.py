@@ -1,6 +1,7 @@
 """What is wrong with the columns of a table, and where."""
 
 import re
+from collections import Counter
 from csv import DictReader
 from datetime import datetime
 from typing import Any
@@ -31,7 +32,7 @@ def checked(table: pyarrow.Table, place: str) -> pyarrow.Table:
         rank_zero_info(f"{place}: left out {names.count('')} columns without a name")
         table = table.select([i for i, name in enumerate(names) if name])
         names = [*filter(None, names)]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise UserError(f"{place} has several columns with the name {', '.join(twice)}.")
     if not len(table):
         raise UserError(f"{place} has no rows.")
@@ -70,7 +71,7 @@ def refuse_mixed(
 
     point = str.maketrans(f"{decimal}.", f".{decimal}")
     kinds: dict[str, Any] = {
-        "dates": (DATE, read_date, "date_format '%d.%m.%Y{hour}'"),
+        "dates": (DATE, read_date, "date_format '{days}{hour}'"),
         "numbers": (NUMBER, lambda text: float(text.translate(point)), "missing '[{text}]'"),
     }
     for kind, (pattern, read, setting) in kinds.items():
@@ -85,7 +86,10 @@ def refuse_mixed(
         others = f"most others are {kind}"
         if len(offsets) > 1:
             others = "some of the others have an offset from UTC, some none"
-        setting = setting.format(text=text, hour=" %H:%M" * (":" in text))
+        between = next(iter(re.findall(r"\d([-./])", text)), ".")
+        days = "%Y-%m-%d" if re.match(r"\s*\d{4}", text) else "%d-%m-%Y"
+        days = days.replace("-", between)
+        setting = setting.format(text=text, days=days, hour=" %H:%M" * (":" in text))
         mend = f"Mend it, or say what it is: --data.{setting}, or"
         if kind == "numbers" and re.match(NUMBER, text):
             mend = f"Write it as 1234{decimal}5 is, or say what it is:"

@@ -71,12 +71,13 @@ def read_table(path: str | Path, **reading: Any) -> pyarrow.Table:
         with path.open("rb") as file:
             is_parquet = file.read(4) == b"PAR1"
         if is_parquet:
-            return checked(parquet.read_table(path), str(path))
+            return checked(parquet.ParquetFile(path).read(), str(path))
         return checked(read_csv(str(path), str(path), **reading), str(path))
     except UnicodeError as error:
         raise UserError(f"{path}: {error}. {GIVE_ENCODING}") from error
     except pyarrow.ArrowException as error:
-        raise UserError(f"{path}: {str(error).strip()}") from error
+        ragged = " Give each row as many fields as the first has." * ("Expected" in str(error))
+        raise UserError(f"{path}: {str(error).strip()}.{ragged}") from error
 
 
 def read_csv(
