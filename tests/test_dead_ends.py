@@ -1,9 +1,11 @@
 """What once ended in a traceback, or nowhere, works or says why not."""
 
 import re
+import signal
 import subprocess
 import sys
-from collections import OrderedDict, defaultdict
+import threading
+from collections import OrderedDict, defaultdict, namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +70,9 @@ def test_numbers_of_numpy_in_a_callback_do_not_spoil_a_checkpoint(project):
     from engine.errors import UserError
 
     path = project / "last.ckpt"
-    for value, expected in ((np.float64(0.5), 0.5), (np.arange(3), torch.arange(3))):
+    swapped = np.arange(3).astype(">i8")  # as files of other machines have them
+    whole = torch.arange(3)
+    for value, expected in ((np.float64(0.5), 0.5), (np.arange(3), whole), (swapped, whole)):
         states = {"Numbers": Numbers(value).state_dict()}
         AtomicCheckpointIO().save_checkpoint({"callbacks": states}, path)
         state = torch.load(path, weights_only=True)["callbacks"]["Numbers"]
@@ -80,9 +84,12 @@ def test_numbers_of_numpy_in_a_callback_do_not_spoil_a_checkpoint(project):
     writer.save_checkpoint({"callbacks": states}, path)
     state = torch.load(path, weights_only=True)["callbacks"]["Numbers"]
     assert state["counts"] == [{"a": True}, {"a": 2.0}]
-    states = {"Numbers": Numbers(slice(3)).state_dict()}
-    with pytest.raises(UserError, match=r"cannot be read again: Numbers: best \(builtins.slice\)"):
-        writer.save_checkpoint({"callbacks": states}, path)  # also after one that can be read
+    pair = namedtuple("Pair", "a b")(1, 2)
+    for value in (slice(3), lambda: 1, signal.SIGINT, pair, threading.Lock()):
+        states = {"Numbers": Numbers(value).state_dict()}
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        with pytest.raises(UserError, match=rf"cannot be read again: Numbers: best \({kind}\)"):
+            writer.save_checkpoint({"callbacks": states}, path)  # also after one that can be read
     assert [file.name for file in project.iterdir()] == ["last.ckpt"]
 
 

@@ -256,6 +256,20 @@ def test_a_run_that_was_moved_goes_on_with_its_best_score(render, tmp_path, recw
         assert not [w for w in recwarn if "dirpath" in str(w.message)]
 
 
+def test_a_fit_that_goes_on_keeps_as_many_of_the_best_as_it_is_asked_for(render, tmp_path):
+    with inside(render(), tmp_path):
+        scores: dict[str, float] = {}
+        for epochs, count in ((2, 3), (4, 1), (6, 2)):
+            keeps = ["--best_checkpoint.filename={epoch}", f"--best_checkpoint.save_top_k={count}"]
+            more = [f"--trainer.max_epochs={epochs}", *(["--ckpt_path=last"] if epochs > 2 else [])]
+            fit = command("train", "fit", *OPTIONS, *keeps, *more)
+            kept = fit.trainer.checkpoint_callback.best_k_models
+            assert len(kept) == min(count, 2)
+            scores |= {path: score.item() for path, score in kept.items()}
+            assert Path(fit.trainer.checkpoint_callback.best_model_path).is_file()
+            assert min(scores.values()) == fit.trainer.checkpoint_callback.best_model_score
+
+
 def test_two_fits_do_not_go_on_in_one_run(render, tmp_path, monkeypatch):
     """The other one is named; when it has died, its lock is gone."""
     project = render()

@@ -4,7 +4,7 @@ import os
 from collections import OrderedDict
 from copy import copy
 from pathlib import Path
-from pickle import UnpicklingError
+from pickle import PicklingError, UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from engine.compat import load_sharded
 from engine.errors import UserError
-from engine.modules import is_plain
+from engine.modules import SEQUENCES, is_plain
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -31,7 +31,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
+                save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
             if not self.is_read or foreign(checkpoint.get("callbacks", {})):
@@ -75,22 +75,35 @@ def without_numpy(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        return torch.from_numpy(value.copy())
+        return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C"))
     return value
 
 
+def save(checkpoint: dict[str, Any], file: Any) -> None:
+    """Raises a UserError if a part of it, such as a lambda, cannot be written at all."""
+    try:
+        torch.save(checkpoint, file)
+    except (PicklingError, AttributeError, TypeError) as error:
+        raise unreadable(checkpoint, error) from error
+
+
 def check_read(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Raises a UserError if a checkpoint that was written cannot be read, and says what of it."""
+    """Raises a UserError if a checkpoint that was written cannot be read."""
     try:
         torch.load(path, map_location="meta", weights_only=True, mmap=True)
     except UnpicklingError as error:
-        parts = {**checkpoint, **checkpoint.get("callbacks", {})}
-        parts.pop("callbacks", None)
-        names = (f"{part}: {name}" for part, value in parts.items() for name in foreign(value))
-        raise UserError(
-            f"The checkpoint would hold what cannot be read again: {', '.join(names) or error}. Keep "
-            "numbers, text, tensors, lists and dicts of them in state_dict"
-        ) from error
+        raise unreadable(checkpoint, error) from error
+
+
+def unreadable(checkpoint: dict[str, Any], error: Exception) -> UserError:
+    """Says what of a checkpoint cannot be read."""
+    parts = {**checkpoint, **checkpoint.get("callbacks", {})}
+    parts.pop("callbacks", None)
+    names = (f"{part}: {name}" for part, value in parts.items() for name in foreign(value))
+    return UserError(
+        f"The checkpoint would hold what cannot be read again: {', '.join(names) or error}. Keep "
+        "numbers, text, tensors, lists and dicts of them in state_dict"
+    )
 
 
 def foreign(value: Any, key: str = "") -> list[str]:
@@ -98,7 +111,7 @@ def foreign(value: Any, key: str = "") -> list[str]:
     pairs: Any
     if isinstance(value, dict):
         pairs = value.items()
-    elif isinstance(value, list | tuple):
+    elif type(value) in SEQUENCES:
         pairs = enumerate(value)
     elif isinstance(value, torch.Tensor) or is_plain(value):
         return []

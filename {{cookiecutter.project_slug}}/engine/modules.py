@@ -1,5 +1,6 @@
 """Modules as a checkpoint may hold them: their class, plain values and tensors."""
 
+from enum import Enum
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 
 from engine.errors import UserError
 
+SEQUENCES = (list, tuple, torch.Size)  # and no other kinds of tuples, whose class a file would name
 PLAIN = (bool, int, float, str, type(None), torch.dtype)
 
 
@@ -53,11 +55,11 @@ def rebuild(description: dict[str, Any]) -> nn.Module:
 
 
 def is_plain(value: Any) -> bool:
-    if isinstance(value, list | tuple):
+    if type(value) in SEQUENCES:
         return all(map(is_plain, value))
     if isinstance(value, dict):
         return all(map(is_plain, [*value, *value.values()]))
-    return isinstance(value, PLAIN)
+    return isinstance(value, PLAIN) and not isinstance(value, Enum)
 
 
 def add_fixed(settings: dict[str, Any], frame: Any) -> list[str]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -132,18 +133,21 @@ class RunRecord(Callback):
             if self.is_new:  # the best so far lies elsewhere
                 states.pop(callback.state_key, None)
             elif callback.state_key in states:
-                move(states[callback.state_key], callback.dirpath)
+                move(states[callback.state_key], callback)
 
 
-def move(state: dict[str, Any], folder: str) -> None:
-    """Tells the state of a ModelCheckpoint where its folder is now. Otherwise the callback would
-    forget the best score, since its folder was another when the state was saved."""
-    state["dirpath"] = folder
-    for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+def move(state: dict[str, Any], callback: Any) -> None:
+    """Tells the state of a ModelCheckpoint where its folder is now, and how many it is to keep.
+    Otherwise the callback would forget the best score, since its folder was another when the state
+    was saved, and would not find the worst of those that it keeps."""
+    folder = state["dirpath"] = callback.dirpath
+    for key in ("best_model_path", "last_model_path"):
         if state[key]:
             state[key] = str(Path(folder, Path(state[key]).name))
-    best = state["best_k_models"].items()
-    state["best_k_models"] = {str(Path(folder, Path(k).name)): score for k, score in best}
+    best = sorted(state["best_k_models"].items(), key=itemgetter(1), reverse=callback.mode == "max")
+    kept = best[: None if callback.save_top_k == -1 else callback.save_top_k]
+    state["best_k_models"] = {str(Path(folder, Path(k).name)): score for k, score in kept}
+    state["kth_best_model_path"] = next(reversed(state["best_k_models"]), "")
 
 
 @cache
