@@ -53,6 +53,28 @@ def test_a_save_in_mid_interval_is_looked_at(render, tmp_path):
         assert all(map(finite, Path("logs").rglob("*.ckpt")))
 
 
+@pytest.mark.parametrize(
+    ("kind", "validations"), [("parameters", 0), ("parameters", 1), ("buffers", 1)]
+)
+def test_the_last_step_of_an_epoch_may_spoil_the_weights(
+    render, tmp_path, monkeypatch, kind, validations
+):
+    with inside(render(model="mlp"), tmp_path):
+        from models.system import System
+
+        def poison(self, *args):
+            spoilt = [one for one in getattr(self.network, kind)() if one.is_floating_point()]
+            with torch.no_grad():
+                spoilt[0].fill_(torch.nan)
+
+        monkeypatch.setattr(System, "on_train_batch_end", poison)
+        options = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+        options += [f"--trainer.limit_val_batches={validations}"]
+        with pytest.raises(SystemExit, match="diverged|as weights or statistics of batch norm are"):
+            command("train", "fit", *OPTIONS, *options)
+        assert not [*Path("logs").rglob("*.ckpt")]
+
+
 def test_a_score_that_is_no_number_is_not_the_best(render, tmp_path, monkeypatch):
     with inside(render(model="mlp"), tmp_path):
         from models.system import System

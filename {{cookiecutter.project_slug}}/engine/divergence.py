@@ -57,15 +57,21 @@ class Divergence(Callback):
         name = getattr(trainer.checkpoint_callback, "monitor", None)
         score = float(trainer.callback_metrics.get(name or "", 0))
         if trainer.state.fn == "fit" and not (trainer.sanity_checking or isfinite(score)):
+            found = f"{name} is {score} in epoch {trainer.current_epoch}"
+            if not all_finite(pl_module) or any(b.isnan().any() for b in pl_module.buffers()):
+                raise Diverged(f"{found}, as weights or statistics of batch norm are. {ADVICE}")
             raise Diverged(
-                f"{name} is {score} in epoch {trainer.current_epoch}, though the weights are numbers: "
-                "look at the validation data, and at what the metric divides by"
+                f"{found}, though the weights are numbers: look at the validation data, and at what "
+                "the metric divides by"
             )
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self.look(trainer, pl_module)
+        # The last step may have spoilt them, after its loss.
+        if trainer.strategy.reduce_boolean_decision(not all_finite(pl_module), all=False):
+            raise Diverged(f"The fit has diverged: weights are nan or infinite. {ADVICE}")
 
     def look(self, trainer: Trainer, system: LightningModule) -> None:
         """Raises Diverged if the newest loss and the weights are no numbers; in manual optimization, whose
