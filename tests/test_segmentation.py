@@ -168,6 +168,10 @@ def spoil(folder: Path, fault: str) -> None:
     if fault == "floats":
         Image.fromarray(array.astype(np.float32)).save(path.with_suffix(".tif"))
         path.unlink()
+    if fault == "frames":
+        other = [Image.fromarray(1 - array)]
+        Image.fromarray(array).save(path.with_suffix(".tif"), save_all=True, append_images=other)
+        path.unlink()
     if fault == "no pixel counts":
         recode(folder, lambda array: array * 0 + 255)
 
@@ -193,6 +197,7 @@ def spoil(folder: Path, fault: str) -> None:
             r"data has folders of images that are no split: validation. Splits are called",
         ),
         ("floats", r"00.tif cannot be read as a mask: its pixels are floats: save whole numbers"),
+        ("frames", r"00.tif cannot be read as a mask: it has 2 frames, and a mask is one"),
         ("no pixel counts", r"masks in data have no pixel of \['background', 'foreground'\]"),
     ],
 )

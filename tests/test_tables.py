@@ -198,6 +198,11 @@ FAULTS = {
         {},
         "row 1: d is '2026/1/1 10:30', .*--data.date_format '%Y/%m/%d %H:%M'",
     ),
+    "months first": (
+        lines("d,y", lambda i: f"{1 + i % 12}/{1 + i % 28}/2026,{i}.5"),
+        {},
+        "row 1: d is '1/1/2026', .*--data.date_format '%m/%d/%Y'",
+    ),
     "a date": (
         lines("d,y", lambda i: f"2026-02-{29 if i == 7 else 1 + i % 28:02},{i}.5"),
         {},

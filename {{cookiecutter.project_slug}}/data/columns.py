@@ -161,7 +161,10 @@ def encode(
     """Numbers (N, n), float32 with NaN for what is missing, and codes of the categories (N, c)."""
     known = {*table.column_names}
     if lacking := [c["name"] for c in columns if c["name"] not in known]:
-        raise UserError(f"{source} lacks columns of the training: {', '.join(lacking)}.")
+        raise UserError(
+            f"{source} lacks columns of the training: {', '.join(lacking)}. Add them; what is not "
+            "known may be empty."
+        )
     numbers, categories = by_kind(columns)
     values = torch.empty(len(table), len(numbers))
     for i, column in enumerate(numbers):

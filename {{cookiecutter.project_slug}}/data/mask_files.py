@@ -102,6 +102,8 @@ def read_mask(path: str, values: Values, colored: bool) -> Tensor:
         with Image.open(path) as image:
             if image.mode == "F":
                 raise UserError("its pixels are floats: save whole numbers, as PNG does")
+            if (frames := getattr(image, "n_frames", 1)) > 1:
+                raise UserError(f"it has {frames} frames, and a mask is one")
             image = ImageOps.exif_transpose(image)  # as its image is turned
             indexed = image.mode in ("1", "L", "P") or image.mode.startswith("I")
             pixels = np.asarray(image if indexed and not colored else image.convert("RGB"))

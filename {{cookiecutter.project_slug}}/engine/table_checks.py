@@ -88,6 +88,8 @@ def refuse_mixed(
             others = "some of the others have an offset from UTC, some none"
         between = next(iter(re.findall(r"\d([-./])", text)), ".")
         days = "%Y-%m-%d" if re.match(r"\s*\d{4}", text) else "%d-%m-%Y"
+        if any(re.match(r"\s*\d\d?\D(1[3-9]|[23]\d)\D", text) for _, text in rows):
+            days = "%m-%d-%Y"
         days = days.replace("-", between)
         setting = setting.format(text=text, days=days, hour=" %H:%M" * (":" in text))
         mend = f"Mend it, or say what it is: --data.{setting}, or"

@@ -18,6 +18,8 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
+    """From (B, T, D), angles (T, D / heads / 2) and what came before to (B, T, D), and what came now."""
+
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
@@ -37,6 +39,8 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention, then two linear layers, each after a norm and added to its input, (B, T, D)."""
+
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.attention = Attention(dim, heads)
