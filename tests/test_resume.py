@@ -444,3 +444,32 @@ def test_patience_and_length_of_the_schedule_are_as_given(render, tmp_path, capl
             whole.optimizer.step()
             whole.step()
         assert config.scheduler.get_last_lr() == pytest.approx(whole.get_last_lr() * 2)
+
+
+OWN_SCHEDULE = """
+from torch.optim import SGD
+from torch.optim.lr_scheduler import OneCycleLR
+
+from models.classifier import Classifier
+
+
+class Own(Classifier):
+    def configure_optimizers(self):
+        optimizer = SGD(self.parameters(), lr=0.1)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = OneCycleLR(optimizer, 0.1, total_steps=steps)
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+"""
+
+
+def test_a_system_may_ask_for_the_length_of_the_fit_first(render, tmp_path, monkeypatch):
+    """So Lightning makes the loaders before it knows at which sample the fit stopped."""
+    monkeypatch.syspath_prepend(tmp_path)
+    Path(tmp_path, "own_schedule.py").write_text(OWN_SCHEDULE)
+    with inside(render(model="mlp"), tmp_path):
+        own = ["--model=own_schedule.Own", "--model.network=models.networks.mlp.MLP"]
+        options = [*own, *OPTIONS, *EVERY_7_STEPS]
+        whole = command("train", "fit", *options).model.state_dict()
+        saved = "logs/version_0/checkpoints/step=14.ckpt"
+        continued = command("train", "fit", *options, f"--ckpt_path={saved}").model.state_dict()
+        assert all(torch.equal(value, continued[name]) for name, value in whole.items())

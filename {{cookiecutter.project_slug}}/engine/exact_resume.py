@@ -50,6 +50,10 @@ class ExactResume(Callback):
                 batches = place["current"]["ready"]
                 more = ceil(batches * before / now) - batches
                 place["current"] = {name: n + more for name, n in place["current"].items()}
+        if "loops" in checkpoint and trainer.state.fn == "fit":
+            # Lightning does so after `configure_optimizers`, which makes the loaders if it asks for
+            # the length of the fit: they would begin anew.
+            trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
 
 
 def samples_in_a_step(trainer: Trainer) -> int:
