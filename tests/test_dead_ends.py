@@ -239,3 +239,51 @@ def test_what_a_cpu_cannot_compute_in_16_bits_is_one_sentence(project, monkeypat
     monkeypatch.setattr(MLP, "forward", fail)
     with pytest.raises(SystemExit, match="^error: could not .* This CPU cannot .* 32-true"):
         command("train", *FIT, "--trainer.precision=bf16-mixed")
+
+
+CHANGED = {
+    "renamed": (
+        "def small(",
+        "def other(",
+        "own_network.small, which is not here .* small = NEW_N",
+    ),
+    "removed": (
+        ", width: int = 8",
+        "",
+        "fitted with width of own_network.small, which takes that no",
+    ),
+    "needed": (
+        ", width",
+        ", depth: int, width",
+        "without depth of own_network.small, .* a default",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_a_network_that_has_changed_since_the_fit_is_named(project, monkeypatch, change):
+    before, after, message = CHANGED[change]
+    text = NETWORK.replace("width)", "8)").replace("width,", "8,")
+    Path("own_network.py").write_text(text)
+    monkeypatch.delitem(sys.modules, "own_network", raising=False)
+    command("train", *FIT, "--model.network=own_network.small")
+    Path("own_network.py").write_text(text.replace(before, after))
+    for script, *options in (["train", "test", *SMALL, "--ckpt_path=best"], ["export", "best"]):
+        monkeypatch.delitem(sys.modules, "own_network")
+        with pytest.raises(SystemExit, match=message):
+            command(script, *options)
+
+
+def test_a_loader_of_predictions_names_its_arguments(project, monkeypatch):
+    """Lightning makes it anew, and says otherwise that torch's DataLoader has an error."""
+    Path("own_data.py").write_text(
+        "from torch.utils.data import DataLoader\n"
+        "from data.digits import Digits\n"
+        "class Own(Digits):\n"
+        "    def predict_dataloader(self):\n"
+        "        return DataLoader(self.splits['predict'], 8)\n"
+    )
+    monkeypatch.delitem(sys.modules, "own_data", raising=False)
+    command("train", *FIT, "--data=own_data.Own", *SMALL)
+    with pytest.raises(SystemExit, match="name what comes after the data set, as DataLoader"):
+        command("train", "predict", "--data=own_data.Own", *SMALL)

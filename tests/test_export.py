@@ -5,6 +5,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -190,7 +191,7 @@ def test_a_package_that_the_network_lacks_is_not_taken_for_one_of_the_export(tra
     project, folder = trained("cnn")
     with inside(project, folder):
         monkeypatch.setitem(sys.modules, "models.networks.cnn", None)
-        with pytest.raises(ModuleNotFoundError, match=r"models\.networks\.cnn"):
+        with pytest.raises(SystemExit, match=r"models\.networks\.cnn\.CNN, which is not here"):
             command("export", "best")
 
 
@@ -259,6 +260,73 @@ def test_predictions_that_are_no_tensors_by_name_are_refused(render):
         system.predict_step = lambda batch, batch_idx: (batch["a"], batch["a"])
         with pytest.raises(ValueError, match="gives no tensor and no dict of tensors"):
             Program(system, {"a": torch.ones(3, 2)}, SimpleNamespace())
+
+
+@dataclass
+class Pairs:
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+class Varied(torch.nn.Module):
+    """Takes a batch of another make; the length of `a` may vary, and `b` has one dimension."""
+
+    export_dims = ("batch", "length")
+
+    def predict_step(self, batch, batch_idx):
+        a, b = (batch["a"], batch["b"]) if isinstance(batch, dict) else (batch.a, batch.b)
+        return {"sum": a.sum(dim=1) + b}
+
+
+@pytest.mark.parametrize("kind", [Pairs, dict])
+def test_a_batch_may_have_lengths_lists_and_scalars(render, tmp_path, kind):
+    """What has no row for each sample, as the boxes of each image, stays whole."""
+    more = {"boxes": [torch.ones(0, 4), torch.ones(5, 4)], "scale": torch.tensor(2.0)}
+    batch = kind(a=torch.rand(2, 4), b=torch.ones(2), **(more if kind is dict else {}))
+    with inside(render()):
+        from engine.program import Program, rows_of
+
+        three = rows_of(batch, 3)
+        if kind is dict:
+            assert [len(one) for one in three["boxes"]] == [0, 5]
+        program = Program(Varied(), three, SimpleNamespace())
+        assert list(program.inputs) == ["a", "b"]
+        exported = torch.export.export(
+            program, tuple(program.inputs.values()), dynamic_shapes=program.shapes
+        )
+        found = exported.module()(torch.ones(5, 7), torch.ones(5))
+        assert found["sum"].tolist() == [8.0] * 5
+
+
+def test_a_batch_without_tensors_is_refused_with_the_way_out(render):
+    with inside(render()):
+        from engine.program import Program
+
+        with pytest.raises(ValueError, match="is a SimpleNamespace, .* have export_batch of"):
+            Program(Towers(len), SimpleNamespace(a=torch.ones(3, 2)), None)
+
+
+def test_what_no_file_can_hold_is_said(trained, monkeypatch, tmp_path):
+    """Predictions that are others each time, and what ONNX does not know."""
+    project, folder = trained("mlp")
+
+    def with_noise(self, batch, batch_idx):
+        return {"noise": batch[0].flatten(1).sum(1) + torch.rand(batch[0].shape[0])}
+
+    def as_matrices(self, batch, batch_idx):
+        return {"found": torch.linalg.matrix_exp(batch[0][:, 0])}
+
+    with inside(project, folder):
+        from models.classifier import Classifier
+
+        for step, kind, message in (
+            (with_noise, "pt2", "others each time .* export_step"),
+            (as_matrices, "onnx", "No ONNX function found for .*matrix_exp.* Try --format pt2"),
+        ):
+            monkeypatch.setattr(Classifier, "predict_step", step)
+            with pytest.raises(SystemExit, match=message):
+                command("export", "best", f"--format={kind}", f"--output={tmp_path / 'x'}")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_constant_batch_size_is_refused_with_the_reason(render):

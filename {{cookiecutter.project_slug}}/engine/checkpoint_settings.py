@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from engine.compat import pop_class_path
-from engine.facts import arguments_of, same
+from engine.facts import arguments_of, check_classes, same
 from engine.parsing import SWAPS, replace_model
 from engine.records import flat
 from engine.schedules import LENGTHS
@@ -80,14 +80,17 @@ def model_of(class_path: str, hparams: dict[str, Any], given: Namespace) -> dict
     return {"class_path": class_path, "init_args": hparams}
 
 
-def with_model(parser: Any, config: Namespace, saved: dict[str, Any]) -> Namespace:
+def with_model(
+    parser: Any, config: Namespace, saved: dict[str, Any], checkpoint: Path
+) -> Namespace:
     """The configuration with the system of a checkpoint, if the command line made it. Names what else
     was configured."""
     hparams = saved.get("hyper_parameters", {})
     if not (class_path := pop_class_path(hparams)):
         return config
     given = config[config.subcommand].model
-    config = replace_model(parser, config, model_of(class_path, hparams, given))
+    check_classes(model := model_of(class_path, hparams, given), checkpoint)
+    config = replace_model(parser, config, model)
     now = flat({"model": config[config.subcommand].model.as_dict()})
     before = flat({"model": given.as_dict()}).items()
     other = [key for key, value in before if value is not None and now.get(key, value) != value]

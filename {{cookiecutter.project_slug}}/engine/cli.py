@@ -125,7 +125,7 @@ class CLI(LightningCLI):
                 super().parse_arguments(parser, args)
             checkpoint_settings.tell(there, config, self.config[self.config.subcommand])
         self.config[self.config.subcommand].ckpt_path = None  # given later: Lightning reads it all
-        self.config = checkpoint_settings.with_model(parser, self.config, saved)
+        self.config = checkpoint_settings.with_model(parser, self.config, saved, self.checkpoint)
 
     def before_instantiate_classes(self) -> None:
         """Decides where the command writes, and what goes there."""

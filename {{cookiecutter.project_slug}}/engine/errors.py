@@ -32,6 +32,10 @@ SINGLE = (
     "One of the data and the weights is float64, as NumPy's numbers are: have the data set give "
     "float32 (`.float()`), or set --trainer.precision 64-true"
 )
+POSITION = (  # Lightning makes the loaders of `predict`, and of several processes, anew
+    "Lightning gives a DataLoader its {} itself here: in yours name what comes after the data set, as "
+    "DataLoader(samples, batch_size=8)"
+)
 # Where one may not write, or there is no room.
 NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EFBIG, errno.EISDIR}
 # What Lightning raises where a setting cannot work.
@@ -90,7 +94,7 @@ def is_mistake(error: BaseException) -> bool:
     *_, last = frames
     own, parts = is_own(last.filename), Path(last.filename).parts
     refuses = (last.line or "").startswith(f"raise {kind}")
-    if "lightning" in parts and not own:
+    if {"lightning", "torchmetrics"} & {*parts} and not own:
         # Before a first step, a TypeError of Python's comes from arguments, too.
         made = any(frame.name == "instantiate_trainer" for frame in frames)
         return isinstance(error, REFUSALS) and (refuses or made)
@@ -109,6 +113,8 @@ def kind_and_message(error: BaseException) -> tuple[str, str]:
             "UserError",
             f"{error} This CPU cannot do that in 16 bits: --trainer.precision 32-true",
         )
+    if given := re.search(r"more than one `__init__` argument.* `(\w+)=\.\.\.`", str(error)):
+        return "UserError", POSITION.format(given[1])
     if type(error) is RuntimeError and DOUBLES.search(str(error)):
         return "UserError", f"{error}. {SINGLE}"
     _, title, trace = str(error).rpartition("Traceback (most recent call last):")

@@ -21,8 +21,8 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import Subset
 
-from engine.errors import UserError, plain_errors
-from engine.facts import facts_of, same
+from engine.errors import UserError, causes, plain_errors
+from engine.facts import check_classes, facts_of, same
 from engine.predictor import ONE_DEVICE, load_system
 from engine.program import Program, rows_of
 from engine.runs import find_checkpoint, read_checkpoint, run_of
@@ -36,6 +36,7 @@ def load(path: Path, settings: dict[str, Any]) -> tuple[Any, LightningDataModule
     fitted = checkpoint.get("datamodule_hyper_parameters", {})
     if not (data := fitted.get("_class_path")):
         raise UserError(f"{path} is from a fit in Python: it does not say what it was fitted on")
+    check_classes({"class_path": data}, path)
     there = {name: fitted.get(name) for name in settings}
     other = [f"{k}={v} (there {there[k]})" for k, v in settings.items() if not same(v, there[k])]
     if other:
@@ -54,7 +55,7 @@ def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], 
     loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
     raw = next(iter(loader))
     export_batch = getattr(data, "export_batch", lambda batch: batch)
-    batches: Any = [export_batch(rows_of(raw, size)) for size in sizes]
+    batches: Any = [rows_of(export_batch(raw), size) for size in sizes]
     # The whole way of `predict`, of these rows. (A list would be several loaders.)
     data.predict_dataloader = lambda: Subset(batches, range(len(batches)))
     found: Any = trainer.predict(system, datamodule=data)
@@ -71,13 +72,16 @@ def write(program: Program, metadata: dict[str, str], kind: str, path: str) -> N
     if kind == "pt2":
         torch.export.save(exported, path, extra_files=metadata)
         return
-    onnx: Any = torch.onnx.export(
-        exported,
-        dynamic_shapes=program.shapes,
-        verbose=False,
-        input_names=program.named(),
-        output_names=program.named_outputs(),
-    )
+    try:
+        onnx: Any = torch.onnx.export(
+            exported,
+            dynamic_shapes=program.shapes,
+            verbose=False,
+            input_names=program.named(),
+            output_names=program.named_outputs(),
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise UserError(f"{causes(error)[-1]}. Try --format pt2") from error
     rename_inner(onnx.model.graph, {*program.named(), *program.named_outputs()})
     onnx.model.metadata_props.update(metadata)
     onnx.save(path)
@@ -106,7 +110,8 @@ def run(kind: str, path: str, inputs: dict[str, Tensor]) -> list[Tensor]:
 
 def difference(found: Tensor, expected: Tensor) -> Tensor:
     """The largest, as a share of the largest number, or of 1."""
-    found, expected = found.double(), expected.double()
+    wide = torch.promote_types(expected.dtype, torch.float64)
+    found, expected = found.to(wide), expected.to(wide)
     return (found - expected).abs().max() / expected.abs().max().clamp(min=1)
 
 
@@ -155,6 +160,12 @@ def export(
             differences += [difference(a, b) for a, b in zip(found, right, strict=True)]
         worst = torch.stack(differences).max().item()  # NaN if any is
         if not worst <= TOLERANCE:
+            one, other = (program(*program.inputs.values()) for _ in range(2))
+            if not all(torch.allclose(one[n], other[n], equal_nan=True) for n in one):
+                raise UserError(
+                    "The predictions of a batch are others each time (dropout, random numbers, a state): "
+                    "have the system's export_step(batch) give what stays the same"
+                )
             raise UserError(
                 f"The {format} file differs from {path} by {worst:.1e}, more than "
                 f"{TOLERANCE:.0e}, and was removed; try another --format"

@@ -84,6 +84,35 @@ def may_lack(kind: Any) -> set[str]:
     return {name for base, name in known if isclass(kind) and issubclass(kind, base)}
 
 
+def check_classes(settings: dict[str, Any], checkpoint: Any) -> None:
+    """Raises a UserError if a class with which a checkpoint was fitted, or an argument of it, is gone, or
+    it needs another now."""
+    for spec in specs(settings):
+        path = spec["class_path"]
+        try:
+            kind = resolve_name(path)
+        except (ModuleNotFoundError, AttributeError) as error:
+            if str(error.name) not in path:  # but something that the module needs
+                raise
+            raise UserError(
+                f"{checkpoint} was fitted with {path}, which is not here ({error}): give it that name "
+                f"again, or what it has become: {path.rpartition('.')[2]} = NEW_NAME in a file there"
+            ) from error
+        given, own = spec.get("init_args") or {}, signature(kind).parameters.values()
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in own)
+        if (gone := given.keys() - arguments_of(kind)) and not takes_all:
+            raise UserError(
+                f"{checkpoint} was fitted with {', '.join(sorted(gone))} of {path}, which takes that no "
+                f"more: let it, or start a fit with --model.init_from {checkpoint}"
+            )
+        named = (p.name for p in own if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD)
+        if makes_module(kind) and (needed := set(named) - given.keys()):
+            raise UserError(
+                f"{checkpoint} was fitted without {', '.join(sorted(needed))} of {path}, which needs it "
+                "now: give it a default"
+            )
+
+
 class Facts:
     """Gives the facts of the data to what is made, and compares them with what was given. The
     checkpoint is that of which the system is; its facts may be `adopted` by the data."""

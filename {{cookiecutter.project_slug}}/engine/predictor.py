@@ -13,11 +13,12 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import instantiate_module
+from torch import Tensor
 
 from engine.checkpoint_io import AtomicCheckpointIO
 from engine.compat import pop_class_path
 from engine.errors import UserError
-from engine.facts import arguments_of
+from engine.facts import arguments_of, check_classes
 from engine.predictions import Predictions
 from engine.runs import find_checkpoint, read_checkpoint
 from engine.warning_filters import silence
@@ -44,6 +45,7 @@ def load(name: str | Path = "best", **options: Any) -> "Predictor":
     settings = dict(checkpoint.get("datamodule_hyper_parameters", {}))
     if not (class_path := pop_class_path(settings)):
         raise UserError(f"{path} is from a fit in Python: give Predictor its system and its data")
+    check_classes({"class_path": class_path, "init_args": settings}, path)
     kind = resolve_name(class_path)
     # As where other data is predicted: that of the fit need not be here.
     others = {"predict_dir": ".", "num_workers": 0}
@@ -64,9 +66,10 @@ def find(name: str) -> Path:
 
 def load_system(path: Path) -> LightningModule:
     """The system of a checkpoint, plain or sharded."""
-    class_path = read_checkpoint(path).get("hyper_parameters", {}).get("_class_path")
-    if not class_path:
+    settings = read_checkpoint(path).get("hyper_parameters", {})
+    if not (class_path := pop_class_path(settings)):
         raise UserError(f"{path} is from a fit in Python: it cannot rebuild its network")
+    check_classes({"class_path": class_path, "init_args": settings}, path)
     source: Any = path
     if path.is_dir():
         torch.save(AtomicCheckpointIO().load_checkpoint(path), source := BytesIO())
@@ -134,7 +137,8 @@ class Found(Predictions):
 
     def save(self, trainer: Trainer, outputs: dict[str, Any], index: list[int]) -> None:
         for name, values in outputs.items():
-            self.others.setdefault(name, []).extend(values)
+            if isinstance(values, Tensor) and values.shape[:1] == (len(index),):
+                self.others.setdefault(name, []).extend(values)
 
     def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
         self.table = table | self.others

@@ -1,5 +1,6 @@
 """What an exported file computes: a raw batch's preparation and the system's predictions."""
 
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ def leaves(batch: Any, name: str = "input") -> dict[str, Tensor]:
     """The tensors of a batch, by their keys in it; where it has numbers, `input_0`."""
     if isinstance(batch, Tensor):
         return {name: batch}
+    batch = vars(batch) if is_dataclass(batch) else batch
     pairs: Any = []
     if isinstance(batch, dict):
         pairs = [(key if name == "input" else f"{name}_{key}", v) for key, v in batch.items()]
@@ -22,8 +24,14 @@ def leaves(batch: Any, name: str = "input") -> dict[str, Tensor]:
 
 
 def rows_of(batch: Any, size: int) -> Any:
-    """So many rows of a batch, from the first on, and over again where it has fewer."""
-    return apply_to_collection(batch, Tensor, lambda t: t[torch.arange(size) % len(t)])
+    """So many rows of a batch, from the first on, and over again where it has fewer. What has no row
+    for each sample stays whole."""
+    count = next((tensor.shape[:1] for tensor in leaves(batch).values() if tensor.ndim), None)
+
+    def pick(tensor: Tensor) -> Tensor:
+        return tensor[torch.arange(size) % len(tensor)] if tensor.shape[:1] == count else tensor
+
+    return apply_to_collection(batch, Tensor, pick)
 
 
 class Program(nn.Module):
@@ -46,6 +54,11 @@ class Program(nn.Module):
         self.batch = system.export_inputs(3) if self.generates else batch
         # Copies: views of one tensor, as columns are, take torch.export half as long again.
         every = {name: tensor.clone() for name, tensor in leaves(self.batch).items()}
+        if not every:
+            raise UserError(
+                f"A batch is a {type(batch).__name__}, in which no tensors are found: have export_batch of "
+                "the data module make a dict of tensors of it, which its preparation takes as well"
+            )
         self.inputs = dict(every)
         used = self.used()
         self.inputs = {name: every[name] for name in used}
@@ -66,10 +79,14 @@ class Program(nn.Module):
 
     @property
     def shapes(self) -> tuple:
-        """The dimensions of each input that vary, for `torch.export`."""
+        """The dimensions of each input that vary, for `torch.export`: of those with a row for each of
+        the three samples."""
         names = getattr(self.system, "export_dims", ("batch",))
-        dims = {i: torch.export.Dim(name) for i, name in enumerate(names)}
-        return (tuple(dims for _ in self.inputs),)
+        dims = [torch.export.Dim(name) for name in names]
+        tensors = self.inputs.values()
+        return (
+            tuple(dict(enumerate(dims[: t.ndim])) if t.shape[:1] == (3,) else {} for t in tensors),
+        )
 
     def used(self) -> list[str]:
         """The tensors of a batch whose values lead to the outputs: others are prepared, or counted, for
