@@ -497,10 +497,12 @@ def test_the_data_adds_columns_to_the_predictions_and_loses_none(render):
 
         data = SimpleNamespace(predict_columns={"id": [*"abc"], "prediction": [7, 8, 9]})
         columns = dict.fromkeys(PLACE, torch.tensor([0, 0]))
+        place = dict.fromkeys(PLACE, torch.tensor([0]))
         columns |= {"_index": torch.tensor([2, 0]), "prediction": torch.tensor([0.5, 1.5])}
         table = table_of(columns, data, SimpleNamespace())
+        table["big"] = table_of({**place, "big": torch.tensor([[2**24 + 1]])}, None, None)["big_0"]
     right = {"input": ["2", "0"], "id": ["c", "a"], "data_prediction": [9, 7]}
-    assert table == {**right, "prediction": [0.5, 1.5]}
+    assert table == {**right, "prediction": [0.5, 1.5], "big": [2**24 + 1]}
 
 
 @pytest.mark.parametrize(
@@ -515,11 +517,13 @@ def test_the_data_adds_columns_to_the_predictions_and_loses_none(render):
             r"gives a \(3,\) for some batches, b \(\) for",
         ),
         ([{"mask": torch.ones(2, 4, 4)}], "Not in the table, .* mask. Nothing else"),
+        ([{"wave": torch.ones(2, 4) * 1j}], "Not in the table, .* wave. Nothing else"),
     ],
-    ids=["other widths", "other names", "masks alone"],
+    ids=["other widths", "other names", "masks alone", "complex"],
 )
 def test_what_makes_no_table_is_refused(render, tmp_path, outputs, message):
     with inside(render(model="mlp"), tmp_path):
+        from engine import predictor
         from engine.predictions import Predictions
 
         class Given(LightningModule):
@@ -530,6 +534,11 @@ def test_what_makes_no_table_is_refused(render, tmp_path, outputs, message):
         trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Predictions("all.csv")])
         with pytest.raises(ValueError, match=message):
             trainer.predict(Given(), loader)
+        # What has no row for each input is in no row of a predictor either.
+        found = predictor.Found(None)
+        found.on_predict_start(trainer, Given())
+        found.save(trainer, {"mean": torch.ones(()), "map": torch.ones(2, 3, 3), "a": {}}, [0, 1])
+        assert list(found.others) == ["map"]
 
 
 def test_a_table_is_written_whole_or_not_at_all(render, tmp_path, monkeypatch):

@@ -112,6 +112,7 @@ def test_an_eps_that_float16_does_not_know_is_refused(render, tmp_path):
             command(*half)
         command(*half, "--model.optimizer.eps=1e-4")
         command(*half, "--model.optimizer=torch.optim.SGD")
+        command(*half[:-1], "--model.optimizer=torch.optim.Adafactor")  # its eps are two
 
 
 def test_manual_optimization_needs_give_no_loss(render):

@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 from pkgutil import resolve_name
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,6 +29,11 @@ def test_weight_decay_spares_norms_and_biases_unless_told_otherwise(render, tmp_
         assert counted == len(list(fit.model.parameters()))
         fit = command("train", "fit", *SMALL, "--trainer.max_steps=1", "--model.decay_all=true")
         assert len(fit.trainer.optimizers[0].param_groups) == 1
+        fit.model.network = torch.nn.LazyLinear(10)  # no shape says what its weights are
+        fit.model.decay_all = False
+        fit.model.setup("test")
+        with pytest.raises(MisconfigurationException, match="network.weight has none yet: run the"):
+            fit.model.configure_optimizers()
 
 
 @pytest.mark.parametrize(
@@ -138,7 +144,13 @@ def test_a_mean_is_over_samples_whatever_a_batch_begins_with(render):
         from models.system import System
 
         batch = {"name": ["a", "longer"], "scale": torch.tensor(1.0), "parts": [torch.ones(2, 3)]}
-        assert System(torch.nn.Identity()).size_of(batch) == 2
+        system = System(torch.nn.Identity())
+        assert system.size_of(batch) == 2
+        # Images of 3 channels and boxes, both in lists; an object.
+        listed = [torch.ones(3, 4, 4)] * 2, [{"boxes": torch.ones(count, 4)} for count in (5, 0)]
+        for unclear in (listed, SimpleNamespace(x=torch.ones(2))):
+            with pytest.raises(MisconfigurationException, match="Have System.size_of say it"):
+                system.size_of(unclear)
 
 
 def test_a_network_that_is_none_is_refused_with_the_reason(render, tmp_path, monkeypatch):
@@ -179,6 +191,31 @@ def test_a_metric_takes_no_name_of_the_system(render, tmp_path):
     metric = "--model.metrics.acc=torchmetrics.classification.MulticlassF1Score"
     with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit, match="system has .*acc"):
         command("train", *FIT, metric, "--model.metrics.acc.num_classes=10")
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("classification.MulticlassConfusionMatrix", "val/own is no number: choose an average"),
+        ("MeanSquaredError", "Predictions and targets are expected to have the same shape"),
+    ],
+)
+def test_what_a_metric_cannot_do_is_one_sentence(render, tmp_path, metric, message):
+    options = [f"--model.metrics.own=torchmetrics.{metric}"]
+    options += ["--model.metrics.own.num_classes=10"] * ("class" in metric)
+    with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit, match=message):
+        command("train", *FIT, *options)
+
+
+def test_a_checkpoint_from_python_holds_no_network_that_a_child_has(render):
+    with inside(render(model="mlp")):
+        from models.system import System
+
+        class Student(System):
+            def __init__(self, network, teacher):
+                super().__init__(network)
+
+        assert "teacher" not in Student(torch.nn.Identity(), torch.nn.Identity()).hparams
 
 
 def test_logits_that_are_not_as_many_as_the_classes_are_refused(render, tmp_path, monkeypatch):

@@ -31,8 +31,9 @@ class Divergence(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.steps, self.losses, self.last, self.doubtful = [], [], None, False
         for group in chain.from_iterable(one.param_groups for one in trainer.optimizers):
-            eps = torch.tensor(group.get("eps") or 1.0)
-            if any(weight.dtype == torch.float16 for weight in group["params"]) and not eps.half():
+            eps = group.get("eps")  # Adafactor has two, of which one may be None
+            halves = any(weight.dtype == torch.float16 for weight in group["params"])
+            if halves and isinstance(eps, float) and eps and not torch.tensor(eps).half():
                 raise UserError(
                     f"The optimizer's eps of {eps:.0e} is 0 in float16, and it divides by that: give "
                     "--model.optimizer.eps 1e-4, or --trainer.precision bf16-true"

@@ -19,7 +19,7 @@ def is_column(values: Any) -> bool:
     """Whether it is a number, a vector or a text for each row."""
     if isinstance(values, list):
         return all(isinstance(value, str) for value in values)
-    return isinstance(values, Tensor) and values.ndim in (1, 2)
+    return isinstance(values, Tensor) and values.ndim in (1, 2) and not values.is_complex()
 
 
 def join(parts: list[Any]) -> Any:
@@ -47,7 +47,7 @@ def rows(columns: dict[str, Any], data: Any, system: LightningModule) -> dict[st
             if names and not values.is_floating_point():
                 table[f"{key}_name"] = [names[i] for i in table[key]]
             continue
-        for i, column in enumerate(values.float().T.tolist()):
+        for i, column in enumerate(values.T.tolist()):
             table[f"{key}_{names[i] if names else i}"] = column
     for name, known in {} if several else getattr(data, "predict_columns", {}).items():
         free = f"data_{name}" if name in table.keys() | place.keys() else name

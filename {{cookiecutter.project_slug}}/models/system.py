@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric
@@ -60,6 +61,8 @@ class System(LightningModule):
         self.save_hyperparameters(ignore=objects)
         if "_class_path" in self.hparams:
             self.save_hyperparameters(ignore="init_from")
+        for name in [n for n, value in self.hparams.items() if isinstance(value, nn.Module)]:
+            self.hparams.pop(name)  # that a subclass takes
         if not isinstance(network, nn.Module):
             raise MisconfigurationException(
                 f"network is {network!r}: {type(self).__name__}.__init__ is to say `network: nn.Module`"
@@ -138,10 +141,16 @@ class System(LightningModule):
 
     def size_of(self, batch: Any) -> int | Tensor:
         """What the mean loss of an evaluation weighs a batch by: its samples, the rows of its first
-        tensor, wherever that is."""
+        tensor, wherever that is. A system says it itself where a batch is an object, or has lists."""
         rows: list[int] = []
         apply_to_collection(batch, Tensor, lambda tensor: rows.extend(tensor.shape[:1]))
-        return rows[0] if rows else 1
+        kind = type(batch).__name__
+        listed = kind in ("list", "tuple") and isinstance(batch[0], list | tuple)
+        if not rows or (listed and rows[0] != rows[-1]):
+            raise MisconfigurationException(
+                f"How many samples has a batch, a {kind}? Have {type(self).__name__}.size_of say it"
+            )
+        return rows[0]
 
     def stage_of(self, loader: int) -> str:
         """val or test; of further loaders val_NAME (`val_names` of the data module) or val_1."""
@@ -176,6 +185,9 @@ class System(LightningModule):
         self.sizes = dict(zip(self.sums, counts, strict=True))
         self.log_dict(means, prog_bar=True, sync_dist=True)
         measured = {name: metric.compute() for name, metric in self.measured.items()}
+        for name, value in measured.items():
+            if getattr(value, "shape", isinstance(value, float)) not in ((), (1,), True):
+                raise MisconfigurationException(f"metrics: {name} is no number: choose an average")
         self.log_dict(measured, sync_dist=True)  # the same everywhere: nothing changes
 
     on_test_epoch_start = on_validation_epoch_start
@@ -184,7 +196,7 @@ class System(LightningModule):
 
     def setup(self, stage: str) -> None:
         # Here, since some strategies change the shapes of the parameters after this.
-        self.undecayed = {name for name, p in self.named_parameters() if p.ndim < 2}
+        self.undecayed = {n for n, p in self.named_parameters() if not is_lazy(p) and p.ndim < 2}
         self.trainer.precision_plugin.convert_module(self)  # before a checkpoint's weights come
         if stage == "fit" and getattr(self, "class_weights", None) == "balanced":
             from engine import losses
@@ -203,6 +215,11 @@ class System(LightningModule):
         named = [(n.replace("_fsdp_wrapped_module.", ""), p) for n, p in named if p.requires_grad]
         optimizer = self.optimizer([p for _, p in named], self.lr)
         if optimizer.defaults.get("weight_decay") and not self.decay_all:
+            if lazy := [n for n, p in named if is_lazy(p)]:
+                raise MisconfigurationException(
+                    f"Weight decay spares norms and biases by their shapes, and {lazy[0]} has none yet: "
+                    "run the network once in its __init__, or give --model.decay_all true"
+                )
             others = [p for n, p in named if n in self.undecayed]
             decayed = [p for n, p in named if n not in self.undecayed]
             groups: list[Any] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
