@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from projects import ONE_CPU, QUIET, command, inside, small_data
 
 
@@ -123,6 +124,17 @@ def test_a_mask_is_turned_as_its_image_is(folder):
     Image.fromarray(np.rot90(array).copy()).save(path)
     with pytest.raises(ValueError, match=r"00.jpg, turned as its EXIF data says, has 48 x 40 pix"):
         make()
+
+
+def test_damaged_exif_data_leaves_the_mask(folder):
+    right, right_mask = make().splits["train"].dataset[0]
+    path, array = mask(folder)
+    text = PngInfo()
+    text.add_text("Raw profile type exif", "\nexif\n1\nno number")
+    Image.fromarray(array).save(path, pnginfo=text)
+    found, found_mask = make().splits["train"].dataset[0]
+    assert torch.equal(found, right)
+    assert torch.equal(found_mask, right_mask)
 
 
 def test_pixels_that_do_not_count(folder):

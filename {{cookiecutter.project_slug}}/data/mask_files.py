@@ -3,6 +3,7 @@
 import os
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,9 @@ def read_mask(path: str, values: Values, colored: bool) -> Tensor:
                 raise UserError("its pixels are floats: save whole numbers, as PNG does")
             if (frames := getattr(image, "n_frames", 1)) > 1:
                 raise UserError(f"it has {frames} frames, and a mask is one")
-            image = ImageOps.exif_transpose(image)  # as its image is turned
+            image.load()
+            with suppress(Exception):  # as its image is turned; damaged EXIF data turns neither
+                ImageOps.exif_transpose(image, in_place=True)
             indexed = image.mode in ("1", "L", "P") or image.mode.startswith("I")
             pixels = np.asarray(image if indexed and not colored else image.convert("RGB"))
     except Exception as error:  # Pillow's decoders raise many kinds
