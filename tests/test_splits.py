@@ -140,7 +140,7 @@ def test_images_added_after_a_fit_are_not_mixed_up(render, tmp_path, caplog):
         assert {name for name in tested if Path(name).exists()} <= found
         assert not {Path(name).relative_to(tmp_path / "images") for name in found} & trained
         assert "8 samples have been added and 1 removed" in caplog.text
-        assert "What was renamed or changed counts as both" in caplog.text
+        assert "What was renamed, changed or copied is new" in caplog.text
         on = command("train", "fit", *SMALL, "--ckpt_path=last", "--trainer.max_epochs=2")
         val = on.datamodule.splits["val"]
         assert not {Path(val.dataset.ids[i]) for i in val.indices} & trained

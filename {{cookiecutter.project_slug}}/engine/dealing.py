@@ -61,10 +61,10 @@ class Dealing:
             kept = [record.has(name, self.keys[rows]).sum() for name, rows in self.rows.items()]
             moved = len(known) - removed - int(sum(kept))
             others = f"{moved} have left their split" if moved else "all others keep their split"
-            changed = " What was renamed or changed counts as both, and may have been trained on."
+            changed = " What was renamed, changed or copied is new, and may have been trained on."
             rank_zero_info(
                 f"Since the fit of {checkpoint}, {added} samples have been added and {removed} "
-                f"removed; {others}.{changed * bool(added and removed)}"
+                f"removed; {others}.{changed * bool(added)}"
             )
         if measured := MEASURED.get(stage or ""):
             keys = self.keys[self.rows[measured]]
