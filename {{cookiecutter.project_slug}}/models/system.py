@@ -186,7 +186,9 @@ class System(LightningModule):
         self.log_dict(means, prog_bar=True, sync_dist=True)
         measured = {name: metric.compute() for name, metric in self.measured.items()}
         for name, value in measured.items():
-            if getattr(value, "shape", isinstance(value, float)) not in ((), (1,), True):
+            if not (
+                isinstance(value, int | float) or isinstance(value, Tensor) and value.numel() == 1
+            ):
                 raise MisconfigurationException(f"metrics: {name} is no number: choose an average")
         self.log_dict(measured, sync_dist=True)  # the same everywhere: nothing changes
 
