@@ -16,6 +16,7 @@ ADVICE = (
     "--trainer.gradient_clip_val 1, or in --trainer.precision 32-true; --config "
     "configs/debug/anomaly.yaml shows the operation that fails first."
 )
+SPOILT = f"The fit has diverged: weights are nan or infinite. {ADVICE}"
 
 
 class Divergence(Callback):
@@ -72,14 +73,14 @@ class Divergence(Callback):
         self.look(trainer, pl_module)
         # The last step may have spoilt them, after its loss.
         if trainer.strategy.reduce_boolean_decision(not all_finite(pl_module), all=False):
-            raise Diverged(f"The fit has diverged: weights are nan or infinite. {ADVICE}")
+            raise Diverged(SPOILT)
 
     def look(self, trainer: Trainer, system: LightningModule) -> None:
         """Raises Diverged if the newest loss and the weights are no numbers; in manual optimization, whose
         steps may give no loss, the weights alone."""
         if not self.losses:
             if not (system.automatic_optimization or all_finite(system)):
-                raise Diverged(f"The fit has diverged: weights are nan or infinite. {ADVICE}")
+                raise Diverged(SPOILT)
             return
         losses, steps = torch.stack(self.losses).tolist(), self.steps
         self.losses, self.steps = [], []
