@@ -102,12 +102,17 @@ def read_pixels(
                     "Give images of 8 bits that span 0 to 255.",
                     stacklevel=2,
                 )
-            image.load()
-            with suppress(Exception):  # EXIF data that is damaged: the pixels are whole
-                ImageOps.exif_transpose(image, in_place=True)
+            load_upright(image)
             return to_bytes(image, "L" if channels == 1 else "RGB", value_range)
     except Exception as error:  # Pillow's decoders raise many kinds
         raise UserError(f"{path} cannot be read as an image: {error}") from error
+
+
+def load_upright(image: Image.Image) -> None:
+    """Loads the pixels of an opened image, turned as its EXIF data says."""
+    image.load()
+    with suppress(Exception):  # EXIF data that is damaged: the pixels are whole
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def to_bytes(image: Image.Image, mode: str, value_range: Range | None) -> Tensor:

@@ -3,16 +3,15 @@
 import os
 import unicodedata
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from data.image_files import Batch, ImageFiles, read_pixels
+from data.image_files import Batch, ImageFiles, load_upright, read_pixels
 from engine.errors import UserError
 
 IGNORED = 255  # in the place of a class: the pixel does not count
@@ -105,9 +104,7 @@ def read_mask(path: str, values: Values, colored: bool) -> Tensor:
                 raise UserError("its pixels are floats: save whole numbers, as PNG does")
             if (frames := getattr(image, "n_frames", 1)) > 1:
                 raise UserError(f"it has {frames} frames, and a mask is one")
-            image.load()
-            with suppress(Exception):  # as its image is turned; damaged EXIF data turns neither
-                ImageOps.exif_transpose(image, in_place=True)
+            load_upright(image)
             indexed = image.mode in ("1", "L", "P") or image.mode.startswith("I")
             pixels = np.asarray(image if indexed and not colored else image.convert("RGB"))
     except Exception as error:  # Pillow's decoders raise many kinds
