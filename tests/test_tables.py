@@ -203,6 +203,16 @@ FAULTS = {
         {},
         "row 1: d is '1/1/2026', .*--data.date_format '%m/%d/%Y'",
     ),
+    "months by name": (
+        lines("d,y", lambda i: f"{1 + i % 28}-Jan-26,{i}.5"),
+        {},
+        "row 1: d is '1-Jan-26', and most others are dates.*--data.date_format '%d-%b-%y'",
+    ),
+    "money": (
+        lines("a,y", lambda i: f"EUR {i}.5,{i}"),
+        {},
+        "row 1: a is 'EUR 0.5', and most others",
+    ),
     "a date": (
         lines("d,y", lambda i: f"2026-02-{29 if i == 7 else 1 + i % 28:02},{i}.5"),
         {},
@@ -255,9 +265,25 @@ def test_what_a_value_means_can_be_said(tables):
     content = TABLE.replace("\n7,", "\n?,")
     data = tables(content, missing=["?"])
     assert columns(data)["a"] == {"kind": "number", "missing": True}
-    data = tables(lines("d,y", lambda i: f"{1 + i % 28:02}.01.2026,{i}.5"), date_format="%d.%m.%Y")
-    data.setup("fit")
-    assert data.splits["train"].dataset.samples[0][0].item() == 20454  # 2026-01-01
+    for month, date_format in {"01": "%d.%m.%Y", "Jan": "%d.%b.%Y", "January": "%d.%B.%Y"}.items():
+        content = lines("d,y", lambda i, m=month: f"{1 + i % 28:02}.{m}.2026,{i}.5")
+        data = tables(content, date_format=date_format)
+        data.setup("fit")
+        assert data.splits["train"].dataset.samples[0][0].item() == 20454  # 2026-01-01
+
+
+def test_rows_are_known_by_whole_numbers_of_any_size(tables):
+    """Floats hold no odd number beyond 2^53: two samples would be one."""
+    from data.columns import keys_of_rows
+
+    for first in (0, 2**60):
+        whole = pyarrow.table({"id": [*range(first, first + 1000), None]})
+        assert len(keys_of_rows(whole).unique()) == 1001
+    # Whatever the file, and the other rows, are.
+    small, floats = (
+        pyarrow.table({"id": pyarrow.array([1, None, 3], kind)}) for kind in ("int8", "double")
+    )
+    assert keys_of_rows(small).tolist() == keys_of_rows(floats).tolist()
 
 
 @pytest.mark.parametrize(

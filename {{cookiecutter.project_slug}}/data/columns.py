@@ -69,7 +69,11 @@ def keys_of_rows(table: pyarrow.Table) -> Tensor:
         if not kind_of(array):
             continue  # left out, or refused
         if kind_of(array) in ("number", "boolean"):
-            values = array.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
+            floats = array.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
+            values = floats.view(np.int64)
+            if types.is_integer(array.type):  # which floats hold up to 2^53
+                exact = array.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+                values = np.where(np.abs(floats) > 2**53, exact, values)
         else:
             texts = as_text(array).dictionary_encode()
             hashes = np.array([0, *map(hash_text, texts.dictionary.to_pylist())], np.uint64)
@@ -107,7 +111,9 @@ def find_columns(
                     f"{source}: {name} has categories that differ in spaces only; mend them"
                 )
             if len(found) > max(20, len(rows) / 2) and name not in categorical:
-                left_out[name] = f"{len(found)} different texts in {len(rows)} rows"
+                left_out[name] = (
+                    f"{len(found)} different texts in {len(rows)} rows, as {found[0]!r:.40}"
+                )
             else:
                 column = {"name": name, "kind": kind, "missing": lacking > 0}
                 columns.append({**column, "categories": found})

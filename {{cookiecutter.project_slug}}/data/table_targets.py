@@ -30,7 +30,8 @@ def with_targets(
     numbers = np.flatnonzero(known.to_numpy())
     if len(numbers) < len(table):
         rank_zero_info(f"{source}: left out {len(table) - len(numbers)} rows without a target")
-    return table.filter(known), numbers
+        table = table.filter(known)
+    return table, numbers
 
 
 def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
@@ -79,13 +80,14 @@ def tell_copies(table: pyarrow.Table, inputs: list[str], target: str, source: st
     """Warns of inputs that are the target in other words, by a thousand rows: a number that grows in
     proportion to it, or a few values of which each goes with one of its."""
     some = table.take(np.unique(np.linspace(0, len(table) - 1, 1000).astype(int)))
+    count = len(some[target].unique())
     for name in inputs:
         kinds = {kind_of(some[name]), kind_of(some[target])}
-        pairs = some.select([name, target]).group_by([name, target]).aggregate([])
-        counts = {len(pairs), len(pairs[name].unique()), len(pairs[target].unique())}
-        same = counts != {1} and len(counts) == 1 and 2 * len(pairs) <= len(some)
-        if not same and kinds == {"number"} and len(pairs) > 2:
-            values = [pairs[one].cast(pyarrow.float64(), safe=False) for one in (name, target)]
+        same = count > 1 and 2 * count <= len(some) and count == len(some[name].unique())
+        if same:
+            same = count == len(some.group_by([name, target]).aggregate([]))
+        elif kinds == {"number"} and count > 2:
+            values = [some[one].cast(pyarrow.float64(), safe=False) for one in (name, target)]
             with np.errstate(all="ignore"):
                 same = abs(np.corrcoef(*values)[0, 1]) > 1 - 1e-9
         if same:

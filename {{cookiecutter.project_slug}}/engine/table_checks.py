@@ -21,8 +21,13 @@ UNUSUAL = {pyarrow.float16(): pyarrow.float32(), pyarrow.string_view(): pyarrow.
 # What is meant as a number or a date, whether it can be read as one or not.
 THOUSANDS = "[.,' \u00a0\u202f]"
 DIGITS = rf"([.,]\d+|(\d+|\d{{1,3}}({THOUSANDS}\d{{3}})+)([.,]\d*)?)"
-NUMBER = rf"^\s*[-+]?[$€£]?\s?{DIGITS}([eE][-+]?\d+)?\s?[%$€£]?\s*$"
-DATE = r"^\s*(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4})([ T].*)?$"
+MONEY = "[$€£¥]|EUR|USD|GBP|JPY|CHF"
+NUMBER = rf"^\s*[-+]?({MONEY})?\s?{DIGITS}([eE][-+]?\d+)?\s?(%|{MONEY})?\s*$"
+MONTH = "(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
+DATE = (
+    r"^\s*(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4}"
+    rf"|\d{{1,2}}[-./ ]?{MONTH}[-./ ]?\d{{2,4}})([ T].*)?$"
+)
 
 
 def checked(table: pyarrow.Table, place: str) -> pyarrow.Table:
@@ -86,11 +91,7 @@ def refuse_mixed(
         others = f"most others are {kind}"
         if len(offsets) > 1:
             others = "some of the others have an offset from UTC, some none"
-        between = next(iter(re.findall(r"\d([-./])", text)), ".")
-        days = "%Y-%m-%d" if re.match(r"\s*\d{4}", text) else "%d-%m-%Y"
-        if any(re.match(r"\s*\d\d?\D(1[3-9]|[23]\d)\D", text) for _, text in rows):
-            days = "%m-%d-%Y"
-        days = days.replace("-", between)
+        days = days_format(text, [one for _, one in rows])
         setting = setting.format(text=text, days=days, hour=" %H:%M" * (":" in text))
         mend = f"Mend it, or say what it is: --data.{setting}, or"
         if kind == "numbers" and re.match(NUMBER, text):
@@ -99,6 +100,21 @@ def refuse_mixed(
             f"{place}, row {row}: {name} is {text!r}, and {others}. {mend} "
             f"--data.categorical '[{name}]' in a table."
         )
+
+
+def days_format(text: str, column: list[str]) -> str:
+    """How a date is likely to be written, for `date_format`, by itself and all of its column."""
+    if re.match(r"\s*\d{4}", text):
+        days = "%Y-%m-%d"
+    elif months := [found[0] for one in column if (found := re.search(MONTH, one))]:
+        days = "%d-%b-%Y" if max(map(len, months)) == 3 else "%d-%B-%Y"
+    elif any(re.match(r"\s*\d\d?\D(1[3-9]|[23]\d)\D", one) for one in column):
+        days = "%m-%d-%Y"
+    else:
+        days = "%d-%m-%Y"
+    days = days if re.search(r"\d{4}", text) else days.replace("Y", "y")
+    between = re.search(r"\d+([-./ ]?)", text)
+    return days.replace("-", between[1]) if between else days
 
 
 def tell_codes(table: pyarrow.Table, sample: str, separator: str, place: str) -> None:

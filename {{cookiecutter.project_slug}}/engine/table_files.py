@@ -19,6 +19,7 @@ from engine.errors import UserError
 from engine.table_checks import checked, refuse_mixed, tell_codes
 
 SAMPLE = 2**16  # bytes of a file, to find separator and decimal point
+BLOCK = 2**24  # bytes that are read at once: a row fits in, of a hundred thousand columns as well
 SEPARATORS = ",;\t|"
 MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 # Of `read_csv`: what a data module has as arguments of the same names.
@@ -118,7 +119,7 @@ def read_csv(
 
     def parse(encoding: str, carefully: bool = False) -> pyarrow.Table:
         # Carefully: in one thread, which knows the number of the row, and whatever quotes hold.
-        reading = csv.ReadOptions(encoding=encoding, use_threads=not carefully)
+        reading = csv.ReadOptions(encoding=encoding, use_threads=not carefully, block_size=BLOCK)
         quoted = carefully or '"' in sample
         parsing = csv.ParseOptions(delimiter=found, newlines_in_values=quoted)
         with pyarrow.input_stream(source) as file:
