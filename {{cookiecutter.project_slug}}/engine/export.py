@@ -63,18 +63,17 @@ def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], 
 
 
 def write(program: Program, metadata: dict[str, str], kind: str, path: str) -> None:
-    example = tuple(program.inputs.values())
     if kind == "torchscript":
+        example = tuple(program.inputs.values())
         script = torch.jit.trace(program, example, strict=False)  # for the dict that it returns
         torch.jit.save(script, path, _extra_files=metadata)
         return
-    exported = torch.export.export(program, example, dynamic_shapes=program.shapes)
     if kind == "pt2":
-        torch.export.save(exported, path, extra_files=metadata)
+        torch.export.save(program.exported, path, extra_files=metadata)
         return
     try:
         onnx: Any = torch.onnx.export(
-            exported,
+            program.exported,
             dynamic_shapes=program.shapes,
             verbose=False,
             input_names=program.named(),

@@ -60,8 +60,11 @@ class Program(nn.Module):
                 "the data module make a dict of tensors of it, which its preparation takes as well"
             )
         self.inputs = dict(every)
+        self.exported = self.export()
         used = self.used()
-        self.inputs = {name: every[name] for name in used}
+        if len(used) < len(every):
+            self.inputs = {name: every[name] for name in used}
+            self.exported = self.export()
         self.outputs = self(*self.inputs.values())
 
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
@@ -88,12 +91,10 @@ class Program(nn.Module):
             tuple(dict(enumerate(dims[: t.ndim])) if t.shape[:1] == (3,) else {} for t in tensors),
         )
 
-    def used(self) -> list[str]:
-        """The tensors of a batch whose values lead to the outputs: others are prepared, or counted, for
-        nothing."""
+    def export(self) -> torch.export.ExportedProgram:
         example = tuple(self.inputs.values())
         try:
-            exported = torch.export.export(self, example, dynamic_shapes=self.shapes)
+            return torch.export.export(self, example, dynamic_shapes=self.shapes)
         except Exception as error:  # torch's own names are private
             if "specialized it to be a constant" not in str(error):
                 raise
@@ -101,7 +102,11 @@ class Program(nn.Module):
                 "The network or predict_step takes the batch's size for a constant, so the file "
                 "would serve one size alone: write x.shape[0] in the place of len(x)"
             ) from error
-        graph = exported.run_decompositions({}).graph
+
+    def used(self) -> list[str]:
+        """The tensors of a batch whose values lead to the outputs: others are prepared, or counted, for
+        nothing."""
+        graph = self.exported.run_decompositions({}).graph
         *_, end = graph.nodes
         found: set[torch.fx.Node] = set()
         ahead = [end]
@@ -110,7 +115,7 @@ class Program(nn.Module):
             if not str(node.target).startswith("aten.sym_size"):
                 ahead += [one for one in node.all_input_nodes if one not in found]
             found.add(node)
-        nodes = [node for node in graph.nodes if node.op == "placeholder"][-len(example) :]
+        nodes = [node for node in graph.nodes if node.op == "placeholder"][-len(self.inputs) :]
         places = dict(zip(self.inputs, nodes, strict=True))
         used = [name for name, node in places.items() if node in found]
         used = used or [name for name, node in places.items() if node.users][:1]  # for its size
