@@ -189,7 +189,10 @@ def test_a_prediction_is_the_class_of_the_largest_logit_in_any_precision(render)
 
 def test_a_metric_takes_no_name_of_the_system(render, tmp_path):
     metric = "--model.metrics.acc=torchmetrics.classification.MulticlassF1Score"
-    with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit, match="system has .*acc"):
+    with (
+        inside(render(model="mlp"), tmp_path),
+        pytest.raises(SystemExit, match="val/acc is the system's own"),
+    ):
         command("train", *FIT, metric, "--model.metrics.acc.num_classes=10")
 
 

@@ -1,5 +1,6 @@
 """What a system does with its schedulers: their length, and those that wait for a plateau."""
 
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,8 +28,8 @@ def configure(system: Any, optimizer: Optimizer) -> dict[str, Any]:
     config: Any = {"scheduler": scheduler, "interval": system.scheduler_interval or interval}
     if system.automatic_optimization:
         config["monitor"] = system.scheduler_monitor
-        if config["interval"] == "epoch":
-            config["reduce_on_plateau"] = False  # on_train_epoch_end does
+        if config["interval"] == "epoch" and isinstance(scheduler, ReduceLROnPlateau):
+            config["frequency"] = sys.maxsize  # on_train_epoch_end steps it
     return {"optimizer": optimizer, "lr_scheduler": config}
 
 

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import LBFGS, Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from models.frechet import Moments, frechet_distance
 from models.system import System
@@ -82,8 +83,8 @@ class GAN(System):
 
     def step_schedulers(self, interval: str) -> None:
         for config in self.trainer.lr_scheduler_configs:
-            if config.interval == interval:
-                self.lr_scheduler_step(config.scheduler, None)  # none that waits for a plateau
+            if config.interval == interval and not isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step()
 
     def configure_optimizers(self) -> list[dict[str, Any]]:
         configs = super().configure_optimizers()

@@ -8,9 +8,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
 
 
@@ -107,12 +108,6 @@ class System(LightningModule):
             setattr(self.get_submodule(owner), own, buffer.to(self.device))
         return self
 
-    def half(self) -> Any:
-        return self.to(torch.float16)
-
-    def bfloat16(self) -> Any:
-        return self.to(torch.bfloat16)
-
     def loss(self, batch: Any) -> Tensor:
         """The mean loss of a batch, in training, validation and test."""
         raise NotImplementedError
@@ -180,16 +175,13 @@ class System(LightningModule):
         together = torch.stack([number.to(self.device, torch.float) for number in numbers])
         sums, counts = self.trainer.strategy.reduce(together, reduce_op="sum").chunk(2)
         means = dict(zip(self.sums, sums / counts, strict=True))
-        if twice := means.keys() & self.measured.keys():
-            raise MisconfigurationException(f"metrics: the system has {twice}; choose other names")
         self.sizes = dict(zip(self.sums, counts, strict=True))
         self.log_dict(means, prog_bar=True, sync_dist=True)
         measured = {name: metric.compute() for name, metric in self.measured.items()}
         for name, value in measured.items():
-            if not (
-                isinstance(value, int | float) or isinstance(value, Tensor) and value.numel() == 1
-            ):
-                raise MisconfigurationException(f"metrics: {name} is no number: choose an average")
+            if name in means or getattr(value, "ndim", 0):
+                why = "the system's own" if name in means else "no number: choose an average"
+                raise MisconfigurationException(f"metrics: {name} is {why}")
         self.log_dict(measured, sync_dist=True)  # the same everywhere: nothing changes
 
     on_test_epoch_start = on_validation_epoch_start
@@ -239,10 +231,6 @@ class System(LightningModule):
 
             schedules.set_lengths(self, self.lengths)
 
-    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        if metric is not None or not isinstance(scheduler, ReduceLROnPlateau):
-            super().lr_scheduler_step(scheduler, metric)
-
     def on_train_epoch_end(self) -> None:
         # Lightning would do this after the checkpoint: a fit that continues would miss a step.
         if self.scheduler:
@@ -263,13 +251,11 @@ class System(LightningModule):
             self.preparation = rebuild(checkpoint["preparation"]).to(self.device)
 
 
-def weight_of(criterion: Any, labels: Tensor) -> int | Tensor:
+def weight_of(criterion: Any, logits: Tensor, labels: Tensor) -> int | Tensor:
     """What the mean loss of labels (B, ...) weighs: in cross entropy the weights of their classes, and
     ignored ones nothing."""
-    ignored = getattr(criterion, "ignore_index", None)
-    if ignored is None:
+    if not hasattr(criterion, "ignore_index"):
         return len(labels)
-    counted, weight = labels != ignored, getattr(criterion, "weight", None)
-    if weight is None:
-        return counted.sum()
-    return (weight[labels.clamp(0, len(weight) - 1)] * counted).sum()
+    ones, weight = torch.ones_like(logits), getattr(criterion, "weight", None)
+    options = {"ignore_index": criterion.ignore_index, "reduction": "sum"}
+    return functional.nll_loss(-ones, labels, weight, **options)
