@@ -88,7 +88,6 @@ def read_tensorboard(run: Path):
     hparams = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     settings = HParamsPluginData.FromString(hparams).session_start_info.hparams
     settings = {name: getattr(value, value.WhichOneof("kind")) for name, value in settings.items()}
-    assert len(settings) < 25  # those that runs are compared by
     # Else TensorBoard shows the settings of the first run only, in their order in the alphabet.
     assert "_hparams_/experiment" not in events.summary_metadata
     [text] = [event.tensor_proto.string_val[0] for event in events.Tensors("config/text_summary")]
@@ -127,7 +126,7 @@ def wandb_records(path: Path):
 
 
 def read_wandb(run: Path):
-    metrics, settings, pictures, ids = {}, {}, 0, set()
+    metrics, settings, pictures, ids, files = {}, {}, 0, set(), []
     for path in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
         for record in wandb_records(path):
             if record.run.run_id:
@@ -141,6 +140,8 @@ def read_wandb(run: Path):
             for name in row.keys() & LOGGED.keys():
                 metrics.setdefault(name, []).append(int(row["trainer/global_step"]))
             pictures += any(name.startswith("val/pictures") for name in row)
+            files += [file.path for file in record.artifact.manifest.contents]
+    assert files == ["config.yaml"]
     [(_, *label)] = ids
     assert label == ["tested", "a", "b"]
     return metrics, flatten(settings), pictures
@@ -164,6 +165,9 @@ def read_mlflow(run: Path):
         file
         for file in client.list_artifacts(found.info.run_id, "images")
         if file.path.endswith("png") and "confusion_matrix" not in file.path
+    ]
+    assert [f.path for f in client.list_artifacts(found.info.run_id) if not f.is_dir] == [
+        "config.yaml"
     ]
     return metrics, found.data.params, len(pictures)
 
@@ -221,8 +225,9 @@ def test_everything_is_logged_and_a_run_continues_in_its_logger(folder, logger):
     config = flatten(yaml.safe_load((run / "config.yaml").read_text()))
     assert config["model.lr"] == 0.00123
     assert float(settings["model.lr"]) == 0.00123
-    if logger != "TensorBoardLogger":  # whose page of settings shows what runs are compared by
-        assert not config.keys() - settings.keys()
+    # Those that runs are compared by; all are in a file.
+    assert {"model.network.width", "data", "trainer.max_epochs"} <= settings.keys()
+    assert len(settings.keys() & config.keys()) < 25
     assert pictures in (PICTURES, None)
     outside = {path.name for path in Path(".").iterdir()} | {p.name for p in Path("logs").iterdir()}
     outside -= {".mlflow.lock"}  # of fits that make the database at once

@@ -138,18 +138,26 @@ def _drop_rows(path: Path, step: int) -> None:
         temporary.replace(path)
 
 
-def log_settings(logger: Logger, config: str) -> None:
-    """Logs all settings, given as YAML, as hyperparameters by the keys of their options; to TensorBoard
-    as a text, and of the hyperparameters those that runs are compared by."""
-    settings = flat(yaml.safe_load(config))
-    plain = {k: v if isinstance(v, str | int | float) else str(v) for k, v in settings.items()}
-    logger.log_hyperparams(plain)
+def log_settings(logger: Logger, path: Path) -> None:
+    """Logs the settings that runs are compared by as hyperparameters, by the keys of their options, and
+    all of them as the file that has them; to TensorBoard, which takes no files, as a text."""
+    config = path.read_text(encoding="utf-8")
+    settings = compared(flat(yaml.safe_load(config)))
+    settings = {k: v if isinstance(v, str | int | float) else str(v) for k, v in settings.items()}
+    logger.log_hyperparams(settings)
+    kind, experiment = type(logger).__name__, logger.experiment
     if isinstance(logger, TensorBoardLogger):
         from torch.utils.tensorboard.summary import hparams
 
         logger.show_charts()
-        logger.experiment.add_text("config", indent(config, "    "))  # a block of code in Markdown
-        _, start, end = hparams(compared(plain), {})
+        experiment.add_text("config", indent(config, "    "))  # a block of code in Markdown
+        _, start, end = hparams(settings, {})
         # Without the first, TensorBoard finds out itself what differs between runs.
         for summary in (start, end):
-            logger.experiment.file_writer.add_summary(summary)
+            experiment.file_writer.add_summary(summary)
+    elif kind == "MLFlowLogger":
+        experiment.log_artifact(logger.run_id, str(path))
+    elif kind == "WandbLogger":
+        experiment.log_artifact(str(path), f"config-{experiment.id}", "config")
+    elif kind == "CometLogger":
+        experiment.log_asset(str(path))

@@ -60,7 +60,7 @@ class RunRecord(Callback):
         known = {name for part in earlier for name in part.get("loggers", ())}
         for logger in trainer.loggers:
             if type(logger).__name__ not in known:
-                log_settings(logger, self.config)
+                log_settings(logger, run / "config.yaml")
         record = {
             **self.label,
             "started": self.started.isoformat(timespec="seconds"),

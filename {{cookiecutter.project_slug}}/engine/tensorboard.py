@@ -12,7 +12,10 @@ CHARTS = {
     "learning rate": ["lr-"],
 }
 # Of all settings those that runs are compared by, by their first and not by their last part.
-COMPARED = ("seed_everything", "model", "data", "trainer.max_epochs", "trainer.precision")
+COMPARED = (
+    *("seed_everything", "model", "data", "trainer.max_epochs", "trainer.precision"),
+    *("trainer.accumulate_grad_batches", "trainer.gradient_clip_val"),
+)
 LEFT_OUT = {
     *("amsgrad", "capturable", "differentiable", "eps", "foreach", "fused", "maximize"),
     *("compile", "data_dir", "decay_all", "num_workers", "on_device", "scheduler_monitor"),
@@ -33,7 +36,7 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
 
 
 def compared(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that matter between runs, for the tab HPARAMS."""
+    """The settings that matter between runs, for TensorBoard's tab HPARAMS and the like."""
     return {
         name: value
         for name, value in settings.items()
