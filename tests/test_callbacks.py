@@ -212,7 +212,15 @@ def test_confusion_matrix_counts_each_image(train, capsys):
     assert [int(row["correct"]) for row in by_class] == counts.diag().tolist()
     assert [int(row["samples"]) for row in by_class] == counts.sum(dim=1).tolist()
     printed = capsys.readouterr().out
-    assert f"Right by class: 0 {counts[0, 0]} of {counts[0].sum()}, 1 " in printed
+    assert f"Right by class: 0: {counts[0, 0]} of {counts[0].sum()}, 1: " in printed
+
+
+def test_what_a_chart_says_begins_a_line_of_its_own_in_a_terminal(train, capsys, monkeypatch):
+    fit(train)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    train("test", "--trainer.enable_progress_bar=true")
+    printed = capsys.readouterr().out
+    assert "Testing DataLoader" in printed.partition("\nRight by class: ")[0]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class ConfusionMatrix(Charts):
         if len(names) > MOST_CLASSES:
             kind = "The worst classes"
             table = sorted((one for one in table if one[1]), key=lambda one: one[3])[:5]
-        shown = ", ".join(f"{name} {right} of {size}" for name, size, right, _ in table)
+        shown = ", ".join(f"{name}: {right} of {size}" for name, size, right, _ in table)
         self.written = f"{kind}: {shown}\nConfusion matrix: {run / 'confusion_matrix.png'}"
 
     def draw(self, trainer: Trainer, counts: Tensor, names: list[str]) -> None:

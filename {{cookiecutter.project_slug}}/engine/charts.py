@@ -11,9 +11,10 @@ class Charts(Callback):
     ``stands_aside``, and says in ``written`` what is to be printed."""
 
     name = "charts"
+    written = ""
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.stands_aside, self.written = False, ""
+        self.stands_aside = False
 
     def add(self, trainer: Trainer, batch: Any, found: Any, batch_idx: int) -> None:
         """Takes a batch and what `predict_step` has found for it."""
@@ -32,6 +33,7 @@ class Charts(Callback):
             rank_zero_warn(f"No {self.name}: {error!r}")
             self.stands_aside = True
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.written:
-            print(self.written)  # after the progress bar
+            print(self.written)  # here, since all callbacks are through: the progress bar has ended
+        self.written = ""
