@@ -2,6 +2,7 @@
 
 import csv
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,34 @@ def test_a_run_whose_folder_was_renamed_is_found(compare):
     Path("logs/version_2").rename("logs/folds")
     assert [row["run"] for row in compare("mine")] == ["good"]
     assert {"good", "folds", "folds/fold_1"} < {row["run"] for row in compare()}
+
+
+def test_in_a_terminal_the_table_is_as_wide_as_that(compare, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    header = list(compare()[0])
+    blocks = [block.splitlines() for block in capsys.readouterr().out.split("\n\n")]
+    assert len(blocks) > 1 and max(len(line) for block in blocks for line in block) <= 60
+    assert [name for block in blocks for name in block[0].split()[1:]] == header[1:]
+    assert all(
+        [line.split()[0] for line in block[1:]]
+        == ["version_0", "version_2", "version_2/fold_0", "version_2/fold_1", "version_10"]
+        for block in blocks
+    )
+    assert "  SGD" in "\n".join(blocks[-1])
+
+
+def test_an_argument_is_compared_where_its_class_is(compare):
+    """`momentum` of one optimizer is no difference; of two fits with that optimizer it is."""
+    path = Path("logs/version_0/config.yaml")
+    config = yaml.safe_load(path.read_text())
+    config["model"]["init_args"]["optimizer"]["init_args"]["momentum"] = 0.9
+    path.write_text(yaml.safe_dump(config))
+    assert "model.optimizer.momentum" not in compare()[0]
+    config["model"]["init_args"]["optimizer"]["init_args"]["momentum"] = 0.5
+    write_run(Path("logs/version_11"), 0.1, "torch.optim.SGD", 0.8)
+    Path("logs/version_11/config.yaml").write_text(yaml.safe_dump(config))
+    assert "model.optimizer.momentum" in compare()[0]
 
 
 def test_what_differs_is_shown_and_what_does_not_is_not(compare, capsys):

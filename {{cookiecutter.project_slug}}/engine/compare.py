@@ -6,10 +6,13 @@ Trials of sweeps are runs with the study among their tags; folds and seeds stand
 import argparse
 import csv
 import re
+import sys
 from contextlib import suppress
 from datetime import timedelta
+from math import inf
 from operator import eq, ge, gt, le, lt
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 import yaml
@@ -23,7 +26,6 @@ from engine.runs import read_checkpoint
 OPERATORS = {"<=": le, ">=": ge, "==": eq, "=": eq, "<": lt, ">": gt}
 # Columns of their own, and what a fit prints.
 NO_SETTINGS = ("name", "tags", "trainer.enable_progress_bar", "trainer.enable_model_summary")
-WIDEST = 40  # characters of a column in the terminal
 
 
 class Run:
@@ -114,10 +116,14 @@ def compared(sign: str, value: Any, wanted: str) -> bool:
 
 
 def differing(runs: list[Run]) -> list[str]:
-    """The settings that are not the same in all runs."""
-    runs = [run for run in runs if run.settings]
-    keys = dict.fromkeys(key for run in runs for key in run.settings if key not in NO_SETTINGS)
-    return [key for key in keys if len({repr(run.settings.get(key)) for run in runs}) > 1]
+    """The settings that are not the same in all runs; an argument, in those that have its class."""
+    runs, found = [run for run in runs if run.settings], []
+    for key in dict.fromkeys(k for run in runs for k in run.settings if k not in NO_SETTINGS):
+        has = [run for run in runs if key in run.settings]
+        is_argument = any(key.rpartition(".")[0] in run.settings for run in has)
+        if len({repr(run.settings.get(key)) for run in (has if is_argument else runs)}) > 1:
+            found.append(key)
+    return found
 
 
 def sort(runs: list[Run], key: str, descending: bool) -> list[Run]:
@@ -136,15 +142,23 @@ def sort(runs: list[Run], key: str, descending: bool) -> list[Run]:
 
 
 def show(table: list[list[Any]]) -> None:
-    texts = [[short(value) for value in row] for row in table]
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
-    for row in texts:
-        print("  ".join(f"{text:{n}}" for text, n in zip(row, widths, strict=True)).rstrip())
+    """Prints a table; in a terminal, which may be narrower, in blocks that each begin with the run."""
+    columns = [[short(value) for value in column] for column in zip(*table, strict=True)]
+    runs, *left = [[f"{text:{max(map(len, c))}}" for text in c] for c in columns]
+    room = get_terminal_size().columns if sys.stdout.isatty() else inf
+    while left:
+        block = [runs, left.pop(0)]
+        while left and sum(len(column[0]) + 2 for column in [*block, left[0]]) <= room + 2:
+            block.append(left.pop(0))
+        for row in zip(*block, strict=True):
+            print("  ".join(row).rstrip())
+        if left:
+            print()
 
 
 def short(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
-    return text if len(text) <= WIDEST else f"…{text[1 - WIDEST :]}"
+    return re.sub(r"^(?:\w+\.)+(?=[A-Z]\w*$)", "", text)  # of a class without its module
 
 
 def main() -> None:
