@@ -69,7 +69,8 @@ def read_tags(run: Path) -> list[str]:
 
     events = EventAccumulator(str(run))
     events.Reload()
-    assert "epoch" not in events.Tags()["scalars"]  # it would be the first chart
+    # The number of the epoch, or learning rates, would be the first charts.
+    assert {tag.split("/")[0] for tag in events.Tags()["scalars"]} <= {"train", "val", "test"}
     return events.Tags()["tensors"]
 
 
@@ -84,7 +85,8 @@ def read_tensorboard(run: Path):
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
         events.Reload()
         for tag in events.Tags()["scalars"]:
-            metrics[tag] = [event.step for event in events.Scalars(tag)]
+            name = tag.replace("train/lr-", "lr-")
+            metrics[name] = [event.step for event in events.Scalars(tag)]
     hparams = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     settings = HParamsPluginData.FromString(hparams).session_start_info.hparams
     settings = {name: getattr(value, value.WhichOneof("kind")) for name, value in settings.items()}

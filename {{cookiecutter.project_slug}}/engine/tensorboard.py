@@ -9,7 +9,7 @@ from lightning.pytorch import loggers
 CHARTS = {
     "loss": ["(train|val)/.*loss"],
     "validation": ["val/(?!.*loss)"],
-    "learning rate": ["lr-"],
+    "learning rate": ["train/lr-"],
 }
 # Of all settings those that runs are compared by, by their first and not by their last part.
 COMPARED = (
@@ -23,11 +23,12 @@ LEFT_OUT = {
 
 
 class TensorBoardLogger(loggers.TensorBoardLogger):
-    """Lightning's, without the number of the epoch, which would be the first chart, and with a chart
-    of the losses of training and validation together."""
+    """Lightning's, without the charts that would come first, the number of the epoch and the learning
+    rates (they are among those of `train`), and with training and validation loss in one chart."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        shown = {name: value for name, value in metrics.items() if name != "epoch"}
+        named = {f"train/{k}" if k.startswith("lr-") else k: v for k, v in metrics.items()}
+        shown = {name: value for name, value in named.items() if name != "epoch"}
         super().log_metrics(shown, step)
 
     def show_charts(self) -> None:
