@@ -697,14 +697,23 @@ def test_help_shows_what_most_people_want_and_where_the_rest_is(project, capsys)
     assert not stop.value.code
     shown = capsys.readouterr().out
     assert len(shown.splitlines()) < 30
+    assert [line for line in shown.splitlines() if len(line) > 100] == []
     for option in ("--trainer.max_epochs 20 ", "--data.batch_size 64 ", "--model.lr 0.002 "):
         assert option in shown
     assert "--model.network models.networks.cnn.CNN " in shown
     with pytest.raises(SystemExit):
         command("train", *shown.partition("python train.py fit --help all")[1].split()[2:])
     assert "--trainer.gradient_clip_val" in capsys.readouterr().out
+    for bare in ("--help", "-h"):
+        with pytest.raises(SystemExit):
+            command("train", bare)
+        assert capsys.readouterr().out == shown
+    with pytest.raises(SystemExit):
+        command("train", "test", "--help")
+    assert "--ckpt_path" in (evaluated := capsys.readouterr().out)
+    assert "--model.lr" not in evaluated and "--name" not in evaluated
     with pytest.raises(SystemExit):
         command("train", *FIT, "--model=resnet")
-    assert "resnet is no class path; a network is given as --model.network models." in (
+    assert "resnet is no class path; a network: --model.network models." in (
         capsys.readouterr().err
     )

@@ -30,9 +30,7 @@ FILLER = re.compile(
     r"|Expected a <class 'NoneType'>|Parser key"
 )
 # A class path is wanted, and a word was given.
-WANTS_CLASS = (
-    r"\1 is no class path; a network is given as --model.network models.networks.NAME.CLASS"
-)
+WANTS_CLASS = r"\1 is no class path; a network: --model.network models.networks.NAME.CLASS"
 SWAPS: dict[str, tuple[str, str]] = {}  # by the new class, the old one and its arguments
 
 
@@ -53,12 +51,14 @@ class Parser(LightningArgumentParser):
         return added
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        self.reads = str(cfg_path)
         try:
             return super().parse_path(cfg_path, *args, **kwargs)
         except UnicodeDecodeError as error:
             raise UserError(f"{cfg_path} is to be saved as UTF-8: {error}") from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        message = message.replace("<unicode string>", getattr(self, "reads", ""))
         unknown = UNKNOWN.search(message)
         if unknown and "Did you mean" not in message:
             parser: LightningArgumentParser = getattr(ex, "subcommand_parser", None) or self
