@@ -287,3 +287,15 @@ def test_a_loader_of_predictions_names_its_arguments(project, monkeypatch):
     command("train", *FIT, "--data=own_data.Own", *SMALL)
     with pytest.raises(SystemExit, match="name what comes after the data set, as DataLoader"):
         command("train", "predict", "--data=own_data.Own", *SMALL)
+
+
+def test_a_library_is_not_the_users_code_wherever_it_lies(render, tmp_path):
+    """With --user, or in an environment that sees the system's packages, it is elsewhere."""
+    with inside(render(model="mlp"), tmp_path):
+        from engine.errors import is_own
+
+        places = ["lib/python3.11/site-packages/torch", "lib/python3/dist-packages/torch", "models"]
+        for place in places:
+            Path(place).mkdir(parents=True)
+            Path(place, "one.py").touch()
+        assert [is_own(f"{place}/one.py") for place in places] == [False, False, True]

@@ -17,7 +17,7 @@ from torch.multiprocessing import ProcessExitedException
 from engine.warning_filters import silence
 
 ENGINE = Path(__file__).parent
-LIBRARIES = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib")}
+PYTHON = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")}
 # How messages of errors begin that are known to say all.
 CLEAR = (
     "Early stopping conditioned on metric",
@@ -66,7 +66,7 @@ def plain_errors() -> Iterator[None]:
             if is_mistake(link):
                 sys.exit(f"error: {kind_and_message(link)[1].strip()}{place(link)}")
         # The parser wraps what a class raises when it is made; show where that was.
-        while "jsonargparse" in last_file(chain[0]) and len(chain) > 1:
+        while len(chain) > 1 and "jsonargparse" in last_line(chain[0]):
             chain.pop(0)
         raise chain[0] from chain[0].__cause__
 
@@ -109,10 +109,8 @@ def kind_and_message(error: BaseException) -> tuple[str, str]:
     if lacks := COMPILER.search(str(error)):
         return "UserError", f"model.compile: {lacks[0]}; install one, or set model.compile to false"
     if "could not create a primitive" in str(error):
-        return (
-            "UserError",
-            f"{error} This CPU cannot do that in 16 bits: --trainer.precision 32-true",
-        )
+        hint = "This CPU cannot do that in 16 bits: --trainer.precision 32-true"
+        return "UserError", f"{error} {hint}"
     if given := re.search(r"more than one `__init__` argument.* `(\w+)=\.\.\.`", str(error)):
         return "UserError", POSITION.format(given[1])
     if type(error) is RuntimeError and DOUBLES.search(str(error)):
@@ -140,13 +138,14 @@ def place(error: BaseException | None) -> str:
 def is_own(file: str) -> bool:
     """Whether a file is the user's: of no library, and not of the engine."""
     path = Path(file).absolute()  # in a folder of PYTHONPATH it may be relative
-    return path.is_file() and not any(map(path.is_relative_to, (ENGINE, *LIBRARIES)))
+    # Packages may lie outside the environment: those of the user, or of the whole system.
+    installed = {"site-packages", "dist-packages"} & {*path.parts}
+    return path.is_file() and not (installed or any(map(path.is_relative_to, (ENGINE, *PYTHON))))
 
 
-def last_file(error: BaseException) -> str:
+def last_line(error: BaseException) -> str:
     """Where an error was raised; nowhere, if it comes from another process."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return frames[-1].filename if frames else ""
+    return "".join(traceback.format_tb(error.__traceback__)[-1:])
 
 
 def nearest(unknown: str, keys: set[str]) -> str | None:
