@@ -89,7 +89,7 @@ def test_gives_what_the_checkpoint_gives(trained, capfd, recwarn, model, kind):
         recwarn.clear()
         command("export", "best", "--format", kind)
         output = capfd.readouterr()
-        assert "max abs difference" in output.out
+        assert "largest difference from predict" in output.out
         assert ("deprecated" in output.out) == (kind == "torchscript")
         assert not output.err
         assert not recwarn.list

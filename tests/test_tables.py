@@ -634,7 +634,7 @@ def test_whole_numbers_may_be_dates_or_codes(tables, caplog):
     assert data.splits["train"].dataset.samples[0][1, 0] == 20455  # days from 1970 to 2026-01-02
     assert data.read([{"day": "2026-01-02", "month": 1, "zip": 1}]).samples[0][0, 0] == 20455
     assert "zip is read as numbers, though with leading zeros, such as 003" in caplog.text
-    assert "inputs are 1 date (day); 2 number (month, zip)" in caplog.text
+    assert "inputs are 1 date (day); 2 numbers (month, zip)" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["__index_level_0__", "Unnamed: 0", ""])

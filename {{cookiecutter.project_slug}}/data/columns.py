@@ -133,8 +133,12 @@ def described(columns: list[Column]) -> str:
     names: dict[str, list[str]] = {}
     for column in columns:
         names.setdefault(column["kind"], []).append(column["name"])
+    several = {kind: f"{kind}s" for kind in names} | {"category": "categories"}
     named = ((kind, found, shorten(", ".join(found), 60)) for kind, found in names.items())
-    return "; ".join(f"{len(found)} {kind} ({text})" for kind, found, text in named)
+    return "; ".join(
+        f"{len(found)} {several[kind] if len(found) > 1 else kind} ({text})"
+        for kind, found, text in named
+    )
 
 
 def is_constant(array: Any, kind: str) -> bool:

@@ -28,7 +28,10 @@ def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
     Raises:
         UserError: no such folder, none in it, or folders that do not make sense as splits or classes.
     """
-    layout = f"{root}/<train, val or test>/<class>/<image> or {root}/<class>/<image>"
+    layout = (
+        f"{root}/<train, val or test>/<class>/<image> or {root}/<class>/<image>; --data.data_dir names "
+        "another folder"
+    )
     if not root.is_dir():
         raise UserError(f"There is no folder {root}. Put images in {layout}.")
     folders = {"train": root}

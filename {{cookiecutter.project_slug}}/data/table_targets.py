@@ -54,9 +54,7 @@ def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
             "classification" if kind in ("category", "boolean") or whole and few else "regression"
         )
         other = {"classification": "regression", "regression": "classification"}[task]
-        reason = (
-            f"taken for {task} of {len(values)} different values (--data.task {other}: for that)"
-        )
+        reason = f"taken for {task}, since it has {len(values)} different values; --data.task {other} changes that"
     if task == "regression":
         if kind not in ("number", "boolean"):
             raise UserError(f"{source}: the target holds {targets.type}, no numbers to regress.")

@@ -88,9 +88,6 @@ def main() -> None:
         finally:
             if not any(run.iterdir()):
                 run.rmdir()
-    metric, *_ = scores[part]
-    for part, score in scores.items():
-        print(f"{run / part}: {metric} {score[metric]:.4f}")
     for name in scores[part]:
         values = [score[name] for score in scores.values()]
         print(f"{name}: mean {mean(values):.4f}, deviation {deviation(values):.4f}")

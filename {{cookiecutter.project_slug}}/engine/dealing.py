@@ -15,8 +15,7 @@ MEASURED = {"fit": "val", "validate": "val", "test": "test", "predict": "test"}
 
 
 class Dealing:
-    """The samples of a data module with these settings, and their splits. Where there is no test split,
-    it gets this fraction of them."""
+    """Deals the samples of a data module to splits; a missing test split gets this fraction of them."""
 
     def __init__(self, fraction: float, hparams: Any) -> None:
         self.fraction, self.hparams = fraction, hparams

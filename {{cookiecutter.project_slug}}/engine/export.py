@@ -1,9 +1,8 @@
 """Exports a checkpoint: `python export.py CKPT --format onnx|pt2|torchscript --output PATH`.
 
-The file takes what the loaders of the data give, raw (or as the data module's `export_batch` has it), in
-batches of any size, and gives what the system's `predict_step` gives, by the same names. What of a
-batch that does not need (labels) is no input. An only input is called `input`, several by their keys
-or numbers in the batch (`input_0`). The metadata holds the facts of the data as JSON.
+The inputs are those of a raw batch of the loaders (or of `export_batch` of the data module) that the
+predictions need: one is called `input`, several by their keys or numbers (`input_0`). The outputs are
+those of `predict_step`. Batches have any size. The metadata holds the facts of the data as JSON.
 """
 
 import json
@@ -172,7 +171,7 @@ def export(
         temporary.replace(output)
     finally:
         temporary.unlink(missing_ok=True)
-    print(f"Exported {path} to {output} (max abs difference {worst:.1e})")
+    print(f"Exported {path} to {output} (largest difference from predict: {worst:.1e})")
 
 
 def main() -> None:

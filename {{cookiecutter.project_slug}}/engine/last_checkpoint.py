@@ -36,9 +36,8 @@ def await_processes(strategy: Strategy) -> None:
 class LastCheckpoint(Checkpoint):
     """Saves the states from which a fit can be continued exactly, and no others.
 
-    Ctrl-C (SIGINT) or SIGTERM ends the fit after the step at hand, with a save; a second one ends
-    it at once, and the last save stays as it is. With several processes the step is the next one at
-    which they log, or the epoch's last.
+    Ctrl-C (SIGINT) or SIGTERM ends the fit after the current step (several processes: after the next
+    step that is logged), with a save. A second one ends it at once.
 
     Args:
         dirpath: the folder; by default ``checkpoints`` in the run folder.

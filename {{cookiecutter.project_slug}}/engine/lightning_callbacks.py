@@ -38,10 +38,8 @@ class EMA(callbacks.WeightAveraging):
 
 
 class SWA(callbacks.StochasticWeightAveraging):
-    """Averages the weights of the last epochs; with Lightning's extra epoch for all networks: there the
-    averaged weights gather the statistics of batch norm, are validated and saved. Without it no
-    checkpoint has them.
-    """
+    """Averages the weights of the last epochs, then runs Lightning's extra epoch whatever the network:
+    in it the averaged weights are validated and saved (and batch norm gathers its statistics)."""
 
     @staticmethod
     def pl_module_contains_batch_norm(pl_module: LightningModule) -> bool:
@@ -50,9 +48,7 @@ class SWA(callbacks.StochasticWeightAveraging):
 
 class Pruning(callbacks.ModelPruning):
     """Sets the smallest weights to zero, some after each epoch, until they are a given share.
-
-    Lightning's own callback prunes its ``amount`` of what is left again in each epoch, and starts
-    anew when a fit continues.
+    Lightning's own starts anew when a fit continues.
 
     Args:
         final_share: share of all weights that are zero in the end.

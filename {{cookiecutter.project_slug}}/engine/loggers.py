@@ -30,10 +30,9 @@ WANDB_WARNING = "The anonymous setting has no effect and will be removed in a fu
 def place_loggers(
     trainer: Namespace, command: str, run: Path, resume: Path | None, label: tuple
 ) -> None:
-    """Lets the configured loggers (and a profiler) write into the run folder, or go on there: changes
-    the Trainer's settings. MLflow alone has a database for all runs, ``mlflow.db`` beside them. Where a
-    fit is to ``resume``, TensorBoard and CSV forget what was logged after that checkpoint, since it
-    will be logged again. The label is a name, by default that of the folder, and tags."""
+    """Has the configured loggers (and a profiler) write into the run folder; MLflow alone has a database
+    for all runs, ``mlflow.db`` beside them. In a fit that resumes, TensorBoard and CSV forget what was
+    logged after that checkpoint. The label is a name, by default that of the folder, and tags."""
     for package, end in (("wandb", "finish"), ("comet_ml", "end")):
         if package in sys.modules:  # the run of an earlier fit in this process
             getattr(sys.modules[package], end)()

@@ -16,14 +16,12 @@ from engine.runs import make_writable
 
 
 class Predictions(BasePredictionWriter):
-    """One row per input, in the order of the data: its name (path or index), what else the data module
-    says of it in ``predict_columns``, then what the system's ``predict_step`` gave for it, a dict of
-    tensors, or lists of texts, with a row for each.
+    """One row per input, in the order of the data: its name (path or index), the data module's
+    ``predict_columns``, then what ``predict_step`` gave: a dict of tensors, or of lists of texts.
 
-    A vector becomes one column per entry. Where the system has ``names`` for the entries of an
-    output, or for the values of one, they are used. What has more dimensions goes to the data module's
-    ``save_outputs``, if it has that; else it is left out, and said so. Of several data loaders each row
-    says the number.
+    A vector becomes a column per entry, named by the system's ``names`` if it has some. What has more
+    dimensions goes to the data module's ``save_outputs``, or is left out with a message. With several
+    data loaders each row has the number of its loader.
 
     Args:
         output: a ``.csv`` or ``.parquet`` (needs pyarrow) file; by default ``predictions.csv`` in

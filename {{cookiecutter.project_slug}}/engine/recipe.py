@@ -20,9 +20,8 @@ class Recipe(Callback):
     to the size of the data.
 
     Args:
-        epochs: as many, if these are enough steps.
-        steps: of the optimizer, at least: what a network learns comes from steps, and an epoch of
-            little data has few.
+        epochs: at least so many.
+        steps: of the optimizer, at least so many: an epoch of little data has few.
     """
 
     def __init__(self, epochs: int = 30, steps: int = 600) -> None:

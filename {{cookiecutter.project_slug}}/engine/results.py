@@ -53,7 +53,7 @@ def why_it_ended(trainer: Trainer, trains: bool) -> str:
         if trainer.should_stop:
             reason = "a callback, or trainer.max_time, allows no more"
         elif not trainer.limit_train_batches:
-            reason = "trainer.limit_train_batches is 0"
+            reason = "trainer.limit_train_batches is 0, also where a finder stops"
         steps = f"{trainer.current_epoch} epochs, {trainer.global_step} steps were done"
         return f"before its first step: {steps}, and {reason}"
     for callback in trainer.early_stopping_callbacks:
@@ -111,7 +111,7 @@ def tell_end(trainer: Trainer, best: ModelCheckpoint) -> None:
         for name, more in {"test": [], "predict": source}.items():
             path = ["--ckpt_path", relative(best.best_model_path)]
             lines[name.title()] = command_line("python", "train.py", name, *options, *more, *path)
-    elif best.monitor and best.save_top_k:
+    elif best.monitor and best.save_top_k and trainer.limit_train_batches:
         hint = "--trainer.val_check_interval N validates after so many steps"
         lines["Best epoch"] = f"none, since nothing has measured {best.monitor}; {hint}"
     kinds = [type(logger).__name__ for logger in trainer.loggers]

@@ -53,6 +53,8 @@ LOG_FILTERS = (
     # The command line has named the checkpoint.
     ("lightning.pytorch.utilities.rank_zero", "Restoring states from the checkpoint path"),
     ("lightning.pytorch.utilities.rank_zero", "Loaded model weights from the checkpoint"),
+    # The learning-rate finder puts back what it has changed.
+    ("lightning.pytorch.utilities.rank_zero", ".lr_find_"),
     # Lightning advertises other products of its makers at each start.
     ("lightning.pytorch.utilities.rank_zero", "Tip: For seamless cloud"),
     # What was found is said by engine/tune.py, which has a limit of its own.

@@ -18,11 +18,8 @@ MOST_NAMES = 4  # that a message lists
 
 
 def start_from(network: nn.Module, source: str) -> None:
-    """Copies the weights that fit by name and shape; names the others.
-
-    The names may have other prefixes than in the network: those are taken with which most tensors
-    fit. So a bare backbone finds its place, and so does the encoder of an autoencoder.
-    """
+    """Copies the weights that fit by name and shape; lists the others. Prefixes of the names may
+    differ from the network's, as those of a bare backbone do: the pair with most matches counts."""
     path = find_weights(source)
     given, own = read_weights(path), network.state_dict()
     renamed = best_names(given, own)
