@@ -7,9 +7,9 @@ from engine.warning_filters import silence
 
 silence()  # here, since the processes that ddp_spawn starts read this file
 
-# So do data workers, on macOS and Windows, and need nothing of the rest.
+# Data workers on macOS and Windows read it, too, and need nothing of the rest.
 if __name__ == "__main__":
-    gc.disable()  # The imports make a million objects to keep: to look for garbage takes a fifth.
+    gc.disable()  # The imports make a million objects that stay: to collect takes a fifth longer.
     from engine.cli import main
 
     gc.freeze()

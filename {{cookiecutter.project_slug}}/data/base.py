@@ -13,21 +13,20 @@ from engine.splits import Rows
 
 
 class Data(DataModule):
-    """Base of the data modules: a subclass has `facts` and implements `load`, and `preparation`
-    where batches are not what the system takes. A batch is a tensor, a tuple or a dict of tensors,
-    or nested. A subclass may have `save_outputs(outputs, names, folder)`, which gets, batch for batch,
-    what `predict_step` gives that is no number or vector (a dict of tensors), the names of the inputs
-    and the folder of the table, and writes files there.
+    """Base of the data modules. A subclass has `facts` and implements `load`, and `preparation` where
+    the system takes other batches. A batch is a tensor, a tuple or dict of tensors, or nested. It may
+    write files in `save_outputs(outputs, names, folder)`: it gets, for each batch, what does not fit
+    into the table of predictions (a dict of tensors), the names of the inputs, and the folder.
 
     Args:
-        batch_size: samples in a batch, on each device; auto: by how many there are. An evaluation
-            takes `evaluation_scale` times as many where they are small and in memory.
+        batch_size: samples in a batch, on each device; auto: chosen by their number. Evaluations of
+            small samples in memory take `evaluation_scale` times as many.
         num_workers: processes that load samples; auto: none for samples in memory.
         val_fraction: share of the training samples that is kept for validation; auto: 0.1, or up to
             0.2 where that is less than a hundred of them.
-        seed: chooses the splits and folds.
+        seed: of the random splits and folds.
         on_device: keep samples that are in memory on the device; auto: on a GPU, if they fit.
-        num_folds: cut training and validation samples into this many folds instead.
+        num_folds: cut training and validation samples into so many folds instead.
         fold: the fold to validate on, from 0.
         predict_dir: what to predict, a folder or file; by default the test split.
     """
@@ -60,21 +59,20 @@ class Data(DataModule):
         return {}
 
     def adopt(self, facts: dict[str, Any]) -> None:
-        """Has `read` take what `predict_dir` names as the data of these facts was taken."""
+        """Takes the facts of a checkpoint before `read`: files are read as those of the fit were."""
 
     def keep(self, facts: dict[str, Any]) -> None:
-        """Has `load` hold on to what the fit of a checkpoint, which has these facts, found in its
-        training samples, though there are other samples now."""
+        """Takes the facts of a checkpoint before `load`: what the fit found in its training samples
+        (such as categories) stays, though there are other samples now."""
 
     def load(self) -> tuple[Any, Rows]:
-        """All samples (a map-style data set; its `labels` are stratified, its `ids` or `names` say what
-        a sample is known by, or else its content or number), and the rows of the splits it comes with.
-        """
+        """All samples (a map-style data set) and the rows of the splits that they come with, or {}.
+        `labels` are stratified; `ids` or `names` identify a sample, or else its content or number."""
         raise NotImplementedError
 
     def read(self, source: Any) -> Any:
-        """The raw samples of a file or folder (`predict_dir`) as a data set, with their `names`; and
-        of what else a predictor in Python may be given: a list of files, an array, a data frame."""
+        """The raw samples, as a data set with `names`, of a file or folder (`predict_dir`); in Python
+        also of a list of files, an array or a data frame, as a subclass likes."""
         raise UserError(f"{type(self).__name__} reads nothing but its own splits: no predict_dir.")
 
     def preparation(self) -> nn.Module:
@@ -83,12 +81,12 @@ class Data(DataModule):
         return nn.Identity()
 
     def export_batch(self, batch: Any) -> Any:
-        """A raw batch as an exported file takes it, if that is not as the loaders give it, such as a
-        dict whose keys name the inputs. `preparation` takes it as well."""
+        """A raw batch as an exported file takes it, if other than the loaders give it: a dict, say,
+        whose keys name the inputs. `preparation` must take it, too."""
         return batch
 
     def augment(self, batch: Any) -> Any:
-        """Varies a raw batch of the training at random, on the device."""
+        """Varies a raw training batch at random, on the device."""
         return batch
 
     @property

@@ -21,7 +21,7 @@ class ImageData(ClassData):
     taken as they are.
 
     Args:
-        augment: vary the training images at random, in the way that suits the data set.
+        augment: vary the training images at random, as `crop_padding` and `flip` say.
     """
 
     image_shape: tuple[int, int, int]  # channels, height, width
@@ -87,11 +87,8 @@ class ScaleBytes(nn.Module):
 
 
 def random_crop(images: Tensor, padding: int, flip: bool) -> Tensor:
-    """Augments a whole batch on its device: pads images (B, C, H, W) with black, crops H x W at random
-    for each, mirrors half of them if `flip`.
-
-    One gather for crop and mirror: the index of every pixel is computed, no image is looped over.
-    """
+    """Augments a batch on its device: pads images (B, C, H, W) with black, crops each to H x W at
+    random, mirrors half of them if `flip`. One gather does it all, without a loop over images."""
     batch, channels, height, width = images.shape
     device = images.device
     padded = functional.pad(images, [padding] * 4)

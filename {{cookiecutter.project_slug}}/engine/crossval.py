@@ -1,8 +1,7 @@
 """Cross-validates, or repeats a fit: `python crossval.py --folds 5 [options of train.py]`.
 
-Each fold validates on another part of the training data; with --seeds each fit has another seed. They
-are ordinary runs in a folder of the whole, logs/version_N/fold_0 and so on; summary.csv there has the
-scores.
+Each fold validates on another part of the training data; with --seeds each fit has another seed. The
+fits are runs in one folder, logs/version_N/fold_0 and so on, and its summary.csv has the scores.
 """
 
 import argparse
@@ -88,6 +87,9 @@ def main() -> None:
         finally:
             if not any(run.iterdir()):
                 run.rmdir()
+    metric, *_ = scores[part]
+    for part, score in scores.items():
+        print(f"{run / part}: {metric} {score[metric]:.4f}")
     for name in scores[part]:
         values = [score[name] for score in scores.values()]
         print(f"{name}: mean {mean(values):.4f}, deviation {deviation(values):.4f}")

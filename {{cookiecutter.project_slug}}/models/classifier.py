@@ -17,12 +17,12 @@ class Classifier(System):
     Args:
         network: maps inputs (B, ...) to logits (B, num_classes, ...).
         loss: mean loss of logits (B, num_classes, ...) and class indices (B, ...).
-        class_weights: of the classes in the loss; balanced: less, the more often a class is there.
-        class_names: for predictions and pictures; the data module knows them.
+        class_weights: of the classes in the loss; balanced: rare classes count more.
+        class_names: for predictions and pictures; the data module gives them.
     """
 
-    # Of few samples one decides which accuracy is best; of the Brier score none does: the squared
-    # distance of the probabilities from the truth, 0 to 2 (Brier 1950).
+    # The Brier score (Brier 1950), the squared distance of the probabilities from the truth, 0 to 2.
+    # With few samples a single one decides which epoch has the best accuracy, but not this.
     monitor = "val/brier"
 
     def __init__(
@@ -42,7 +42,7 @@ class Classifier(System):
                 f"The data has one class, {self.class_names[0]}: a classifier needs two or more"
             )
         if loss or class_weights:
-            # Here, since else this file and system.py are all that another project needs.
+            # Imported here: without a loss or weights, this file and system.py run on their own.
             from engine import losses
 
             losses.prepare(self, Classifier, len(self.class_names) or None)
@@ -75,10 +75,10 @@ class Classifier(System):
         return {"prediction": probability.argmax(dim=1), "probability": probability}
 
     def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
-        """Images, captioned with the prediction, where it is wrong also with '(label)'."""
+        """Images (B, C, H, W) and a caption each: the prediction, and the label where it is wrong."""
         images, labels = batch
         name = self.class_names.__getitem__ if self.class_names else str
         pairs = zip(self(images).argmax(dim=1).tolist(), labels.tolist(), strict=True)
-        # A label of -1 is not known.
+        # -1 means that the label is not known.
         captions = [name(p) if t in (p, -1) else f"{name(p)}\n({name(t)})" for p, t in pairs]
         return images, captions

@@ -37,10 +37,10 @@ class System(LightningModule):
 
     network: Any  # nn.Module does not know the types of its parts
     preparation: nn.Module  # raw batch -> prepared batch; the data module puts its own here
-    names: dict[str, list[str]]  # of the values or entries of an output of `predict_step`
+    names: dict[str, list[str]]  # class names, say, of the entries (or values) of each prediction
     monitor = "val/loss"  # says which epoch is best
     mode: Literal["min", "max"] = "min"
-    parts: tuple[str, ...] = ("network",)  # each is compiled as a whole and has its optimizer
+    parts: tuple[str, ...] = ("network",)  # each is compiled as one and has an optimizer of its own
 
     def __init__(
         self,
@@ -56,14 +56,14 @@ class System(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        # The command line gives its configuration to the checkpoint, which can then rebuild all of
-        # this. Objects given from Python stay out: a checkpoint holds no pickled code.
+        # From the command line, the configuration of these objects is saved, and rebuilds them. Made
+        # in Python they are not saved: a checkpoint holds no pickled code.
         objects = ["network", "optimizer", "scheduler", "metrics", "loss", "init_from"]
         self.save_hyperparameters(ignore=objects)
         if "_class_path" in self.hparams:
             self.save_hyperparameters(ignore="init_from")
         for name in [n for n, value in self.hparams.items() if isinstance(value, nn.Module)]:
-            self.hparams.pop(name)  # that a subclass takes
+            self.hparams.pop(name)  # such objects of a subclass
         if not isinstance(network, nn.Module):
             raise MisconfigurationException(
                 f"network is {network!r}: {type(self).__name__}.__init__ is to say `network: nn.Module`"
@@ -86,7 +86,7 @@ class System(LightningModule):
         self.lengths: dict[LRScheduler, tuple[str, float | None]] = {}  # by their names
 
     def forward(self, *inputs: Tensor) -> Any:
-        """What the network gives, in float32 or better: of 16 bits losses would be coarse."""
+        """The network's output, in float32 or better, so that losses are not rounded to 16 bits."""
         found = self.network(*map(self.to_weight_dtype, inputs))
         if isinstance(found, Tensor) and found.is_floating_point():
             return found.to(torch.promote_types(found.dtype, torch.float32))
@@ -99,7 +99,7 @@ class System(LightningModule):
         return inputs.to(next(self.network.parameters(), inputs).dtype)
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
-        """Moves all, and converts what has weights: 16 bits would round statistics of the data."""
+        """Moves all, but converts only what has weights: the data's statistics stay exact."""
         weighty = [n for n, child in self.named_children() if any(True for _ in child.parameters())]
         exact = {n: b for n, b in self.named_buffers() if n.partition(".")[0] not in weighty}
         super().to(*args, **kwargs)
@@ -119,8 +119,8 @@ class System(LightningModule):
         return loss
 
     def should_log(self, step: int) -> bool:
-        """Whether a logger or an epoch's end reads what this step logs. To log each step costs a
-        quarter of the speed, and `prog_bar` would read it from the device each time."""
+        """Whether a logger or the epoch's end uses what this step logs. Logging every step takes a
+        quarter of the speed (and with `prog_bar` the CPU waits for the device each time)."""
         return step % max(self.trainer.log_every_n_steps, 1) == 0 or self.trainer.is_last_batch
 
     def on_validation_epoch_start(self) -> None:
@@ -135,8 +135,8 @@ class System(LightningModule):
         self.add_to_mean("loss", loss * self.batch_weight, self.batch_weight)
 
     def size_of(self, batch: Any) -> int | Tensor:
-        """What the mean loss of an evaluation weighs a batch by: its samples, the rows of its first
-        tensor, wherever that is. A system says it itself where a batch is an object, or has lists."""
+        """How much a batch counts in the mean loss of an evaluation: the rows of its first tensor. A
+        system whose batches are objects, or have lists, overrides it."""
         rows: list[int] = []
         apply_to_collection(batch, Tensor, lambda tensor: rows.extend(tensor.shape[:1]))
         kind = type(batch).__name__
@@ -148,13 +148,14 @@ class System(LightningModule):
         return rows[0]
 
     def stage_of(self, loader: int) -> str:
-        """val or test; of further loaders val_NAME (`val_names` of the data module) or val_1."""
+        """val or test; for further loaders val_NAME (the data module's `val_names`) or val_1."""
         stage = "test" if self.trainer.testing else "val"
         names = getattr(self.trainer.datamodule, f"{stage}_names", None) or range(loader + 1)
         return f"{stage}_{names[loader]}" if loader else stage
 
     def add_to_mean(self, name: str, total: Tensor, count: int | Tensor) -> None:
-        """Adds a sum over `count` samples, or an integer: how many of them, to the mean `val/NAME`."""
+        """Adds `total`, the sum over `count` samples, to the mean `val/NAME`. An integer total counts
+        samples (those that are right, say), and is shown as "28 of 30". Nothing in training."""
         if not self.training:
             name = f"{self.stage}/{name}"
             total = total.detach().float() if total.is_floating_point() else total
@@ -162,7 +163,7 @@ class System(LightningModule):
             self.counts[name] = count + self.counts.get(name, 0)
 
     def update_metrics(self, predictions: Tensor, targets: Tensor, metrics: Any = None) -> None:
-        """Shows a batch to the `metrics`, or to others by their names; not in training."""
+        """Updates the `metrics` of this system, or others by their names. Nothing in training."""
         for name, metric in {} if self.training else (metrics or self.metrics).items():
             name = f"{self.stage}/{name}"
             if name not in self.measured:
@@ -170,7 +171,7 @@ class System(LightningModule):
             self.measured[name].update(predictions, targets)
 
     def on_validation_epoch_end(self) -> None:
-        # Once for all samples of all processes: logging costs more than a small step.
+        # Once, at the end, over all processes: logging each batch would cost more than a small step.
         numbers = [*self.sums.values(), *map(torch.as_tensor, self.counts.values())]
         together = torch.stack([number.to(self.device, torch.float) for number in numbers])
         sums, counts = self.trainer.strategy.reduce(together, reduce_op="sum").chunk(2)

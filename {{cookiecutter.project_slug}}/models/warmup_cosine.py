@@ -1,4 +1,4 @@
-"""Learning-rate schedule that needs no length: linear warm-up, then a cosine to the end of fit."""
+"""Learning-rate schedule: linear warm-up, then a cosine that ends with the fit."""
 
 from math import cos, pi
 from typing import Any
