@@ -238,9 +238,11 @@ def test_a_save_at_an_epochs_last_step_has_its_validation(render, tmp_path):
         assert last["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]["ready"]
 
 
-def test_a_run_that_was_moved_goes_on_with_its_best_score(render, tmp_path, recwarn):
+def test_a_run_that_was_moved_goes_on_with_its_best_score(render, tmp_path, recwarn, caplog):
+    """By another metric it does not; what else is otherwise is said."""
     with inside(render(), tmp_path):
-        command("train", "fit", *OPTIONS, "--trainer.max_epochs=2")
+        looks_at = ["--early_stopping.monitor=val/loss", "--early_stopping.mode=min"]
+        command("train", "fit", *OPTIONS, *looks_at, "--trainer.max_epochs=2")
         Path("logs", "version_0").rename("moved")
         best = torch.load("moved/checkpoints/best.ckpt", weights_only=True)
         # A score that the third epoch does not reach.
@@ -254,6 +256,18 @@ def test_a_run_that_was_moved_goes_on_with_its_best_score(render, tmp_path, recw
         kept = torch.load("moved/checkpoints/best.ckpt", weights_only=True)
         assert kept["global_step"] == best["global_step"]
         assert not [w for w in recwarn if "dirpath" in str(w.message)]
+        assert fit.trainer.early_stopping_callback.monitor == "val/loss"
+        more = [*OPTIONS, "--ckpt_path=moved", "--trainer.max_epochs=4"]
+        other = ["--best_checkpoint.monitor=val/acc", "--best_checkpoint.mode=max"]
+        with pytest.raises(SystemExit, match="best.ckpt is not the best by val/acc"):
+            command("train", "fit", *more, *other)
+        other = ["--trainer.accumulate_grad_batches=2", "--model.scheduler=null"]
+        fit = command("train", "fit", *more, *other)
+        assert fit.trainer.checkpoint_callback.best_model_score == -1
+        assert (
+            "not as in the checkpoint: trainer.accumulate_grad_batches=2 (there 1)" in caplog.text
+        )
+        assert "not in the configuration: model.scheduler=models.warmup_cosine" in caplog.text
 
 
 def test_a_fit_that_goes_on_keeps_as_many_of_the_best_as_it_is_asked_for(render, tmp_path):

@@ -20,12 +20,13 @@ from engine.records import flat
 from engine.schedules import LENGTHS
 
 OF_THE_MACHINE = ("num_workers", "on_device")  # how samples are loaded, not which
+KEPT_BY_FITS = ("best_checkpoint", "early_stopping")
 KEPT = "As in the checkpoint, not in the configuration"
 
 
 def settings_of(saved: dict[str, Any], fit: bool) -> dict[str, Any]:
-    """The data module of a checkpoint, if the command line made it; for a fit that goes on also the
-    patience, which is part of the state of early stopping."""
+    """The data module of a checkpoint, if the command line made it; for a fit that goes on also what is
+    best, and when it stops early: other metrics cannot be compared with those so far."""
     found: dict[str, Any] = {}
     arguments = dict(saved.get("datamodule_hyper_parameters", {}))
     if class_path := arguments.pop("_class_path", None):
@@ -36,10 +37,8 @@ def settings_of(saved: dict[str, Any], fit: bool) -> dict[str, Any]:
         else:
             kept = {name: value for name, value in arguments.items() if name in known}
             found["data"] = {"class_path": class_path, "init_args": kept}
-    for name, state in saved.get("callbacks", {}).items() if fit else ():
-        if name.startswith("EarlyStopping"):
-            found["early_stopping"] = {"patience": state["patience"]}
-    return found
+    settings = yaml.safe_load(saved.get("settings", "{}")) if fit else {}
+    return found | {name: settings[name] for name in KEPT_BY_FITS if name in settings}
 
 
 def differ(there: dict[str, Any], configured: Namespace) -> bool:
@@ -93,7 +92,8 @@ def with_model(
     config = replace_model(parser, config, model)
     now = flat({"model": config[config.subcommand].model.as_dict()})
     before = flat({"model": given.as_dict()}).items()
-    other = [key for key, value in before if value is not None and now.get(key, value) != value]
+    classes = {key.rpartition(".")[0] for key in now}  # null leaves one out, or what is not known
+    other = [k for k, v in before if (v is not None or k in classes) and now.get(k, v) != v]
     say(KEPT, [f"{key}={now[key]}" for key in other])
     return config
 
@@ -109,6 +109,18 @@ def tell(there: dict[str, Any], configured: Namespace, taken: Namespace) -> None
             kept.append(f"{key}={value}")
     say(KEPT, kept)
     say("As given, not as in the checkpoint", given)
+
+
+def tell_others(before: str, now: str) -> None:
+    """Names what of the rest is otherwise than in the part of the fit before; both as YAML."""
+    there, here = (flat(yaml.safe_load(text)) for text in (before, now))
+    told = (*KEPT_BY_FITS, "data", "model", "name", "tags", "trainer.max_", "trainer.log_every")
+    keys = [key for key in here | there if here.get(key) != there.get(key)]
+    other = [key for key in keys if not key.startswith(told)]
+    say(
+        "As configured, not as in the checkpoint",
+        [f"{key}={here.get(key)} (there {there.get(key)})" for key in other],
+    )
 
 
 def say(title: str, settings: list[str]) -> None:

@@ -120,6 +120,8 @@ class CLI(LightningCLI):
                 f"{self.checkpoint} begins one with them"
             )
         there = checkpoint_settings.settings_of(saved, fit)
+        if "best_checkpoint" in there:
+            choose_monitors(config)
         if checkpoint_settings.differ(there, config):
             with checkpoint_settings.as_defaults(self.subparser, there):
                 super().parse_arguments(parser, args)

@@ -1,11 +1,14 @@
-"""Which metric says what is best, for the checkpoint and for early stopping."""
+"""Which metric says what is best, for the checkpoint and for early stopping, also in a fit that goes on."""
 
 import sys
+from operator import itemgetter
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from engine.errors import UserError
 
@@ -26,6 +29,30 @@ def choose_monitors(config: Namespace) -> None:
                 f"--{name}.monitor {callback.monitor}: say whether more is better: --{name}.mode max"
             )
         callback.mode = best if callback.monitor == own else "min"
+
+
+def check_place(callback: ModelCheckpoint) -> None:
+    """Raises a UserError if a callback that knows no score so far would overwrite the best."""
+    path = Path(callback.dirpath or "", f"{callback.filename}.ckpt")
+    if path.exists():
+        raise UserError(
+            f"{path} is not the best by {callback.monitor} with these settings: give another name as "
+            "well, such as --best_checkpoint.filename best_by_it"
+        )
+
+
+def move(state: dict[str, Any], callback: Any) -> None:
+    """Tells the state of a ModelCheckpoint where its folder is now, and how many it is to keep.
+    Otherwise the callback would forget the best score, since its folder was another when the state
+    was saved, and would not find the worst of those that it keeps."""
+    folder = state["dirpath"] = callback.dirpath
+    for key in ("best_model_path", "last_model_path"):
+        if state[key]:
+            state[key] = str(Path(folder, Path(state[key]).name))
+    best = sorted(state["best_k_models"].items(), key=itemgetter(1), reverse=callback.mode == "max")
+    kept = best[: None if callback.save_top_k == -1 else callback.save_top_k]
+    state["best_k_models"] = {str(Path(folder, Path(k).name)): score for k, score in kept}
+    state["kth_best_model_path"] = next(reversed(state["best_k_models"]), "")
 
 
 class Monitors(Callback):
@@ -54,10 +81,6 @@ class EarlyStopping(callbacks.EarlyStopping):
 
     def __init__(self, patience: int | None = None, **kwargs: Any) -> None:
         super().__init__(patience=sys.maxsize if patience is None else patience, **kwargs)
-        self.given = patience
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"patience": self.given}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # A fit that goes on may be asked for another patience.

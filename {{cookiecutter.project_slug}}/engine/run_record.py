@@ -7,16 +7,18 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 from functools import cache
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from engine.checkpoint_settings import tell_others
 from engine.loggers import log_settings
+from engine.monitors import check_place, move
 from engine.recipe import Recipe
 from engine.records import filled, read_record
 from engine.results import best_of, figures, why_it_ended
@@ -117,7 +119,7 @@ class RunRecord(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["figures"] = figures(trainer)
+        checkpoint["figures"], checkpoint["settings"] = figures(trainer), self.config
         for name in getattr(trainer.datamodule, "fixed", ()):
             checkpoint["datamodule_hyper_parameters"].pop(name, None)
 
@@ -128,26 +130,16 @@ class RunRecord(Callback):
             # What an evaluation logs belongs to the step and epoch of its checkpoint, or after a fit
             # to its end: TensorBoard takes no smaller steps.
             trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
-        states = checkpoint.get("callbacks", {})
+        states, fits = checkpoint.get("callbacks", {}), trainer.state.fn == "fit"
+        if fits:
+            tell_others(checkpoint.get("settings", self.config), self.config)
         for callback in trainer.checkpoint_callbacks:
             if self.is_new:  # the best so far lies elsewhere
                 states.pop(callback.state_key, None)
             elif callback.state_key in states:
                 move(states[callback.state_key], callback)
-
-
-def move(state: dict[str, Any], callback: Any) -> None:
-    """Tells the state of a ModelCheckpoint where its folder is now, and how many it is to keep.
-    Otherwise the callback would forget the best score, since its folder was another when the state
-    was saved, and would not find the worst of those that it keeps."""
-    folder = state["dirpath"] = callback.dirpath
-    for key in ("best_model_path", "last_model_path"):
-        if state[key]:
-            state[key] = str(Path(folder, Path(state[key]).name))
-    best = sorted(state["best_k_models"].items(), key=itemgetter(1), reverse=callback.mode == "max")
-    kept = best[: None if callback.save_top_k == -1 else callback.save_top_k]
-    state["best_k_models"] = {str(Path(folder, Path(k).name)): score for k, score in kept}
-    state["kth_best_model_path"] = next(reversed(state["best_k_models"]), "")
+            elif fits and isinstance(callback, ModelCheckpoint):
+                check_place(callback)
 
 
 @cache
