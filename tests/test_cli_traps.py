@@ -1,6 +1,7 @@
 """What goes wrong in LightningCLI as it comes, and does not here."""
 
 import csv
+import io
 import math
 import os
 import re
@@ -419,6 +420,21 @@ def test_an_evaluation_does_not_speak_of_the_networks_that_its_checkpoint_swaps(
         caplog.clear()
         command("train", "test", *SMALL)
         assert "instead of" not in caplog.text
+
+
+def test_a_letter_that_a_pipe_lacks_costs_no_output(project, monkeypatch):
+    from engine.errors import plain_errors
+
+    pipe = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", pipe)
+    with plain_errors():
+        print("± 猫", flush=True)
+    assert pipe.buffer.getvalue().split() == [b"\\xb1", b"\\u732b"]
+
+
+def test_a_run_is_not_named_as_another(project):
+    with pytest.raises(SystemExit, match="--name version_0: --ckpt_path version_0 means another"):
+        command("train", *FIT, "--name=version_0")
 
 
 def test_commands_with_spaces_can_be_pasted(project, capfd):

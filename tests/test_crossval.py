@@ -87,10 +87,14 @@ def test_a_figure_that_is_no_number_has_no_deviation(render, tmp_path):
         assert (mean, deviation) == ("mean,2.0,nan", f"deviation,{2**0.5},nan")
 
 
-def test_one_fold_is_refused(render, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--folds=1", "--folds is 1: it must be 2 or more"), ("--fold=3", "Did you mean --folds?")],
+)
+def test_one_fold_is_refused(option, message, render, tmp_path, capsys):
     with inside(render(model="mlp"), tmp_path), pytest.raises(SystemExit):
-        command("crossval", "--folds=1")
-    assert "--folds is 1: it must be 2 or more" in capsys.readouterr().err
+        command("crossval", option)
+    assert message in capsys.readouterr().err
 
 
 def test_going_on_from_a_checkpoint_is_refused(render, tmp_path):

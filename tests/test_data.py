@@ -228,7 +228,7 @@ def test_images_in_files_cannot_be_kept_on_the_device(files):
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_folds": 3, "fold": 3}, {"num_folds": 1}, {"val_fraction": 1.0}]
+    "options", [{"num_folds": 3, "fold": 3}, {"num_folds": 1}, {"fold": 1}, {"val_fraction": 1.0}]
 )
 def test_splits_that_make_no_sense_are_refused(options):
     with pytest.raises(ValueError, match="num_folds must be 2 or more|must lie between 0 and 1"):
@@ -679,7 +679,7 @@ def test_image_folder_splits_what_is_missing(tmp_path):
     assert [len(data.splits[split]) for split in ("train", "val", "test")] == [16, 4, 6]
 
 
-def test_image_folder_ignores_what_is_no_image_and_looks_into_folders(tmp_path):
+def test_image_folder_ignores_what_is_no_image_and_looks_into_folders(tmp_path, caplog):
     write_images(tmp_path, count=5)
     photo = (tmp_path / "cat" / "00000.jpg").read_bytes()
     for name in (".DS_Store", "Thumbs.db", "notes.txt", "._00001.jpg"):
@@ -690,7 +690,14 @@ def test_image_folder_ignores_what_is_no_image_and_looks_into_folders(tmp_path):
     data = ready(folder(tmp_path))
     assert data.class_names == ["cat", "dog"]
     names = data.splits["train"].dataset.names
-    assert len(names) == 11 and str(tmp_path / "cat" / "more" / "UPPER.JPEG") in names
+    deeper = str(tmp_path / "cat" / "more" / "UPPER.JPEG")
+    assert len(names) == 11 and deeper in names
+    assert (
+        f"1 of 11 images lie in folders within that of a class, and belong to that class, as {deeper}"
+        in caplog.text
+    )
+    with pytest.raises(ValueError, match="UPPER.JPEG is a file: give a folder, and unpack"):
+        ready(folder(Path(deeper)))
 
 
 @pytest.mark.parametrize(

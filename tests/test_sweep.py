@@ -259,6 +259,9 @@ def test_an_unknown_key_is_named(folder, capsys):
     with pytest.raises(SystemExit):
         command("sweep", "--config=sweep.yaml", "--trials=1")
     assert "lrr" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command("sweep", "--trails=1")
+    assert "Did you mean --trials?" in capsys.readouterr().err
 
 
 def children(pid: int) -> list[int]:

@@ -28,6 +28,8 @@ def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
     Raises:
         UserError: no such folder, none in it, or folders that do not make sense as splits or classes.
     """
+    if root.is_file():
+        raise UserError(f"{root} is a file: give a folder, and unpack it if it is an archive.")
     layout = (
         f"{root}/<train, val or test>/<class>/<image> or {root}/<class>/<image>; --data.data_dir names "
         "another folder"
@@ -89,6 +91,7 @@ def list_images(
     names: list[str] = []
     labels: list[int] = []
     rows: Rows = {}
+    deeper: list[str] = []
     others: Counter[str] = Counter()
     for split, folder in folders.items():
         first = len(names)
@@ -103,11 +106,17 @@ def list_images(
                     f"{here} has too few images ({len(found)}) to split off val or test."
                 )
             names += found
+            deeper += [name for name in found if os.path.dirname(name) != str(here)]
             labels += [label] * len(found)
         if len(names) == first:
             tell_others(folder, others, 0)
         rows[split] = torch.arange(first, len(names))
     tell_others(root, others, len(names))
+    if deeper:
+        rank_zero_info(
+            f"{len(deeper)} of {len(names)} images lie in folders within that of a class, and belong "
+            f"to that class, as {deeper[0]}"
+        )
     beside = [path for place in {root, *folders.values()} for path in place.glob("[!.]*.*")]
     if loose := sorted(p for p in beside if p.suffix.lower() in extensions() and p.is_file()):
         rank_zero_info(

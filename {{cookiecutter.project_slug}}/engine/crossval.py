@@ -18,6 +18,7 @@ from engine.errors import UserError, plain_errors
 from engine.facts import arguments_of
 from engine.files import write_rows
 from engine.options import read_options, set_options
+from engine.parsing import OWN
 from engine.processes import make_worker
 from engine.records import read_record
 
@@ -57,6 +58,7 @@ def main() -> None:
     group.add_argument("--folds", type=int, default=5, help="parts that the data is cut into (5)")
     group.add_argument("--seeds", type=int, help="how many fits with the same data instead")
     own, options = parser.parse_known_args()
+    OWN.update(vars(own))
     kind, count = ("fold", own.folds) if own.seeds is None else ("seed", own.seeds)
     if count < 2:
         parser.error(f"--{kind}s is {count}: it must be 2 or more")

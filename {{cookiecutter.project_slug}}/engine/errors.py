@@ -54,6 +54,8 @@ class Diverged(UserError):
 def plain_errors() -> Iterator[None]:
     """Ends a script with a sentence where the user has made a mistake, and filters the noise."""
     silence()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a pipe may lack a letter of a name
     try:
         yield
     except Exception as error:

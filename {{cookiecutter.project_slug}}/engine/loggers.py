@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.compat import step_saved
 from engine.errors import UserError
+from engine.files import write_rows
 from engine.last_checkpoint import relative
 from engine.records import flat, read_record, root_of
 from engine.runs import read_checkpoint
@@ -132,8 +133,7 @@ def _drop_rows(path: Path, step: int) -> None:
         # A kill may have left half a row.
         kept = [row for row in rows if len(row) == len(header) and int(row[column]) < step]
         temporary = path.with_suffix(".tmp")
-        with temporary.open("w", newline="") as file:
-            csv.writer(file).writerows([header, *kept])
+        write_rows(temporary, [header, *kept])
         temporary.replace(path)
 
 

@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from engine.cli import CLI, CONFIGS
 from engine.errors import UserError
 from engine.monitors import choose_monitors
+from engine.parsing import OWN
 from engine.records import read_yaml
 
 
@@ -53,6 +54,7 @@ def read_options(options: list[str]) -> Namespace:
 def split_words(words: list[str], names: set[str]) -> tuple[list[str], list[str]]:
     """The options of these names, and those of train.py. A --config file goes to the first if it has
     a key of that name."""
+    OWN.update(names)
     parts: tuple[list[str], list[str]] = [], []
     part = parts[0]
     for i, word in enumerate(words):

@@ -31,6 +31,7 @@ FILLER = re.compile(
 )
 # A class path is wanted, and a word was given.
 WANTS_CLASS = r"\1 is no class path; a network: --model.network models.networks.NAME.CLASS"
+OWN: set[str] = set()  # options of a command that fits, beside those of train.py
 SWAPS: dict[str, tuple[str, str]] = {}  # by the new class, the old one and its arguments
 
 
@@ -63,7 +64,8 @@ class Parser(LightningArgumentParser):
         if unknown and "Did you mean" not in message:
             parser: LightningArgumentParser = getattr(ex, "subcommand_parser", None) or self
             keys = parser.get_defaults().keys(branches=True)
-            near = nearest(unknown[1] or unknown[2], {k.replace("init_args.", "") for k in keys})
+            keys = {key.replace("init_args.", "") for key in keys}
+            near = nearest(unknown[1] or unknown[2], OWN) or nearest(unknown[1] or unknown[2], keys)
             message += f". Did you mean --{near}?" if near else ""
         if os.environ.get("FULL_TRACEBACK") and self.exit_on_error and ex:
             raise ex

@@ -69,8 +69,8 @@ def runs_named(name: str, root: Path) -> list[Path]:
 
 def label_of(config: Namespace, record: list[dict[str, Any]]) -> tuple[str | None, list[str]]:
     """The name and the tags of a run: those that are given, or those of its record."""
-    if config.name in ("best", "last"):
-        raise UserError(f"--name {config.name}: --ckpt_path {config.name} means the newest run's")
+    if config.name in ("best", "last") or str(config.name).startswith("version_"):
+        raise UserError(f"--name {config.name}: --ckpt_path {config.name} means another run's")
     before: dict[str, Any] = record[-1] if record else {}
     return config.name or before.get("name"), tags_of(config.tags or before.get("tags"))
 

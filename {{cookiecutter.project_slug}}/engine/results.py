@@ -113,6 +113,8 @@ def tell_end(trainer: Trainer, best: ModelCheckpoint) -> None:
             lines[name.title()] = command_line("python", "train.py", name, *options, *more, *path)
     elif best.monitor and best.save_top_k and trainer.limit_train_batches:
         hint = "--trainer.val_check_interval N validates after so many steps"
+        if trainer.current_epoch:  # it could have been measured
+            hint = "see trainer.limit_val_batches and check_val_every_n_epoch"
         lines["Best epoch"] = f"none, since nothing has measured {best.monitor}; {hint}"
     kinds = [type(logger).__name__ for logger in trainer.loggers]
     if known := [CURVES[kind] for kind in kinds if kind in CURVES]:

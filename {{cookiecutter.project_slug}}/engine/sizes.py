@@ -18,7 +18,8 @@ def check_settings(given: Any) -> None:
         raise UserError("predict_dir is empty: give a folder or a file, or leave it out.")
     if fraction != "auto" and not 0 < float(fraction) < 1:
         raise UserError(f"val_fraction is {fraction}: it must lie between 0 and 1, or be auto.")
-    if given.num_folds is not None and not 0 <= given.fold < given.num_folds > 1:
+    folds, fold = given.num_folds, given.fold
+    if (folds is not None or fold) and not 0 <= fold < (folds or 0) > 1:
         raise UserError(
             f"fold is {given.fold} of {given.num_folds}: num_folds must be 2 or more, and fold less, from 0."
         )
