@@ -115,12 +115,9 @@ def tell_others(before: str, now: str) -> None:
     """Names what of the rest is otherwise than in the part of the fit before; both as YAML."""
     there, here = (flat(yaml.safe_load(text)) for text in (before, now))
     told = (*KEPT_BY_FITS, "data", "model", "name", "tags", "trainer.max_", "trainer.log_every")
-    keys = [key for key in here | there if here.get(key) != there.get(key)]
-    other = [key for key in keys if not key.startswith(told)]
-    say(
-        "As configured, not as in the checkpoint",
-        [f"{key}={here.get(key)} (there {there.get(key)})" for key in other],
-    )
+    other = [k for k in here | there if here.get(k) != there.get(k) and not k.startswith(told)]
+    settings = [f"{key}={here.get(key)} (there {there.get(key)})" for key in other]
+    say("As configured, not as in the checkpoint", settings)
 
 
 def say(title: str, settings: list[str]) -> None:
