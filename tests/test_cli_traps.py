@@ -733,3 +733,10 @@ def test_help_shows_what_most_people_want_and_where_the_rest_is(project, capsys)
     assert "resnet is no class path; a network: --model.network models." in (
         capsys.readouterr().err
     )
+
+
+def test_a_file_that_is_no_yaml_is_named(project, capfd):
+    Path("worse.yaml").write_text("trainer:\n  max_epochs: 3\n bad")
+    with pytest.raises(SystemExit):
+        command("train", *FIT, "--config=worse.yaml")
+    assert 'in "worse.yaml", line 3' in capfd.readouterr().err
