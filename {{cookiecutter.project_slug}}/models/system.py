@@ -180,7 +180,7 @@ class System(LightningModule):
         self.log_dict(means, prog_bar=True, sync_dist=True)
         measured = {name: metric.compute() for name, metric in self.measured.items()}
         for name, value in measured.items():
-            if name in means or getattr(value, "ndim", 0):
+            if name in means or getattr(value, "ndim", False):
                 why = "the system's own" if name in means else "no number: choose an average"
                 raise MisconfigurationException(f"metrics: {name} is {why}")
         self.log_dict(measured, sync_dist=True)  # the same everywhere: nothing changes
