@@ -546,7 +546,15 @@ def test_an_empty_value_is_no_value_left_out(project, capfd, option, message):
     assert message in error(capfd, option)
 
 
-def test_null_is_taken_where_it_means_something(project):
+def test_null_is_taken_where_it_means_something(project, monkeypatch):
+    monkeypatch.syspath_prepend(project)
+    Path("own.py").write_text(
+        "from data.digits import Digits\n"
+        "class Own(Digits):\n"
+        "    def __init__(self, limit: int = None, **kwargs):\n"
+        "        super().__init__(**kwargs)\n"
+    )
+    command("train", *FIT, "--data=own.Own")
     Path("mine.yaml").write_text("model: {init_args: {scheduler: null}}\ntrainer: {logger: null}")
     assert command("train", *FIT, "--config=mine.yaml").model.scheduler is None
 

@@ -336,6 +336,10 @@ def test_a_constant_batch_size_is_refused_with_the_reason(render):
 
         with pytest.raises(UserError, match=r"x\.shape\[0\] in the place of len\(x\)"):
             Program(Towers(len), {"a": torch.ones(3, 2)}, None)
+        with pytest.raises(
+            UserError, match="cannot follow predict_step .*data-dependent.*export_step"
+        ):
+            Program(Towers(lambda a: len(a) if a.sum() > 0 else 1), {"a": torch.ones(3, 2)}, None)
 
 
 def test_an_input_may_be_called_as_what_happens_within(render, tmp_path):

@@ -171,6 +171,93 @@ def test_a_fit_that_stops_in_mid_epoch_goes_on_as_if_it_had_not(
         assert_same(whole, continued, also_scores=stop == "max_steps")
 
 
+CHANGES = """
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import BaseFinetuning
+from torch import nn
+
+from models.networks.mlp import MLP
+
+class Thaw(BaseFinetuning):
+    def freeze_before_training(self, pl_module):
+        self.freeze(pl_module.network.backbone)
+
+    def finetune_function(self, pl_module, epoch, optimizer):
+        if epoch == 1:
+            self.unfreeze_and_add_param_group(pl_module.network.backbone, optimizer)
+
+class ThawPlainly(Callback):
+    def on_fit_start(self, trainer, pl_module):
+        pl_module.network.backbone.requires_grad_(False)
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            pl_module.network.backbone.requires_grad_(True)
+
+class Grow(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        if trainer.current_epoch == 0:
+            trainer.datamodule.batch_size *= 2
+
+class Memory(MLP):
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
+        super().__init__(image_shape, num_classes)
+        self.register_buffer("seen", torch.zeros(0, num_classes))
+
+    def forward(self, images):
+        logits = super().forward(images)
+        if self.training:
+            self.seen = torch.cat([self.seen, logits.detach().mean(0, keepdim=True)])
+        return logits - self.seen.sum(0)
+
+class Loose(MLP):
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
+        super().__init__(image_shape, num_classes)
+        self.scale, self.center, self.fixed = 1.0, torch.zeros(1), 3
+
+    def forward(self, images):
+        if self.training:
+            self.scale *= 1.5
+            self.center += 1
+        return super().forward(images)
+"""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.callbacks+=changes.Thaw"],
+        ["--trainer.callbacks+=changes.ThawPlainly"],
+        ["--trainer.callbacks+=changes.Grow", "--trainer.reload_dataloaders_every_n_epochs=1"],
+        ["--model.network=changes.Memory"],
+    ],
+    ids=["finetuning", "callback", "batch size", "buffer"],
+)
+def test_what_changes_in_a_fit_is_as_it_was(render, tmp_path, monkeypatch, recwarn, options):
+    """What is trained, how large batches are, and a buffer that grows."""
+    (tmp_path / "changes.py").write_text(CHANGES)
+    monkeypatch.syspath_prepend(tmp_path)
+    with inside(render(model="mlp"), tmp_path):
+        options = [*OPTIONS, "--model.scheduler=null", *options]
+        whole = command("train", "fit", *options)
+        command("train", "fit", *options, "--trainer.max_steps=15")
+        continued = command("train", "fit", *options, "--ckpt_path=last")
+        assert_same(whole, continued, also_scores=False)
+        command("train", "test", *options, "--ckpt_path=last")
+    assert "which no checkpoint holds" not in str([str(one.message) for one in recwarn])
+
+
+def test_what_no_checkpoint_holds_is_named(render, tmp_path, monkeypatch):
+    (tmp_path / "changes.py").write_text(CHANGES)
+    monkeypatch.syspath_prepend(tmp_path)
+    with inside(render(model="mlp"), tmp_path):
+        with pytest.warns(
+            UserWarning, match=r"changes Loose.scale, Loose.center, which no .*buffer"
+        ):
+            command("train", "fit", *OPTIONS, "--model.network=changes.Loose")
+
+
 @pytest.mark.parametrize("size", [8, 32])
 def test_in_mid_epoch_the_rest_comes_in_batches_of_another_size(render, tmp_path, size):
     with inside(render(model="mlp"), tmp_path):

@@ -187,6 +187,20 @@ def test_a_prediction_is_the_class_of_the_largest_logit_in_any_precision(render)
         assert found["probability"].sum() == pytest.approx(1, abs=1e-6)
 
 
+def test_inputs_and_outputs_may_be_nested_in_any_precision(render):
+    class Two(torch.nn.Linear):
+        def forward(self, batch):
+            found = super().forward(batch["x"])
+            return {"a": found, "both": (found, [found])}
+
+    with inside(render()):
+        from models.system import System
+
+        found = System(Two(3, 2)).bfloat16()({"x": torch.ones(4, 3, dtype=torch.float64)})
+        kinds = {one.dtype for one in (found["a"], found["both"][0], found["both"][1][0])}
+        assert kinds == {torch.float32}
+
+
 def test_a_metric_takes_no_name_of_the_system(render, tmp_path):
     metric = "--model.metrics.acc=torchmetrics.classification.MulticlassF1Score"
     with (

@@ -48,9 +48,7 @@ class ConfusionMatrix(Charts):
         with may_be_missing(run / "confusion_matrix.csv"):
             self.write(trainer, pl_module, counts, run)
 
-    def write(
-        self, trainer: Trainer, pl_module: LightningModule, counts: Tensor, run: Path
-    ) -> None:
+    def write(self, trainer: Trainer, pl_module: Any, counts: Tensor, run: Path) -> None:
         names = getattr(pl_module, "class_names", None) or [*map(str, range(len(counts)))]
         rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
         write_rows(run / "confusion_matrix.csv", [["true class", *names], *rows])
@@ -58,9 +56,8 @@ class ConfusionMatrix(Charts):
         right, sizes = counts.diagonal().tolist(), counts.sum(dim=1).tolist()
         shares: list = [r / size if size else "" for r, size in zip(right, sizes, strict=True)]
         table = list(zip(names, sizes, right, shares, strict=True))
-        write_rows(
-            run / "accuracy_by_class.csv", [["class", "samples", "correct", "accuracy"], *table]
-        )
+        header = ["class", "samples", "correct", "accuracy"]
+        write_rows(run / "accuracy_by_class.csv", [header, *table])
         kind = "Right by class"
         if len(names) > MOST_CLASSES:
             kind = "The worst classes"

@@ -79,9 +79,7 @@ def model_of(class_path: str, hparams: dict[str, Any], given: Namespace) -> dict
     return {"class_path": class_path, "init_args": hparams}
 
 
-def with_model(
-    parser: Any, config: Namespace, saved: dict[str, Any], checkpoint: Path
-) -> Namespace:
+def with_model(parser: Any, config: Namespace, saved: dict, checkpoint: Path) -> Namespace:
     """The configuration with the system of a checkpoint, if the command line made it. Names what else
     was configured."""
     hparams = saved.get("hyper_parameters", {})

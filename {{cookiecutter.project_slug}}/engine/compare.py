@@ -1,7 +1,6 @@
 """Compares runs: what differs in their settings, their best scores, epochs and time.
 
-Trials of sweeps are runs with the study among their tags; folds and seeds stand below the mean of them.
-"""
+Trials of sweeps are runs with the study among their tags; folds and seeds stand below their mean."""
 
 import argparse
 import csv

@@ -1,6 +1,5 @@
 """All that touches names which are private to a dependency: there is no public way, for the reason
-that stands at each. A newer Lightning may break what is here, and nothing else.
-"""
+that stands at each. A newer Lightning may break what is here, and nothing else."""
 
 import csv
 from collections.abc import Callable

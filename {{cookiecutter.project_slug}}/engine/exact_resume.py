@@ -1,12 +1,17 @@
-"""Has a fit go on with the random states that it had, at the sample where it stopped."""
+"""Has a fit go on at the sample where it stopped, with its random states and what it had unfrozen."""
 
 import random
-from math import ceil
+import sys
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+
+from engine.errors import is_own
 
 
 class ExactResume(Callback):
@@ -14,9 +19,11 @@ class ExactResume(Callback):
     goes on in mid-epoch with larger or smaller batches takes the rest of the epoch: Lightning counts
     batches, the sampler samples."""
 
+    before: dict[str, Tensor] = {}  # `attributes` at the start
+    frozen: list[str] | None = None  # the parameters that were at the save
+
     def state_dict(self) -> dict[str, Any]:
-        numpy: Any = np.random.get_state()
-        _, keys, *rest = numpy
+        _, keys, *rest = tuple(np.random.get_state())
         state = {
             "python": random.getstate(),
             "numpy": [keys.tolist(), *rest],  # a checkpoint holds no arrays of NumPy
@@ -35,15 +42,37 @@ class ExactResume(Callback):
         if "cuda" in state_dict and torch.cuda.is_available():
             torch.cuda.set_rng_state(state_dict["cuda"].cpu())
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.before = attributes(pl_module)
+        # A callback that freezes at the start may have unfrozen before the save.
+        for name, parameter in pl_module.named_parameters() if self.frozen is not None else ():
+            if parameter.requires_grad == (name in self.frozen):
+                parameter.requires_grad_(name not in self.frozen)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # The first of the fit, before it adds up numbers of its own.
+        now = attributes(pl_module) if self.before else {}
+        if changed := [n for n, one in self.before.items() if n in now and not one.equal(now[n])]:
+            lost = f"Training changes {', '.join(changed)}, which no checkpoint holds"
+            rank_zero_warn(f"{lost}: keep what matters in a tensor, by register_buffer")
+        self.before = {}
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["samples_in_a_step"] = samples_in_a_step(trainer)
+        checkpoint["batches"] = batches_of(trainer)
+        checkpoint["frozen"] = [n for n, p in pl_module.named_parameters() if not p.requires_grad]
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        before, now = checkpoint.get("samples_in_a_step"), samples_in_a_step(trainer)
+        self.frozen = checkpoint.get("frozen")
+        size, processes = checkpoint.get("batches", (0, 0))
+        given = checkpoint.get("datamodule_hyper_parameters", {}).get("batch_size")
+        same = size and given == trainer.datamodule.hparams.get("batch_size")
+        if same and isinstance(given, int):
+            trainer.datamodule.batch_size = size  # which a callback may have changed
+        before, now = size * processes, prod(batches_of(trainer))
         if before and now and "loops" in checkpoint:
             place = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
             if not place["is_last_batch"]:
@@ -56,6 +85,20 @@ class ExactResume(Callback):
             trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
 
 
-def samples_in_a_step(trainer: Trainer) -> int:
-    """Of all processes; 0 where the data module does not say."""
-    return getattr(trainer.datamodule, "batch_size", 0) * trainer.world_size
+def attributes(system: LightningModule) -> dict[str, Tensor]:
+    """The numbers and tensors that a system and its parts have beside parameters and buffers."""
+    # Parts of a library know how to save what matters; of a preparation all is saved.
+    modules = {type(part).__module__ for part in system.modules()}
+    own = {m for m in modules if is_own(getattr(sys.modules.get(m), "__file__", None) or "")}
+    return {
+        f"{type(part).__name__}.{key}": torch.as_tensor(value).to("cpu", torch.double, copy=True)
+        for name, part in system.named_modules()
+        if type(part).__module__ in own and not name.startswith("preparation")
+        for key, value in vars(part).items()
+        if isinstance(value, int | float | Tensor) and key[0] != "_" and key != "training"
+    }
+
+
+def batches_of(trainer: Trainer) -> tuple[int, int]:
+    # The size, 0 where the data module does not say, and how many in a step: one of each process.
+    return getattr(trainer.datamodule, "batch_size", 0), trainer.world_size

@@ -58,7 +58,8 @@ def refuse_null(settings: dict[str, Any], groups: dict[str, Any]) -> None:
         known = parameters_of(kind)
         for name in [n for n, value in values.items() if value is None and n in known]:
             default, types = known[name].default, str(known[name].annotation)
-            if default is not Parameter.empty and not re.search("None|Optional|Any|empty", types):
+            may_be = default is None or default is Parameter.empty
+            if not (may_be or re.search("None|Optional|Any|empty", types)):
                 means = getattr(default, "__name__", default)
                 raise UserError(f"{place}{name} is null: leave it out, which means {means}")
 

@@ -72,9 +72,7 @@ class Pruning(callbacks.ModelPruning):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         kinds = callbacks.WeightAveraging | callbacks.StochasticWeightAveraging
         if stage == "fit" and any(isinstance(one, kinds) for one in trainer.callbacks):
-            raise UserError(
-                "Pruning keeps weights at zero, as no average of them does: give EMA, SWA or it"
-            )
+            raise UserError("Pruning keeps weights at zero, which no average (EMA, SWA) does")
         super().setup(trainer, pl_module, stage)
 
     def filter_parameters_to_prune(self, parameters_to_prune: Sequence = ()) -> Any:

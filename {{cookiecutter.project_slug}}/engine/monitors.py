@@ -25,9 +25,7 @@ def choose_monitors(config: Namespace) -> None:
         if callback.mode != "auto":
             continue
         if callback.monitor not in (own, None) and not callback.monitor.endswith("loss"):
-            raise UserError(
-                f"--{name}.monitor {callback.monitor}: say whether more is better: --{name}.mode max"
-            )
+            raise UserError(f"{callback.monitor}: say whether more is better: --{name}.mode max")
         callback.mode = best if callback.monitor == own else "min"
 
 

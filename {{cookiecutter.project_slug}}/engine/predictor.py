@@ -38,8 +38,7 @@ def load(name: str | Path = "best", **options: Any) -> "Predictor":
     """Makes a predictor of a checkpoint, a run folder, the name of a run, or `best` or `last`.
 
     What is not found in the current folder is looked for in that of the project. `options` are those
-    of Lightning's Trainer: ``load("logs/version_0", accelerator="gpu", precision="bf16-mixed")``.
-    """
+    of Lightning's Trainer: ``load("logs/version_0", accelerator="gpu", precision="bf16-mixed")``."""
     path = find(str(name))
     checkpoint = read_checkpoint(path)
     settings = dict(checkpoint.get("datamodule_hyper_parameters", {}))

@@ -96,12 +96,14 @@ class Program(nn.Module):
         try:
             return torch.export.export(self, example, dynamic_shapes=self.shapes)
         except Exception as error:  # torch's own names are private
-            if "specialized it to be a constant" not in str(error):
-                raise
-            raise UserError(
-                "The network or predict_step takes the batch's size for a constant, so the file "
-                "would serve one size alone: write x.shape[0] in the place of len(x)"
-            ) from error
+            why = str(error).strip().partition("\n")[0]
+            text = f"torch.export cannot follow predict_step ({why}): give the system export_step"
+            if "specialized it to be a constant" in str(error):
+                text = (
+                    "The network or predict_step takes the batch's size for a constant, so the file "
+                    "would serve one size alone: write x.shape[0] in the place of len(x)"
+                )
+            raise UserError(text) from error
 
     def used(self) -> list[str]:
         """The tensors of a batch whose values lead to the outputs: others are prepared, or counted, for

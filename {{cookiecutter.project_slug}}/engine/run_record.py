@@ -29,14 +29,8 @@ PROJECT = Path(__file__).parents[1]
 class RunRecord(Callback):
     """Leaves in the run folder of each fit: ``config.yaml``, every setting; ``run.yaml``, command,
     code, packages and hardware, in the end what came out; ``uncommitted.diff``, what git had not
-    committed. A fit that goes on adds to ``run.yaml``, and a diff of its own. The settings go to the
-    loggers as well.
-
-    Args:
-        config: the settings as YAML.
-        is_new: whether the fit writes a run folder of its own, or goes on in one.
-        name: of the run, if it has one; ``tags`` as well.
-    """
+    committed. A fit that goes on, and is not new, adds to ``run.yaml``, and a diff of its own. The
+    settings (as YAML) go to the loggers as well."""
 
     def __init__(
         self, config: str, is_new: bool, name: str | None = None, tags: list[str] | None = None

@@ -13,8 +13,7 @@ from engine.samples import TensorSamples
 
 def keys_of(samples: Any, given: dict[str, Tensor]) -> Tensor:
     """The key (N,) of each sample: of its name, if the data set has `ids` or `names`; else of its
-    content, if that is in memory; else of its number in the given split that the data set comes with.
-    """
+    content, if that is in memory; else of its number in the split that it comes with."""
     count = len(samples)
     if isinstance(known := getattr(samples, "keys", None), Tensor):
         return known

@@ -60,9 +60,8 @@ class TensorSamples(Dataset):
         """Puts all samples into the memory of the device; if it is short, says so and does not."""
         size, free = sum(tensor.nbytes for tensor in self.tensors), free_memory(device)
         if size > free / 2:
-            log.info(
-                f"{device} has no room for {size / 1e9:.1f} GB: the data stays in main memory."
-            )
+            needed = f"{size / 1e9:.1f} GB"
+            log.info(f"{device} has no room for {needed}: the data stays in main memory.")
         else:
             self.samples = apply_to_collection(self.samples, Tensor, lambda t: t.to(device))
 

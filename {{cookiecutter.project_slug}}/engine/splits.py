@@ -107,24 +107,11 @@ def keep(
 
 
 def complete_splits(
-    rows: Rows,
-    keys: Tensor,
-    labels: Any,
-    test_fraction: float,
-    hparams: Any,
-    record: Record | None = None,
+    rows: Rows, keys: Tensor, labels: Any, share: float, hparams: Any, record: Record | None = None
 ) -> Rows:
-    """The splits that the data set comes with, if any, and those that it lacks.
-
-    Args:
-        rows: those that it comes with.
-        keys: of all samples (N,), see sample_keys.py.
-        labels: of the samples, if they have any.
-        test_fraction: share of each class that becomes the test split.
-        hparams: the data module's val_fraction, num_folds, fold and seed.
-        record: the splits of the fit of a checkpoint: they are kept, as far as they follow from the
-            same settings.
-    """
+    """The splits that the data set comes with, if any, and those that it lacks, of samples with these
+    keys (N,) and perhaps labels; those of a record are kept, as far as they follow from the same
+    settings (the data module's val_fraction, num_folds, fold and seed)."""
     labels, order = classes_of(labels, len(keys)), in_order_of(keys, hparams.seed)
 
     def in_order(rows: Tensor) -> Tensor:
@@ -139,18 +126,16 @@ def complete_splits(
     train, val = rows.get("train", torch.arange(len(keys))), rows.get("val")
     test = rows.get("test")
     if test is None:
-        train, test = as_recorded("test", *split_off(in_order(train), labels, test_fraction))
+        train, test = as_recorded("test", *split_off(in_order(train), labels, share))
     if hparams.num_folds is not None:
         pool = in_order(train if val is None else torch.cat([train, val]))
         if len(pool) < hparams.num_folds:
-            raise UserError(
-                f"{hparams.num_folds} folds of {len(pool)} samples: some would be empty."
-            )
+            folds = f"{hparams.num_folds} folds of {len(pool)} samples"
+            raise UserError(f"{folds}: some would be empty.")
         parts = split_fold(pool, labels, hparams.num_folds, hparams.fold)
         train, val = as_recorded("val", *parts)
     elif val is None:
-        fraction = fraction_of(hparams.val_fraction, len(train))
-        parts = split_off(in_order(train), labels, fraction)
+        parts = split_off(in_order(train), labels, fraction_of(hparams.val_fraction, len(train)))
         train, val = as_recorded("val", *parts)
     if not len(train):
         raise UserError(f"val_fraction {hparams.val_fraction} leaves no samples to train on.")

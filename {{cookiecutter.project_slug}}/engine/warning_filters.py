@@ -17,6 +17,8 @@ FILTERS = (
     (r"SWA is currently only supported every epoch", "lightning.pytorch.callbacks"),
     # Convolutions give some gradients with the channels last; a bucket takes a copy of each anyway.
     (r"Grad strides do not match bucket view strides", "torch.autograd.graph"),
+    # A system that takes further modules: models/system.py leaves them out.
+    (r"Attribute '.*' is an instance of `nn.Module`", "lightning.pytorch.utilities"),
     # Lightning makes the replicas in a stream of their own, as torch advises for ddp.
     (r"The AccumulateGrad node's stream does not match", "torch.autograd.graph"),
     # fsdp keeps batch norm in float32, as it should.

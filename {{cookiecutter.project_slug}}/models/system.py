@@ -87,16 +87,13 @@ class System(LightningModule):
 
     def forward(self, *inputs: Tensor) -> Any:
         """The network's output, in float32 or better, so that losses are not rounded to 16 bits."""
-        found = self.network(*map(self.to_weight_dtype, inputs))
-        if isinstance(found, Tensor) and found.is_floating_point():
-            return found.to(torch.promote_types(found.dtype, torch.float32))
-        return found
+        found = self.network(*apply_to_collection(inputs, Tensor, self.to_weight_dtype))
+        return apply_to_collection(found, Tensor, widen)
 
-    def to_weight_dtype(self, inputs: Any) -> Any:
+    def to_weight_dtype(self, inputs: Tensor) -> Tensor:
         """Inputs in the precision of the network's weights; targets stay as they are."""
-        if not (isinstance(inputs, Tensor) and inputs.is_floating_point()):
-            return inputs
-        return inputs.to(next(self.network.parameters(), inputs).dtype)
+        floating = inputs.is_floating_point()
+        return inputs.to(next(self.network.parameters(), inputs).dtype) if floating else inputs
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
         """Moves all, but converts only what has weights: the data's statistics stay exact."""
@@ -250,6 +247,14 @@ class System(LightningModule):
             from engine.modules import rebuild
 
             self.preparation = rebuild(checkpoint["preparation"]).to(self.device)
+        saved = checkpoint.get("state_dict", {})
+        for name, buffer in self.named_buffers():  # such as a memory, which grows in training
+            if name in saved and saved[name].shape[1:] == buffer.shape[1:]:
+                buffer.resize_(saved[name].shape)
+
+
+def widen(found: Tensor) -> Tensor:
+    return found.float() if found.is_floating_point() and found.itemsize < 4 else found
 
 
 def weight_of(criterion: Any, logits: Tensor, labels: Tensor) -> int | Tensor:
