@@ -20,10 +20,11 @@ class ExactResume(Callback):
     batches, the sampler samples."""
 
     before: dict[str, Tensor] = {}  # `attributes` at the start
-    frozen: list[str] | None = None  # the parameters that were at the save
+    frozen: Any = None  # the names of the parameters that were at the save
 
     def state_dict(self) -> dict[str, Any]:
-        _, keys, *rest = tuple(np.random.get_state())
+        numpy: Any = np.random.get_state()
+        _, keys, *rest = numpy
         state = {
             "python": random.getstate(),
             "numpy": [keys.tolist(), *rest],  # a checkpoint holds no arrays of NumPy
