@@ -18,9 +18,9 @@ MOST_CLASSES = 20  # up to which each has its numbers in the picture, and is pri
 
 class ConfusionMatrix(Charts):
     """Writes ``confusion_matrix.csv`` into the run folder, a row for each true class and a column
-    for each predicted one, and a picture of it there and into the logger; ``accuracy_by_class.csv``;
-    and prints how many samples of each class were right. Systems that predict no ``probability`` of
-    one class each are left alone.
+    for each predicted one, and a picture of it there and into the logger;
+    ``accuracy_by_class.csv``; and prints how many samples of each class were right. Systems that
+    predict no ``probability`` of one class each are left alone.
     """
 
     name = "confusion matrix, which takes classes and probabilities"

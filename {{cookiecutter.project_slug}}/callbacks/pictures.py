@@ -72,9 +72,9 @@ def log_picture(trainer: Trainer, name: str, picture: Image.Image | str) -> None
 
 
 class Pictures(Callback):
-    """Shows what the system's ``pictures`` method makes of the first samples: images with captions, a
-    ready picture, or a text; of a validation in the logger, of ``predict`` in a file beside the table.
-    What is no image is left alone.
+    """Shows what the system's ``pictures`` method makes of the first samples: images with captions,
+    a ready picture, or a text; of a validation in the logger, of ``predict`` in a file beside the
+    table. What is no image is left alone.
 
     Args:
         every_n_epochs: how often in a fit; 0 turns the pictures off.

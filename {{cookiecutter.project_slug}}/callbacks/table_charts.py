@@ -18,8 +18,8 @@ MOST_COLUMNS = 30  # in the picture; the table has all
 class TableCharts(Charts):
     """Writes into the run folder, and pictures also into the logger:
 
-    - ``predicted.png``: predictions against targets of a regression; of a classification how often the
-      predicted class is right, against the probability that it was given (calibration),
+    - ``predicted.png``: predictions against targets of a regression; of a classification how often
+      the predicted class is right, against the probability that it was given (calibration),
     - ``importance.csv`` and ``.png``: how much the loss (log loss or squared error) rises when the
       values of a column are shuffled (permutation importance, Breiman 2001).
 
@@ -100,7 +100,7 @@ def errors(found: dict[str, Tensor], targets: Tensor) -> Tensor:
 
 
 def pairs(found: dict[str, Tensor], targets: Tensor) -> Tensor:
-    """(B, 2): predicted and true numbers, or probability of the prediction and whether it is right."""
+    """(B, 2): predicted and true numbers, or probability of the prediction, and if it is true."""
     if "probability" in found:
         right = found["prediction"] == targets
         return torch.stack([found["probability"].float().amax(dim=1), right.float()], dim=1)

@@ -13,10 +13,11 @@ from engine.splits import Rows
 
 
 class Data(DataModule):
-    """Base of the data modules. A subclass has `facts` and implements `load`, and `preparation` where
-    the system takes other batches. A batch is a tensor, a tuple or dict of tensors, or nested. It may
-    write files in `save_outputs(outputs, names, folder)`: it gets, for each batch, what does not fit
-    into the table of predictions (a dict of tensors), the names of the inputs, and the folder.
+    """Base of the data modules. A subclass has `facts` and implements `load`, and `preparation`
+    where the system takes other batches. A batch is a tensor, a tuple or dict of tensors, or
+    nested. It may write files in `save_outputs(outputs, names, folder)`: it gets, for each batch,
+    what does not fit into the table of predictions (a dict of tensors), the inputs' names, and the
+    folder.
 
     Args:
         batch_size: samples in a batch, on each device; auto: chosen by their number. Evaluations of
@@ -59,7 +60,7 @@ class Data(DataModule):
         return {}
 
     def adopt(self, facts: dict[str, Any]) -> None:
-        """Takes the facts of a checkpoint before `read`: files are read as those of the fit were."""
+        """Takes a checkpoint's facts before `read`: files are read as those of the fit were."""
 
     def keep(self, facts: dict[str, Any]) -> None:
         """Takes the facts of a checkpoint before `load`: what the fit found in its training samples
@@ -67,12 +68,12 @@ class Data(DataModule):
 
     def load(self) -> tuple[Any, Rows]:
         """All samples (a map-style data set) and the rows of the splits that they come with, or {}.
-        `labels` are stratified; `ids` or `names` identify a sample, or else its content or number."""
+        `labels` are stratified; `ids` or `names` identify samples, or else content or number."""
         raise NotImplementedError
 
     def read(self, source: Any) -> Any:
-        """The raw samples, as a data set with `names`, of a file or folder (`predict_dir`); in Python
-        also of a list of files, an array or a data frame, as a subclass likes."""
+        """The raw samples, as a data set with `names`, of a file or folder (`predict_dir`); in
+        Python also of a list of files, an array or a data frame, as a subclass likes."""
         raise UserError(f"{type(self).__name__} reads nothing but its own splits: no predict_dir.")
 
     def preparation(self) -> nn.Module:
@@ -91,7 +92,7 @@ class Data(DataModule):
 
     @property
     def predict_columns(self) -> dict[str, list]:
-        """Further columns of the predictions, by name: a value for each input, in the same order."""
+        """Further columns of the predictions, by name: a value for each input, in their order."""
         return {}
 
     @property

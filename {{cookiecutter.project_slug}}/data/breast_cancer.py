@@ -1,4 +1,4 @@
-"""Scikit-learn's bundled breast cancer data: 569 tumours with 30 measures each, without a download."""
+"""Scikit-learn's bundled breast cancer data: 569 tumours with 30 measures each; no download."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -187,8 +187,9 @@ def encode(
         if len(unknown):
             first = int(unknown[0])
             rank_zero_info(
-                f"{source}: {len(unknown)} values of {column['name']} are unknown to the training; the "
-                f"first is {array[first]} in row {1 + (first if row_numbers is None else row_numbers[first])}"
+                f"{source}: {len(unknown)} values of {column['name']} are unknown to the training; "
+                f"the first is {array[first]} in row "
+                f"{1 + (first if row_numbers is None else row_numbers[first])}"
             )
     return values, codes
 
@@ -206,7 +207,8 @@ def to_numbers(array: Any, column: Column, source: str) -> Tensor:
     if kind != column["kind"] and {kind, column["kind"]} != {"number", "boolean"}:
         row = arrow.index(array.is_valid(), True).as_py()
         raise UserError(
-            f"{source}, row {row + 1}: {name} is {array[row]}, and in the training a {column['kind']}."
+            f"{source}, row {row + 1}: {name} is {array[row]}, and in the training a "
+            f"{column['kind']}."
         )
     if kind == "date":
         milliseconds = array.cast(pyarrow.timestamp("ms"), safe=False).cast(pyarrow.int64())

@@ -17,9 +17,9 @@ from engine.table_files import OPTIONS, read_table
 
 
 class CSV(TableData):
-    """A file with a row for each sample and a column to predict. Columns are numbers, booleans, dates
-    or categories by their types; a value that is missing may stay so, but rows without the target are
-    left out. A fifth of the rows, chosen by `seed`, is the test split, unless a file has it.
+    """A file with a row for each sample and a column to predict. Columns are numbers, booleans,
+    dates or categories by their types; a value that is missing may stay so, but rows without the
+    target are left out. A fifth of the rows, by `seed`, is the test split, unless a file has it.
 
     Args:
         data_path: a .csv or .parquet file.

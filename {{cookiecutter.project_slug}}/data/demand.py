@@ -1,5 +1,5 @@
-"""Electricity demand of England and Wales in MW, each half-hour of twelve weeks of 2000 (Taylor 2003),
-which pmdarima brings, without a download."""
+"""Electricity demand of England and Wales in MW, each half-hour of twelve weeks of 2000 (Taylor
+2003), which pmdarima brings, without a download."""
 
 import re
 from importlib.util import find_spec

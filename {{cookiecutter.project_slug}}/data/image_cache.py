@@ -57,7 +57,7 @@ def read_all(files: ImageFiles, num_workers: int, path: Path | None = None) -> d
 def read_once(
     files: ImageFiles, folder: Path, num_workers: int, keep_images: bool
 ) -> tuple[Tensor | None, dict[int, str]]:
-    """`read_all`, if a file has changed since it was last done; what comes of it is kept in `folder`.
+    """`read_all`, if a file has changed since it was last done; what it gives is kept in `folder`.
 
     Processes that do so at once do not interfere: each renames files of its own at the end.
 

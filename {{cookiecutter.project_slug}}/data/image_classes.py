@@ -26,13 +26,13 @@ def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
     """The folder of each split (only train, if there are none), and the names of the classes.
 
     Raises:
-        UserError: no such folder, none in it, or folders that do not make sense as splits or classes.
+        UserError: no such folder, none in it, or folders that make no sense as splits or classes.
     """
     if root.is_file():
         raise UserError(f"{root} is a file: give a folder, and unpack it if it is an archive.")
     layout = (
-        f"{root}/<train, val or test>/<class>/<image> or {root}/<class>/<image>; --data.data_dir names "
-        "another folder"
+        f"{root}/<train, val or test>/<class>/<image> or {root}/<class>/<image>; --data.data_dir "
+        "names another folder"
     )
     if not root.is_dir():
         raise UserError(f"There is no folder {root}. Put images in {layout}.")
@@ -75,7 +75,8 @@ def check_names(folder: Path, names: list[str]) -> None:
             raise UserError(f"The name of {os.fsencode(folder / name)!r} is not UTF-8: rename it.")
     if len({unicodedata.normalize("NFC", name).lower() for name in names}) < len(names):
         raise UserError(
-            f"{folder} has classes that differ in case or Unicode form only: {list(map(ascii, names))}."
+            f"{folder} has classes that differ in case or Unicode form only: "
+            f"{list(map(ascii, names))}."
         )
 
 
@@ -114,8 +115,8 @@ def list_images(
     tell_others(root, others, len(names))
     if deeper:
         rank_zero_info(
-            f"{len(deeper)} of {len(names)} images lie in folders within that of a class, and belong "
-            f"to that class, as {deeper[0]}"
+            f"{len(deeper)} of {len(names)} images lie in folders within that of a class, and "
+            f"belong to that class, as {deeper[0]}"
         )
     beside = [path for place in {root, *folders.values()} for path in place.glob("[!.]*.*")]
     if loose := sorted(p for p in beside if p.suffix.lower() in extensions() and p.is_file()):

@@ -90,16 +90,16 @@ def read_image(
 def read_pixels(
     path: str | Image.Image, channels: int, least: int, value_range: Range | None = None
 ) -> Tensor:
-    """Reads an image as uint8 (H, W, C), turned as its EXIF data says; it may be made smaller, but to
-    no fewer than `least` pixels a side."""
+    """Reads an image as uint8 (H, W, C), turned as its EXIF data says; it may be made smaller, but
+    to no fewer than `least` pixels a side."""
     try:
         with path.copy() if isinstance(path, Image.Image) else Image.open(path) as image:
             # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: faster by as much.
             image.draft(None, (least, least))
             if ";16" in str(getattr(image, "tile", "")) and not image.mode.startswith("I"):
                 warnings.warn(
-                    "Of colours of 16 bits Pillow reads the upper 8: values below 256 become black. "
-                    "Give images of 8 bits that span 0 to 255.",
+                    "Of colours of 16 bits Pillow reads the upper 8: values below 256 become "
+                    "black. Give images of 8 bits that span 0 to 255.",
                     stacklevel=2,
                 )
             load_upright(image)
@@ -125,8 +125,8 @@ def to_bytes(image: Image.Image, mode: str, value_range: Range | None) -> Tensor
             raise UserError("its pixels are integers of more than 16 bits")
         if value_range is None:
             raise UserError(
-                "its pixels have 16 bits, of a range that is not known: make it one of 8 bits, or, with a folder "
-                "of images, give data.value_range, such as [0, 4095]"
+                "its pixels have 16 bits, of a range that is not known: make it one of 8 bits, or, "
+                "with a folder of images, give data.value_range, such as [0, 4095]"
             )
         low, high = value_range
         scaled = (values - low) * (255 / (high - low))

@@ -32,8 +32,8 @@ class ImageFolder(ImageData):
     Args:
         data_dir: folder of the images.
         image_size: height and width in pixels.
-        flip: `augment` mirrors them as well, left to right. Not if that changes what an image shows,
-            such as a digit or a turn to the left.
+        flip: `augment` mirrors them as well, left to right. Not if that changes what an image
+            shows, such as a digit or a turn to the left.
         skip_unreadable: leave out files that cannot be read; all are read once to find them.
         cache: keep the resized images in one file in `data_dir`, until an image changes.
         value_range: the values of images of 16 bits that become black and white; by default what
@@ -91,8 +91,9 @@ class ImageFolder(ImageData):
         images, errors = read_once(files, self.root, workers(self, files), keep_images=cache)
         if errors and not skip:
             raise UserError(
-                f"{len(errors)} of {len(files)} images cannot be read. {next(iter(errors.values()))}. "
-                "Repair or remove them, or leave them out with skip_unreadable: true."
+                f"{len(errors)} of {len(files)} images cannot be read. "
+                f"{next(iter(errors.values()))}. Repair or remove them, or leave them out with "
+                "skip_unreadable: true."
             )
         readable = report(files, errors)
         rows = {name: index[readable[index]] for name, index in rows.items()}
@@ -139,5 +140,6 @@ def tell_flat(split: Subset) -> None:
                 flat.append(samples.names[split.indices[i]])
     if flat:
         rank_zero_warn(
-            f"{len(flat)} of {len(some)} images that were looked at are nearly of one tone: see {flat[0]}"
+            f"{len(flat)} of {len(some)} images that were looked at are nearly of one tone: see "
+            f"{flat[0]}"
         )

@@ -30,8 +30,8 @@ def check_range(value_range: Range | None) -> None:
 
 
 def find_range(names: list[str]) -> Range | None:
-    """Which values images of 16 bits have: cameras use 10, 12 or 14 of the bits. The lowest and highest
-    thousandth of the pixels, which may be faults of a sensor, do not count.
+    """Which values images of 16 bits have: cameras use 10, 12 or 14 of the bits. The lowest and
+    highest thousandth of the pixels, which may be faults of a sensor, do not count.
 
     Args:
         names: paths of all images; 512 of them are looked at.

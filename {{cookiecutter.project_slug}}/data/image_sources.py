@@ -26,8 +26,8 @@ def extensions() -> set[str]:
 
 
 def find_images(folder: str | Path, others: Counter[str] | None = None) -> list[str]:
-    """Paths of all images in and below a folder, sorted; hidden files and folders are left out. Adds
-    the endings of the files that are no images to `others`; without it, tells them."""
+    """Paths of all images in and below a folder, sorted; hidden files and folders are left out.
+    Adds the endings of the files that are no images to `others`; without it, tells them."""
     counts: Counter[str] = Counter() if others is None else others
     found = []
     for path in files_below(Path(folder).expanduser()):
@@ -57,11 +57,11 @@ def tell_others(folder: str | Path, others: Counter[str], found: int) -> None:
 
 def open_images(source: Any, channels: int) -> list[str | Image.Image]:
     """The images of a file, in and below a folder, of Pillow, of integers in an array (H, W),
-    (H, W, C), (N, H, W, C) or (N, C, H, W), where grey ones need no C; or of a list of all these."""
+    (H, W, C), (N, H, W, C) or (N, C, H, W), where grey ones need no C; or of a list of these."""
     if channels not in (1, 3):
         raise UserError(
-            f"Images of {channels} channels: those that are read have 1 or 3. Give the data module a "
-            "`read` of its own"
+            f"Images of {channels} channels: those that are read have 1 or 3. Give the data module "
+            "a `read` of its own"
         )
     if isinstance(source, str | Path):
         path = Path(source).expanduser()

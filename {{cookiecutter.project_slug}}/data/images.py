@@ -64,8 +64,8 @@ class ImageData(ClassData):
 
 
 class ScaleBytes(nn.Module):
-    """How a raw batch becomes what a system takes, in fit, `predict` and exported files alike: uint8
-    images of a batch (images, ...) become floats in [-1, 1]; float images stay as they are.
+    """How a raw batch becomes what a system takes, in fit, `predict` and exported files alike:
+    uint8 images of a batch (images, ...) become floats in [-1, 1]; float images stay as they are.
 
     Args:
         floats: whether those of the fit are floats: bytes have another range.

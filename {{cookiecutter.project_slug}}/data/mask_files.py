@@ -21,8 +21,8 @@ Values = dict[int, int]
 
 
 class MaskFiles(ImageFiles):
-    """Images, enlarged or reduced to H x W as they are, with their masks: uint8 (B, C, H, W) and the
-    class of each pixel, uint8 (B, H, W).
+    """Images, enlarged or reduced to H x W as they are, with their masks: uint8 (B, C, H, W) and
+    the class of each pixel, uint8 (B, H, W).
 
     Args:
         images: their paths, or opened ones.
@@ -67,13 +67,14 @@ class MaskFiles(ImageFiles):
             turned = ", turned as its EXIF data says," * (mask.shape == (width, height))
             raise UserError(
                 f"{self.names[index]}{turned} has {width} x {height} pixels, but its mask "
-                f"{self.masks[index]} has {mask.shape[1]} x {mask.shape[0]}: make them the same size."
+                f"{self.masks[index]} has {mask.shape[1]} x {mask.shape[0]}: make them the same "
+                "size."
             )
 
 
 def refuse_alike(names: list[str]) -> None:
-    """Raises a UserError if two images differ in their endings alone: masks are found and written by
-    the names before these."""
+    """Raises a UserError if two images differ in their endings alone: masks are found and written
+    by the names before these."""
     stems: dict[str, str] = {}
     for name in names:
         if (other := stems.setdefault(stem(name), name)) != name:
@@ -122,8 +123,8 @@ def read_mask(path: str, values: Values, colored: bool) -> Tensor:
         lossy = path.lower().endswith((".jpg", ".jpeg"))
         hint = " A JPEG changes values: keep masks as PNG." if lossy else ""
         raise UserError(
-            f"{path} has the value {unknown[0]} ({len(unknown)} such values in all), which is no class: "
-            f"known are {', '.join(known)}. Name it in class_values or ignore_value.{hint}"
+            f"{path} has the value {unknown[0]} ({len(unknown)} such values in all), which is no "
+            f"class: known are {', '.join(known)}. Name it in class_values or ignore_value.{hint}"
         )
     classes = np.array([values[value] for value in found.tolist()], dtype=np.uint8)
     return torch.from_numpy(classes[places.reshape(pixels.shape)])

@@ -34,12 +34,12 @@ class MaskFolder(SegmentationData):
     Args:
         data_dir: folder of images and masks.
         class_names: of all classes.
-        class_values: what stands in the masks for each class, numbers or colours [red, green, blue];
-            by default 0, 1, 2 and so on.
+        class_values: what stands in the masks for each class, numbers or colours [red, green,
+            blue]; by default 0, 1, 2 and so on.
         ignore_value: what stands where a pixel does not count; 255 may be the value of a class.
         mask_suffix: what the name of a mask has after that of its image, such as _mask.
         image_size: height and width in pixels.
-        flip: `augment` mirrors them as well, left to right. Not if that changes what an image shows.
+        flip: `augment` mirrors them as well, left to right. Not where that changes what it shows.
         value_range: the values of images of 16 bits that become black and white; by default what
             those of the fit have, without the outermost thousandths.
     """
@@ -68,8 +68,8 @@ class MaskFolder(SegmentationData):
         values = list(range(len(class_names))) if class_values is None else class_values
         if len(values) != len(class_names):
             raise UserError(
-                f"class_values has {len(values)} values for {len(class_names)} class_names: give one "
-                "for each."
+                f"class_values has {len(values)} values for {len(class_names)} class_names: give "
+                "one for each."
             )
         colored = {isinstance(value, list) for value in values}
         codes = [code(value) for value in values]
@@ -83,8 +83,8 @@ class MaskFolder(SegmentationData):
                 self.values[code(ignore_value)] = IGNORED
             elif ignore_value != IGNORED:  # which may be of a class, or beside colours
                 raise UserError(
-                    f"ignore_value is {ignore_value}: give what is none of class_values, {values}, but "
-                    "alike."
+                    f"ignore_value is {ignore_value}: give what is none of class_values, {values}, "
+                    "but alike."
                 )
         self.root, self.class_names = Path(data_dir).expanduser(), list(class_names)
         self.class_colors = values if self.colored else None  # type: ignore[assignment]

@@ -28,25 +28,26 @@ def find_splits(root: Path) -> dict[str, Path]:
         ]:
             if not (folder / "masks").is_dir():
                 rank_zero_info(
-                    f"{folder} has no masks and is left out; --data.predict_dir {folder} predicts its "
-                    "images."
+                    f"{folder} has no masks and is left out; --data.predict_dir {folder} predicts "
+                    "its images."
                 )
                 found.pop(folder.name, None)
     if others:
         raise UserError(
-            f"{root} has folders of images that are no split: {', '.join(others)}. Splits are called train, "
-            "val and test, and there is no images folder beside them."
+            f"{root} has folders of images that are no split: {', '.join(others)}. Splits are "
+            "called train, val and test, and there is no images folder beside them."
         )
     if "train" not in found:
         raise UserError(
             f"There is no folder {root}/images. Put images in {root}/images and their masks in "
-            f"{root}/masks, or in {root}/train/images and so on; --data.data_dir names another folder."
+            f"{root}/masks, or in {root}/train/images and so on; --data.data_dir names another "
+            "folder."
         )
     return found
 
 
 def find_masks(folder: Path, names: list[str], suffix: str) -> list[str]:
-    """The mask of each image: at the same place below `masks`, of the same name but for its ending."""
+    """The mask of each image: at its place below `masks`, of the same name but for the ending."""
     masks = find_images(folder / "masks")
     refuse_alike(masks)
     known = {os.path.relpath(stem(mask), stem(f"{folder}/masks/")): mask for mask in masks}
@@ -56,8 +57,8 @@ def find_masks(folder: Path, names: list[str], suffix: str) -> list[str]:
         first = missing[0]
         raise UserError(
             f"{len(missing)} of {len(names)} images have no mask: for {names[first]} there is no "
-            f"{folder / 'masks' / wanted[first]}.png (or with another ending); --data.mask_suffix says "
-            "what follows the name of the image, as _mask."
+            f"{folder / 'masks' / wanted[first]}.png (or with another ending); --data.mask_suffix "
+            "says what follows the name of the image, as _mask."
         )
     if unused := sorted(known.keys() - {*wanted}):
         rank_zero_info(f"{len(unused)} masks have no image, the first is {known[unused[0]]}")
@@ -65,8 +66,8 @@ def find_masks(folder: Path, names: list[str], suffix: str) -> list[str]:
 
 
 def tell_palettes(masks: list[str], values: Collection[int]) -> None:
-    """Warns if two of some masks show these numbers in other colours: programs that save a palette of
-    the colours in an image number them anew in each."""
+    """Warns if two of some masks show these numbers in other colours: programs that save a palette
+    of the colours in an image number them anew in each."""
     first: dict[int, tuple[list[int], str]] = {}
     for path in (masks[i] for i in spread(len(masks), 64)):
         with suppress(Exception), Image.open(path) as image:  # an error comes when it is read
@@ -76,7 +77,7 @@ def tell_palettes(masks: list[str], values: Collection[int]) -> None:
                 known, other = first.setdefault(value, (color, path)) if color else (color, path)
                 if color != known:
                     rank_zero_warn(
-                        f"{value} is the colour {known} in {other}, and {color} in {path}. The numbers "
-                        "count; if the colours do, give those in class_values."
+                        f"{value} is the colour {known} in {other}, and {color} in {path}. The "
+                        "numbers count; if the colours do, give those in class_values."
                     )
                     return

@@ -1,4 +1,4 @@
-"""Data sets of your own, or of any library, by their class path: torch's Dataset is all they need."""
+"""Data sets of your own or of any library, by class path: a torch Dataset is all they need."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from engine.splits import Rows, is_classes
 
 
 class PlainData(Data):
-    """Data sets that give a sample at a time: a tensor, number, tuple or dict, or nested. Where val or
-    test is missing, it is split off from train, with the same share of every class if train has
+    """Data sets that give a sample at a time: a tensor, number, tuple or dict, or nested. Where val
+    or test is missing, it is split off from train, with the same share of every class if train has
     `labels` or `targets` that are an integer for each sample. Iterable data sets come in their own
     order, and cannot be split.
 

@@ -17,8 +17,8 @@ LEFT_OUT = re.compile(
 
 
 class PythonSource(TextData):
-    """The modules in the order of their paths, without tests and programs. Each version of Python has
-    another text: a checkpoint holds the hash of its own, and is not tested on another."""
+    """The modules in the order of their paths, without tests and programs. Each version of Python
+    has another text: a checkpoint holds the hash of its own, and is not tested on another."""
 
     def files(self) -> list[Path]:
         root = Path(sysconfig.get_path("stdlib"))

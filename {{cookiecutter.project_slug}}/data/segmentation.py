@@ -20,8 +20,8 @@ class SegmentationData(ImageData):
     """Base of the segmentation sets: a subclass sets the attributes of `ImageData` and implements
     `load`.
 
-    A batch is (images, masks): uint8 (B, C, H, W), on the device floats in [-1, 1], and the class of
-    each pixel, uint8 (B, H, W); 255 is a pixel that does not count.
+    A batch is (images, masks): uint8 (B, C, H, W), on the device floats in [-1, 1], and the class
+    of each pixel, uint8 (B, H, W); 255 is a pixel that does not count.
     """
 
     class_colors: list[list[int]] | None = None  # red, green, blue of each class, 0 to 255
@@ -66,8 +66,8 @@ class SegmentationData(ImageData):
         return counts[: self.num_classes]
 
     def save_outputs(self, outputs: dict[str, Tensor], names: list[str], folder: Path) -> None:
-        """Writes the likeliest class of each pixel as `folder/masks/<name of the image>.png`, in the
-        size of the image: class indices with a palette of their colours."""
+        """Writes the likeliest class of each pixel as `folder/masks/<name of the image>.png`, in
+        the size of the image: class indices with a palette of their colours."""
         root = os.path.commonpath([os.path.dirname(name) for name in self.predict_names])
         colors = self.facts["class_colors"]
         masks = outputs["probability"].argmax(dim=1).byte().cpu()

@@ -1,4 +1,4 @@
-"""What the time series share: windows, splits by time, and forecasts of what follows a file's end."""
+"""What the time series share: windows, splits by time, and forecasts of what follows a file."""
 
 from dataclasses import replace
 from typing import Any

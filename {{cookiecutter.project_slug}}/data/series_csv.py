@@ -29,7 +29,7 @@ class SeriesCSV(SeriesData):
         decimal: the decimal point or comma; auto finds it in the first rows.
         encoding: of the text; auto: UTF-8, UTF-16 by its byte-order mark, or else Windows-1252.
         missing: what stands for a missing value, beside nothing, NA, NaN, null and the like.
-        date_format: of times that are not as 2026-01-31 23:30 or 20260131, such as `%d.%m.%Y %H:%M`.
+        date_format: of times not written 2026-01-31 23:30 or 20260131, such as `%d.%m.%Y %H:%M`.
     """
 
     def __init__(

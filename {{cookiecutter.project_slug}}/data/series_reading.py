@@ -14,8 +14,8 @@ from engine.table_files import as_table
 
 
 def read_series(source: Any, columns: Columns) -> Series:
-    """The columns of a file, or of what else `as_table` takes; or an array (T, values + covariates),
-    with the numbers of its steps as times.
+    """The columns of a file, or of what else `as_table` takes; or an array (T, values +
+    covariates), with the numbers of its steps as times.
 
     Raises:
         UserError: something in the file makes no series; names the file, and column and row.
@@ -40,15 +40,15 @@ def read_series(source: Any, columns: Columns) -> Series:
     if len(twice := np.flatnonzero(times[1:] == times[:-1])):
         row = order[twice[0] + 1]
         raise UserError(
-            f"{place}, row {row + 1}: {texts[row]} is there twice. Keep one row for each time, with "
-            "a column for each of several series; local times, which repeat an hour in autumn, need their "
-            "offset (+01:00), or UTC."
+            f"{place}, row {row + 1}: {texts[row]} is there twice. Keep one row for each time, "
+            "with a column for each of several series; local times, which repeat an hour in "
+            "autumn, need their offset (+01:00), or UTC."
         )
     counts, clock = count(times, zone)
     if columns.interval not in ("", clock.interval):
         raise UserError(
-            f"{place} has steps of {clock.interval}, and the training had steps of {columns.interval}: "
-            "a forecast needs the same."
+            f"{place} has steps of {clock.interval}, and the training had steps of "
+            f"{columns.interval}: a forecast needs the same."
         )
     places, odd = np.divmod(counts - counts[0], clock.step)
     if len(wrong := np.flatnonzero(odd)):
@@ -116,8 +116,8 @@ def fill(series: Series, names: list[str], path: str, most: int) -> None:
         if len(far := np.flatnonzero((places - before > most) | (before < 0))):
             time = series.clock.text(series.counts[far[:1]])[0]
             raise UserError(
-                f"{path}, column {name}: there is no number at {time}. Add it, or have gaps of up to "
-                "N steps take the value before: fill_gaps N."
+                f"{path}, column {name}: there is no number at {time}. Add it, or have gaps of up "
+                "to N steps take the value before: fill_gaps N."
             )
         filled += int((before < places).sum())
         values[:] = values[before]

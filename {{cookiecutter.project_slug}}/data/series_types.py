@@ -140,8 +140,8 @@ class Series:
 
 
 def read_times(column: Any, date_format: str | None, place: str) -> tuple[np.ndarray, bool]:
-    """Whole numbers, or times (datetime64, in UTC where they came with offsets from it), and whether
-    they did.
+    """Whole numbers, or times (datetime64, in UTC where they came with offsets from it), and
+    whether they did.
 
     Raises:
         UserError: they are something else, or one is missing; names its row.
@@ -164,8 +164,8 @@ def read_times(column: Any, date_format: str | None, place: str) -> tuple[np.nda
         return column.cast(pyarrow.timestamp("us")).to_numpy(), zone
     except pyarrow.ArrowException as error:
         raise UserError(
-            f"{place}: {error}. Times are whole numbers or as 2024-12-31 23:30, all of them with an offset "
-            "from UTC or none; --data.date_format '%d.%m.%Y %H:%M' tells others."
+            f"{place}: {error}. Times are whole numbers or as 2024-12-31 23:30, all of them with "
+            "an offset from UTC or none; --data.date_format '%d.%m.%Y %H:%M' tells others."
         ) from error
 
 

@@ -54,11 +54,11 @@ class FromSeason(nn.Module):
     what the network gives times the mean change from season to season. The network's errors are in
     units of that change.
 
-    The network sees ``past`` (B, window - season, 2 x series + covariates): each value, standardised,
-    its change within a season, and the covariates; and ``known`` (B, horizon, series + covariates):
-    of each coming step the value a season before and the covariates. What it gives is in units of
-    ``unit`` (B, 1, series) and counted from ``base`` (B, horizon, series). ``history`` (B, window,
-    series) and ``future`` are the values themselves.
+    The network sees ``past`` (B, window - season, 2 x series + covariates): each value,
+    standardised, its change within a season, and the covariates; and ``known`` (B, horizon, series
+    + covariates): of each coming step the value a season before and the covariates. What it gives
+    is in units of ``unit`` (B, 1, series) and counted from ``base`` (B, horizon, series).
+    ``history`` (B, window, series) and ``future`` are the values themselves.
 
     Args:
         steps: of the training part (T, series + covariates), of which the statistics are.

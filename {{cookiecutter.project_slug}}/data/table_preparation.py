@@ -12,9 +12,9 @@ from data.columns import by_kind
 class PrepareTable(nn.Module):
     """(numbers, codes, targets), or a dict of columns by name, becomes ((numbers, codes), targets).
 
-    Numbers (B, N) lose their mean and are divided by their deviation; what is missing becomes 0, and a
-    number more, of 0 or 1, says that it is missing, where training rows lack it. Codes of no category
-    become 0, which is unknown.
+    Numbers (B, N) lose their mean and are divided by their deviation; what is missing becomes 0,
+    and a number more, of 0 or 1, says that it is missing, where training rows lack it. Codes of no
+    category become 0, which is unknown.
 
     Args:
         columns: see data/columns.py.

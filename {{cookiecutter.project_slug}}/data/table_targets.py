@@ -54,7 +54,7 @@ def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
             "classification" if kind in ("category", "boolean") or whole and few else "regression"
         )
         other = {"classification": "regression", "regression": "classification"}[task]
-        reason = f"taken for {task}, since it has {len(values)} different values; --data.task {other} changes that"
+        reason = f"taken for {task}: {len(values)} different values (or --data.task {other})"
     if task == "regression":
         if kind not in ("number", "boolean"):
             raise UserError(f"{source}: the target holds {targets.type}, no numbers to regress.")
@@ -75,8 +75,8 @@ def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
 
 
 def tell_copies(table: pyarrow.Table, inputs: list[str], target: str, source: str) -> None:
-    """Warns of inputs that are the target in other words, by a thousand rows: a number that grows in
-    proportion to it, or a few values of which each goes with one of its."""
+    """Warns of inputs that are the target in other words, by a thousand rows: a number that grows
+    in proportion to it, or a few values of which each goes with one of its."""
     some = table.take(np.unique(np.linspace(0, len(table) - 1, 1000).astype(int)))
     count = len(some[target].unique())
     for name in inputs:

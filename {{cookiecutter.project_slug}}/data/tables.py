@@ -27,10 +27,10 @@ LEAST_ROWS = 20  # which leave two for each split
 class TableData(Data):
     """Base of the tables: a subclass sets the attributes below and implements `read_splits`.
 
-    A raw batch is numbers (B, N), codes of categories (B, C) and targets (B,); exported files take it
-    as a dict of columns (B,). Prepared, it is ((numbers, codes), targets). A date is the days since
-    1970; a code is the place of a category in its column's `categories`, from 1; 0 is unknown or
-    missing, as NaN is of a number. Targets are class indices or floats; of -1 or NaN where unknown.
+    A raw batch is numbers (B, N), codes of categories (B, C) and targets (B,); exported files take
+    it as a dict of columns (B,). Prepared, it is ((numbers, codes), targets). A date is the days
+    since 1970; a code is the place of a category in its column's `categories`, from 1; 0 is unknown
+    or missing, as NaN is of a number. Targets are class indices or floats; -1 or NaN where unknown.
     """
 
     largest_batch = 256  # as Gorishniy et al. 2021 take for thousands of rows
@@ -128,8 +128,8 @@ class TableData(Data):
         self.target = facts["target"]
 
     def keep(self, facts: dict[str, Any]) -> None:
-        """New columns are no inputs, and new categories unknown, as in `predict`, unless other settings
-        say what the columns are."""
+        """New columns are no inputs, and new categories unknown, as in `predict`, unless other
+        settings say what the columns are."""
         kinds = {column["name"]: column["kind"] for column in facts["columns"]}
         new = [name for column in self.facts["columns"] if (name := column["name"]) not in kinds]
         as_now = all(kinds.get(name, "category") == "category" for name in self.categorical)
@@ -164,7 +164,7 @@ class TableData(Data):
         return TensorSamples((numbers, codes, targets), targets if self.class_names else None)
 
     def read(self, source: Any) -> TensorSamples:
-        """The rows of a file or, from Python, of what `as_table` takes, with or without the target."""
+        """The rows of a file or, from Python, of what `as_table` takes; it may lack the target."""
         _, categories = by_kind(self.columns)
         texts = [column["name"] for column in categories] + [*filter(None, [self.id_column])]
         self.row_numbers = None

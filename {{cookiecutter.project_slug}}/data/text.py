@@ -24,8 +24,8 @@ class TextData(Data):
 
     The text is cut into windows of `context` units and the one that follows. The last tenth of them
     is the test split, what lies before it that of the validation; a fold is a piece of the text. A
-    batch is (B, context + 1) bytes (uint8) or code points (int32), which on the device become token ids
-    (int64).
+    batch is (B, context + 1) bytes (uint8) or code points (int32), which on the device become token
+    ids (int64).
 
     Args:
         context: how many units a model looks back.
@@ -80,8 +80,9 @@ class TextData(Data):
         train = rest - max(round(rest * choose_fraction(self, rest)), 1)
         if not 0 < train < rest < count:
             raise UserError(
-                f"The text has {len(self.text)} {self.unit}s, too few for windows of {self.context} "
-                "in training, validation and test: take more text, or a smaller context."
+                f"The text has {len(self.text)} {self.unit}s, too few for windows of "
+                f"{self.context} in training, validation and test: take more text, or a smaller "
+                "context."
             )
         parts = torch.arange(count).split([train, rest - train, count - rest])
         rows = dict(zip(("train", "val", "test"), parts, strict=True))
@@ -117,11 +118,12 @@ class TextData(Data):
         return rows
 
     def windows(self, text: Tensor) -> TensorSamples:
-        """Views of the text, each of which begins with the last unit of the one before. What is left
-        at the end is less than a window, and left out."""
+        """Views of the text, each of which begins with the last unit of the one before. What is
+        left at the end is less than a window, and left out."""
         if len(text) <= self.context:
             raise UserError(
-                f"The text has {len(text)} {self.unit}s, and a window {self.context + 1}: take more text."
+                f"The text has {len(text)} {self.unit}s, and a window {self.context + 1}: take "
+                "more text."
             )
         return TensorSamples(text.unfold(0, self.context + 1, self.context))
 
@@ -158,7 +160,7 @@ class TextData(Data):
         return self.encode(prompts)
 
     def encode(self, prompts: list[str]) -> TensorSamples:
-        """A batch is a dict: prompts (B, P), with zeros after their sizes (B,), and how to go on."""
+        """A batch is a dict: prompts (B, P), with zeros after their sizes (B,), and options."""
         count, by_byte = len(prompts), self.unit == "byte"
         if not (prompts and all(isinstance(prompt, str) and prompt for prompt in prompts)):
             raise UserError(f"{prompts!s:.80} are no prompts: give texts that are not empty.")

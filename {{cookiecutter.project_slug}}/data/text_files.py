@@ -8,7 +8,7 @@ from data.text_reading import find_files
 
 
 class TextFiles(TextData):
-    """The text of one file, which is mapped and not read, or of all files in and below a folder, by name.
+    """The text of one file, which is mapped and not read, or of all files below a folder, by name.
 
     Args:
         data_dir: the file or folder.

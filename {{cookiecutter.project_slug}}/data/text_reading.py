@@ -34,8 +34,8 @@ def find_files(root: Path, pattern: str = "*") -> list[Path]:
 
 
 def read_bytes(paths: list[Path]) -> Tensor:
-    """The bytes (T,) of some files, one after the other. A single file is mapped: it may be larger than
-    memory, and what is not needed is not read."""
+    """The bytes (T,) of some files, one after the other. A single file is mapped: it may be larger
+    than memory, and what is not needed is not read."""
     parts = [read_file(path, mapped=len(paths) == 1) for path in paths]
     for path, part in zip(paths, parts, strict=True):
         try:  # the last character may be cut
@@ -69,8 +69,8 @@ def read_file(path: Path, mapped: bool = False) -> Tensor:
     start = text[: 2**20].numpy().tobytes()
     if b"\0" in start:
         raise UserError(
-            f"{path} has zero bytes, as no text in UTF-8 has: convert it to UTF-8, or leave it out, for "
-            "example with --data.pattern '*.txt'."
+            f"{path} has zero bytes, as no text in UTF-8 has: convert it to UTF-8, or leave it "
+            "out, for example with --data.pattern '*.txt'."
         )
     return text[len(codecs.BOM_UTF8) :] if start.startswith(codecs.BOM_UTF8) else text
 
@@ -83,8 +83,8 @@ def read_characters(paths: list[Path]) -> Tensor:
     """
     if (size := sum(path.stat().st_size for path in paths)) > MOST:
         raise UserError(
-            f"unit is character, and the text has {size / 1e9:.1f} GB, which have to fit into memory "
-            "four times: take --data.unit byte, which maps a file."
+            f"unit is character, and the text has {size / 1e9:.1f} GB, which have to fit into "
+            "memory four times: take --data.unit byte, which maps a file."
         )
     codes = [np.frombuffer(decode(path).encode("utf-32-le"), np.int32) for path in paths]
     if not any(map(len, codes)):

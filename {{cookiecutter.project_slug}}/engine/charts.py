@@ -7,8 +7,8 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 
 class Charts(Callback):
-    """Base of the charts. A subclass takes each batch in ``add``, draws in ``on_test_epoch_end`` unless
-    ``stands_aside``, and says in ``written`` what is to be printed."""
+    """Base of the charts. A subclass takes each batch in ``add``, draws in ``on_test_epoch_end``
+    unless ``stands_aside``, and says in ``written`` what is to be printed."""
 
     name = "charts"
     written = ""

@@ -61,8 +61,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def without_numpy(value: Any) -> Any:
-    """The same with Python's numbers and torch's tensors in the place of NumPy's, in plain dicts and
-    lists: reading a checkpoint of those would run code of the file's choice."""
+    """The same with Python's numbers and torch's tensors in the place of NumPy's, in plain dicts
+    and lists: reading a checkpoint of those would run code of the file's choice."""
     if isinstance(value, dict):
         items = {without_numpy(key): without_numpy(item) for key, item in value.items()}
         if isinstance(value, OrderedDict):  # of a module, it has attributes as well

@@ -1,5 +1,5 @@
-"""Settings that a command takes from its checkpoint, as though a configuration file said so: what is
-given on the command line, or in a file that it names, wins, and is named."""
+"""Settings that a command takes from its checkpoint, as though a configuration file said so: what
+is given on the command line, or in a file that it names, wins, and is named."""
 
 import os
 from collections.abc import Iterator
@@ -25,8 +25,8 @@ KEPT = "As in the checkpoint, not in the configuration"
 
 
 def settings_of(saved: dict[str, Any], fit: bool) -> dict[str, Any]:
-    """The data module of a checkpoint, if the command line made it; for a fit that goes on also what is
-    best, and when it stops early: other metrics cannot be compared with those so far."""
+    """The data module of a checkpoint, if the command line made it; for a fit that goes on also
+    what is best, and when it stops early: other metrics cannot be compared with those so far."""
     found: dict[str, Any] = {}
     arguments = dict(saved.get("datamodule_hyper_parameters", {}))
     if class_path := arguments.pop("_class_path", None):
@@ -49,7 +49,7 @@ def differ(there: dict[str, Any], configured: Namespace) -> bool:
 
 @contextmanager
 def as_defaults(parser: ArgumentParser, settings: dict[str, Any]) -> Iterator[None]:
-    """Has these settings count more than the configuration files, and less than the command line."""
+    """Has these settings count more than configuration files, and less than the command line."""
     SWAPS.clear()
     files = parser.default_config_files
     with TemporaryDirectory() as folder:
@@ -80,8 +80,8 @@ def model_of(class_path: str, hparams: dict[str, Any], given: Namespace) -> dict
 
 
 def with_model(parser: Any, config: Namespace, saved: dict, checkpoint: Path) -> Namespace:
-    """The configuration with the system of a checkpoint, if the command line made it. Names what else
-    was configured."""
+    """The configuration with the system of a checkpoint, if the command line made it. Names what
+    else was configured."""
     hparams = saved.get("hyper_parameters", {})
     if not (class_path := pop_class_path(hparams)):
         return config

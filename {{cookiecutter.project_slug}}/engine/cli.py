@@ -116,8 +116,8 @@ class CLI(LightningCLI):
         self.saved = saved = runs.read_checkpoint(self.checkpoint)
         if fit and self.checkpoint.is_file() and "optimizer_states" not in saved:
             raise UserError(
-                f"{self.checkpoint} holds weights alone, from which no fit goes on; --model.init_from "
-                f"{self.checkpoint} begins one with them"
+                f"{self.checkpoint} holds weights alone, from which no fit goes on; "
+                f"--model.init_from {self.checkpoint} begins one with them"
             )
         there = checkpoint_settings.settings_of(saved, fit)
         if "best_checkpoint" in there:

@@ -1,6 +1,7 @@
 """Compares runs: what differs in their settings, their best scores, epochs and time.
 
-Trials of sweeps are runs with the study among their tags; folds and seeds stand below their mean."""
+Trials of sweeps are runs tagged with the study; folds and seeds stand below their mean.
+"""
 
 import argparse
 import csv
@@ -104,7 +105,7 @@ def refuse_unknown(keys: list[str], runs: list[Run]) -> None:
 
 
 def compared(sign: str, value: Any, wanted: str) -> bool:
-    """Of numbers; of anything else whether it is the same, also as YAML has it: null, true, [8, 8]."""
+    """Of numbers; of anything else whether it is the same, or is in YAML: null, true, [8, 8]."""
     try:
         return OPERATORS[sign](float(value), float(wanted))
     except (TypeError, ValueError):
@@ -141,7 +142,7 @@ def sort(runs: list[Run], key: str, descending: bool) -> list[Run]:
 
 
 def show(table: list[list[Any]]) -> None:
-    """Prints a table; in a terminal, which may be narrower, in blocks that each begin with the run."""
+    """Prints a table; in a terminal, which may be narrower, in blocks that begin with the run."""
     columns = [[short(value) for value in column] for column in zip(*table, strict=True)]
     runs, *left = [[f"{text:{max(map(len, c))}}" for text in c] for c in columns]
     room = get_terminal_size().columns if sys.stdout.isatty() else inf

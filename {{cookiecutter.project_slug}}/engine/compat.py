@@ -34,14 +34,14 @@ def on_class_swap(function: Callable[[Any, Namespace | None, Namespace], None]) 
 
 
 def make_optional(parser: ArgumentParser, name: str) -> None:
-    """Lets a configuration leave out an argument of a function. Those of a class may be the targets of
-    links; ``add_function_arguments`` takes none."""
+    """Lets a configuration leave out an argument of a function. Those of a class may be the targets
+    of links; ``add_function_arguments`` takes none."""
     _required.clear_required(parser, name)
 
 
 def pop_class_path(hyper_parameters: dict[str, Any]) -> str | None:
-    """The class of a checkpoint's system or data, which the command line puts among hyperparameters;
-    those of a fit from Python have none."""
+    """The class of a checkpoint's system or data, which the command line puts among
+    hyperparameters; those of a fit from Python have none."""
     hyper_parameters.pop("_instantiator", None)
     return hyper_parameters.pop("_class_path", None)
 
@@ -60,8 +60,8 @@ def shard_over_all(strategy: ModelParallelStrategy) -> None:
 
 
 def find_unused(strategy: Strategy) -> None:
-    """Lets ddp take backward passes that leave parameters out: its constructor wants to be told, and
-    `auto` becomes ddp unasked."""
+    """Lets ddp take backward passes that leave parameters out: its constructor wants to be told,
+    and `auto` becomes ddp unasked."""
     if isinstance(strategy, DDPStrategy):
         strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
@@ -84,8 +84,8 @@ def log_step(trainer: Trainer) -> None:
 
 
 def epochs_over(trainer: Trainer) -> int:
-    """The epochs of which no batch is left, also between an epoch's last batch and its end: the next
-    batches are those of the next epoch."""
+    """The epochs of which no batch is left, also between an epoch's last batch and its end: the
+    next batches are those of the next epoch."""
     epochs = trainer.fit_loop.epoch_progress.current
     at_end = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
     return epochs.processed + (at_end and epochs.processed < epochs.ready)
@@ -106,8 +106,8 @@ def step_saved(loops: dict[str, Any]) -> int:
 
 
 def skip_idle_hooks(trainer: Trainer, system: LightningModule) -> None:
-    """Has Lightning pass over those hooks of a training step that do nothing, as over all that it cannot
-    call: for each it would enter its profiler, which takes a tenth of the time of a small step."""
+    """Has Lightning pass over those hooks of a training step that do nothing, as over all that it
+    cannot call: for each it would enter its profiler, which takes a tenth of a small step."""
     for one in (*trainer.callbacks, system):
         base = Callback if isinstance(one, Callback) else LightningModule
         for name in STEP_HOOKS:
@@ -116,8 +116,8 @@ def skip_idle_hooks(trainer: Trainer, system: LightningModule) -> None:
 
 
 def forget_averages(trainer: Trainer) -> None:
-    """After a fit, lets a test take the averaged weights, as in a process of its own: Lightning would
-    load the newest weights of the checkpoint, and would not swap them."""
+    """After a fit, lets a test take the averaged weights, as in a process of its own: Lightning
+    would load the newest weights of the checkpoint, and would not swap them."""
     for callback in trainer.callbacks:
         if isinstance(callback, WeightAveraging):
             callback._average_model = None

@@ -9,7 +9,7 @@ from engine.errors import UserError, plain_errors
 
 
 def load_sharded(folder: Path) -> dict[str, Any]:
-    """A folder that `engine.fsdp2.FSDP2` wrote, as the checkpoint that a single process would write.
+    """A folder that `engine.fsdp2.FSDP2` wrote, as the checkpoint that one process would write.
 
     All of it has to fit into memory.
     """
@@ -24,7 +24,7 @@ def load_sharded(folder: Path) -> dict[str, Any]:
 
 
 def numbered(optimizer_state: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's state by the numbers of the parameters, as torch has it, not by their names."""
+    """An optimizer's state by the numbers of parameters, as torch has it, not by their names."""
     groups = optimizer_state["param_groups"]
     names = [name for group in groups for name in group["params"]]
     number = {name: i for i, name in enumerate(names)}

@@ -1,5 +1,5 @@
-"""What every data module does by itself: deals its samples to splits, makes loaders, prepares batches,
-and has a fit go on exactly. What a data set says is in data/base.py."""
+"""What every data module does by itself: deals its samples to splits, makes loaders, prepares
+batches, and has a fit go on exactly. What a data set says is in data/base.py."""
 
 from typing import Any, TypeVar
 
@@ -39,8 +39,8 @@ class DataModule(LightningDataModule):
         self.own_preparation: nn.Module = nn.Identity()  # where the system has no place for it
 
     def take_settings(self, frame: Any) -> None:
-        """Checks the settings and leaves in `hparams` what a checkpoint may hold of them; `frame` is that
-        of the `__init__` of the class that they are of."""
+        """Checks the settings and leaves in `hparams` what a checkpoint may hold of them; `frame`
+        is that of the `__init__` of the class that they are of."""
         self.fixed = add_fixed(self.hparams, frame)
         sizes.check_settings(self.hparams)
         keep_plain(self.hparams)
@@ -154,8 +154,8 @@ class DataModule(LightningDataModule):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the splits of a checkpoint. Raises a UserError if the data has other facts, or
-        if what would be measured was trained on."""
+        """Goes on with the splits of a checkpoint. Raises a UserError if the data has other facts,
+        or if what would be measured was trained on."""
         if self.predicts_other:  # what comes from elsewhere is read as that of the fit was
             self.adopt(state_dict["facts"])
             return
@@ -174,7 +174,7 @@ class DataModule(LightningDataModule):
 
 def keep_floats(precision: Precision) -> None:
     """Has Lightning leave batches alone where it would make floats of 16 bits of them, before their
-    preparation: a year, or a price, is rounded, or infinite. A system converts what its network takes."""
+    preparation: a price is rounded, or infinite. The system converts what its network takes."""
     if precision.convert_input(torch.ones(1)).itemsize < 4:
         precision.convert_input = as_it_is  # type: ignore[method-assign]
 

@@ -15,7 +15,7 @@ MEASURED = {"fit": "val", "validate": "val", "test": "test", "predict": "test"}
 
 
 class Dealing:
-    """Deals the samples of a data module to splits; a missing test split gets this fraction of them."""
+    """Deals the samples of a data module to splits; a missing test split gets this fraction."""
 
     def __init__(self, fraction: float, hparams: Any) -> None:
         self.fraction, self.hparams = fraction, hparams
@@ -44,8 +44,8 @@ class Dealing:
         return {**splits, "predict": splits["test"]}
 
     def go_on(self, record: Record, stage: str | None, checkpoint: str) -> dict[str, Subset]:
-        """The splits of the fit of a checkpoint, if they are others; what has been added since is dealt.
-        Raises a UserError if what would be measured was trained on."""
+        """The splits of the fit of a checkpoint, if they are others; what has been added since is
+        dealt. Raises a UserError if what would be measured was trained on."""
         self.earlier = record
         if self.samples is None:  # they come later
             return {}

@@ -20,8 +20,8 @@ SPOILT = f"The fit has diverged: weights are nan or infinite. {ADVICE}"
 
 
 class Divergence(Callback):
-    """Reads the losses from the device once in the logging interval, before a validation and before a
-    save. A single loss that is no number may be a step that mixed precision leaves out."""
+    """Reads the losses from the device once in the logging interval, before a validation and before
+    a save. A single loss that is no number may be a step that mixed precision leaves out."""
 
     def __init__(self) -> None:
         self.steps: list[int] = []  # since the last look
@@ -36,8 +36,8 @@ class Divergence(Callback):
             halves = any(weight.dtype == torch.float16 for weight in group["params"])
             if halves and isinstance(eps, float) and eps and not torch.tensor(eps).half():
                 raise UserError(
-                    f"The optimizer's eps of {eps:.0e} is 0 in float16, and it divides by that: give "
-                    "--model.optimizer.eps 1e-4, or --trainer.precision bf16-true"
+                    f"The optimizer's eps of {eps:.0e} is 0 in float16, and it divides by that: "
+                    "give --model.optimizer.eps 1e-4, or --trainer.precision bf16-true"
                 )
 
     def on_train_batch_end(
@@ -63,8 +63,8 @@ class Divergence(Callback):
             if not all_finite(pl_module) or any(b.isnan().any() for b in pl_module.buffers()):
                 raise Diverged(f"{found}, as weights or statistics of batch norm are. {ADVICE}")
             raise Diverged(
-                f"{found}, though the weights are numbers: look at the validation data, and at what "
-                "the metric divides by"
+                f"{found}, though the weights are numbers: look at the validation data, and at "
+                "what the metric divides by"
             )
 
     def on_save_checkpoint(
@@ -76,8 +76,8 @@ class Divergence(Callback):
             raise Diverged(SPOILT)
 
     def look(self, trainer: Trainer, system: LightningModule) -> None:
-        """Raises Diverged if the newest loss and the weights are no numbers; in manual optimization, whose
-        steps may give no loss, the weights alone."""
+        """Raises Diverged if the newest loss and the weights are no numbers; in manual
+        optimization, whose steps may give no loss, the weights alone."""
         if not self.losses:
             if not (system.automatic_optimization or all_finite(system)):
                 raise Diverged(SPOILT)

@@ -1,5 +1,5 @@
-"""A user's mistake ends in a sentence; any other error in its traceback, and with FULL_TRACEBACK=1 in
-the environment each."""
+"""A user's mistake ends in a sentence; any other error in its traceback, and with FULL_TRACEBACK=1
+in the environment each."""
 
 import difflib
 import errno
@@ -33,8 +33,8 @@ SINGLE = (
     "float32 (`.float()`), or set --trainer.precision 64-true"
 )
 POSITION = (  # Lightning makes the loaders of `predict`, and of several processes, anew
-    "Lightning gives a DataLoader its {} itself here: in yours name what comes after the data set, as "
-    "DataLoader(samples, batch_size=8)"
+    "Lightning gives a DataLoader its {} itself here: in yours name what comes after the data set, "
+    "as DataLoader(samples, batch_size=8)"
 )
 # Where one may not write, or there is no room.
 NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EFBIG, errno.EISDIR}
@@ -83,8 +83,8 @@ def causes(error: BaseException | None) -> list[BaseException]:
 
 
 def is_mistake(error: BaseException) -> bool:
-    """Whether the message says all. So does that of Lightning where it refuses something, and of a class
-    that refuses its arguments: one of the user's, or of torch.optim."""
+    """Whether the message says all. So does that of Lightning where it refuses something, and of a
+    class that refuses its arguments: one of the user's, or of torch.optim."""
     kind, message = kind_and_message(error)
     if kind in ("UserError", "Diverged", "MisconfigurationException") or message.startswith(CLEAR):
         return True

@@ -1,4 +1,4 @@
-"""Has a fit go on at the sample where it stopped, with its random states and what it had unfrozen."""
+"""Has a fit go on at the sample where it stopped, with its random states and frozen weights."""
 
 import random
 import sys
@@ -15,9 +15,9 @@ from engine.errors import is_own
 
 
 class ExactResume(Callback):
-    """With it a continued fit draws the numbers that the uninterrupted one would have drawn. One that
-    goes on in mid-epoch with larger or smaller batches takes the rest of the epoch: Lightning counts
-    batches, the sampler samples."""
+    """With it a continued fit draws the numbers that the uninterrupted one would have drawn. One
+    that goes on in mid-epoch with larger or smaller batches takes the rest of the epoch: Lightning
+    counts batches, the sampler samples."""
 
     before: dict[str, Tensor] = {}  # `attributes` at the start
     frozen: Any = None  # the names of the parameters that were at the save

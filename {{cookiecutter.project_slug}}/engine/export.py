@@ -1,8 +1,8 @@
 """Exports a checkpoint: `python export.py CKPT --format onnx|pt2|torchscript --output PATH`.
 
-The inputs are those of a raw batch of the loaders (or of `export_batch` of the data module) that the
-predictions need: one is called `input`, several by their keys or numbers (`input_0`). The outputs are
-those of `predict_step`. Batches have any size. The metadata holds the facts of the data as JSON.
+The inputs are those of a raw batch of the loaders (or of `export_batch` of the data module) that
+the predictions need: one is called `input`, several by their keys or numbers (`input_0`). The
+outputs are those of `predict_step`. Batches have any size. The metadata has the data's facts.
 """
 
 import json
@@ -161,8 +161,8 @@ def export(
             one, other = (program(*program.inputs.values()) for _ in range(2))
             if not all(torch.allclose(one[n], other[n], equal_nan=True) for n in one):
                 raise UserError(
-                    "The predictions of a batch are others each time (dropout, random numbers, a state): "
-                    "have the system's export_step(batch) give what stays the same"
+                    "The predictions of a batch are others each time (dropout, random numbers, a "
+                    "state): have the system's export_step(batch) give what stays the same"
                 )
             raise UserError(
                 f"The {format} file differs from {path} by {worst:.1e}, more than "

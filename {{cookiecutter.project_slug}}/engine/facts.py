@@ -46,8 +46,8 @@ def arguments_of(kind: Any) -> dict[str, Any]:
 
 
 def refuse_null(settings: dict[str, Any], groups: dict[str, Any]) -> None:
-    """Raises a UserError where a setting, in a group of these classes or of a class by its path, is null
-    but has another default and no None in its type: the parser lets it pass."""
+    """Raises a UserError where a setting, in a group of these classes or of a class by its path, is
+    null but has another default and no None in its type: the parser lets it pass."""
     made = [(settings[name], kind, f"{name}.") for name, kind in groups.items()]
     for spec in specs(settings):
         kind = resolve_name(spec["class_path"])
@@ -86,8 +86,8 @@ def may_lack(kind: Any) -> set[str]:
 
 
 def check_classes(settings: dict[str, Any], checkpoint: Any) -> None:
-    """Raises a UserError if a class with which a checkpoint was fitted, or an argument of it, is gone, or
-    it needs another now."""
+    """Raises a UserError if a class with which a checkpoint was fitted, or an argument of it, is
+    gone, or it needs another now."""
     for spec in specs(settings):
         path = spec["class_path"]
         try:
@@ -96,21 +96,22 @@ def check_classes(settings: dict[str, Any], checkpoint: Any) -> None:
             if str(error.name) not in path:  # but something that the module needs
                 raise
             raise UserError(
-                f"{checkpoint} was fitted with {path}, which is not here ({error}): give it that name "
-                f"again, or what it has become: {path.rpartition('.')[2]} = NEW_NAME in a file there"
+                f"{checkpoint} was fitted with {path}, which is not here ({error}): give it that "
+                f"name again, or what it has become: {path.rpartition('.')[2]} = NEW_NAME in a "
+                "file there"
             ) from error
         given, own = spec.get("init_args") or {}, signature(kind).parameters.values()
         takes_all = any(p.kind is p.VAR_KEYWORD for p in own)
         if (gone := given.keys() - arguments_of(kind)) and not takes_all:
             raise UserError(
-                f"{checkpoint} was fitted with {', '.join(sorted(gone))} of {path}, which takes that no "
-                f"more: let it, or start a fit with --model.init_from {checkpoint}"
+                f"{checkpoint} was fitted with {', '.join(sorted(gone))} of {path}, which takes "
+                f"that no more: let it, or start a fit with --model.init_from {checkpoint}"
             )
         named = (p.name for p in own if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD)
         if makes_module(kind) and (needed := set(named) - given.keys()):
             raise UserError(
-                f"{checkpoint} was fitted without {', '.join(sorted(needed))} of {path}, which needs it "
-                "now: give it a default"
+                f"{checkpoint} was fitted without {', '.join(sorted(needed))} of {path}, which "
+                "needs it now: give it a default"
             )
 
 
@@ -124,8 +125,8 @@ class Facts:
         self.publishes = isinstance(getattr(data, "facts", None), dict)
 
     def complete(self, kind: Any, given: dict[str, Any]) -> dict[str, Any]:
-        """The arguments given to a class, and the facts that it has arguments for. Raises a UserError
-        if one is neither given nor a fact; or both, and they differ."""
+        """The arguments given to a class, and the facts that it has arguments for. Raises a
+        UserError if one is neither given nor a fact; or both, and they differ."""
         made = dict(given)
         path, data, defaults = path_of(kind), path_of(type(self.data)), arguments_of(kind)
         for name, value in given.items():

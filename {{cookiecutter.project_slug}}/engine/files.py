@@ -12,8 +12,8 @@ from engine.errors import UserError
 
 
 def files_below(folder: Path) -> list[str]:
-    """Paths of all files in and below a folder, sorted; hidden files and folders are left out. Links
-    are followed, but not into a folder that they lie in themselves."""
+    """Paths of all files in and below a folder, sorted; hidden files and folders are left out.
+    Links are followed, but not into a folder that they lie in themselves."""
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")
     paths: list[str] = []

@@ -1,4 +1,4 @@
-"""What a command line means, and its help: the options that most people want, and how to see the rest."""
+"""What a command line means, and its help: the options that people want first, and the rest."""
 
 import sys
 from pathlib import Path
@@ -28,7 +28,7 @@ FIT_ONLY = ("model.", "data.val", "trainer.max", "early_stopping", "test_after_f
 
 
 def default_to_fit() -> None:
-    """Bare options are those of a fit. Lightning starts further processes with the same `sys.argv`."""
+    """Bare options are a fit's. Lightning starts further processes with the same `sys.argv`."""
     [first] = sys.argv[1:2] or ["-"]
     if first.startswith("-"):
         sys.argv.insert(1, "fit")

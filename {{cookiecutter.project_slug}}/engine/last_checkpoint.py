@@ -36,8 +36,8 @@ def await_processes(strategy: Strategy) -> None:
 class LastCheckpoint(Checkpoint):
     """Saves the states from which a fit can be continued exactly, and no others.
 
-    Ctrl-C (SIGINT) or SIGTERM ends the fit after the current step (several processes: after the next
-    step that is logged), with a save. A second one ends it at once.
+    Ctrl-C (SIGINT) or SIGTERM ends the fit after the current step (several processes: after the
+    next step that is logged), with a save. A second one ends it at once.
 
     Args:
         dirpath: the folder; by default ``checkpoints`` in the run folder.

@@ -14,8 +14,8 @@ from engine.errors import UserError
 class EMA(callbacks.WeightAveraging):
     """Validates, tests and saves an exponential moving average of the weights.
 
-    After n steps the decay is ``(1 + n) / (10 + n)``, until it reaches ``decay`` (Abadi et al. 2016):
-    with ``decay`` from the start, the random weights of the first step would rule a short fit.
+    After n steps the decay is ``(1 + n) / (10 + n)``, until it reaches ``decay`` (Abadi et al.
+    2016): with ``decay`` from the start, the first, random weights would rule a short fit.
 
     Args:
         decay: share of the average that a step keeps.
@@ -38,8 +38,8 @@ class EMA(callbacks.WeightAveraging):
 
 
 class SWA(callbacks.StochasticWeightAveraging):
-    """Averages the weights of the last epochs, then runs Lightning's extra epoch whatever the network:
-    in it the averaged weights are validated and saved (and batch norm gathers its statistics)."""
+    """Averages the weights of the last epochs, then runs Lightning's extra epoch whatever the
+    network: there the averaged weights get their statistics of batch norm, and are saved."""
 
     @staticmethod
     def pl_module_contains_batch_norm(pl_module: LightningModule) -> bool:
@@ -86,7 +86,7 @@ class Pruning(callbacks.ModelPruning):
             self.apply_pruning(zeros)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        # Lightning prunes after the validation: the weights would be saved with the score of others.
+        # Lightning prunes after the validation: weights would be saved with the score of others.
         if trainer.is_last_batch:
             super().on_train_epoch_end(trainer, pl_module)
 

@@ -49,8 +49,8 @@ class TrainSampler(StatefulDistributedSampler):
 
 
 def each_once(dataset: Any, batch_size: int, num_replicas: int, rank: int) -> dict[str, Any]:
-    """Options of a loader that gives each sample to one process, once: padding would count some twice.
-    All processes have as many batches, since one that has more would wait for the others for ever."""
+    """Options of a loader that gives each sample to one process, once: padding would count some
+    twice. All processes have as many batches, since one with more would wait for ever."""
     if len(dataset) < num_replicas:
         raise UserError(f"{len(dataset)} samples are too few for {num_replicas} processes.")
     fewest, rest = divmod(len(dataset), num_replicas)
@@ -110,7 +110,7 @@ def wants_on_device(data: Any) -> bool:
 
 
 def read_through(samples: Any, num_workers: int) -> DataLoader:
-    """Whole batches of all samples, in order. It draws no random number: a fit is the same without it."""
+    """Whole batches of all samples, in order. It draws no random number."""
     options: Any = {"num_workers": num_workers, "generator": torch.Generator()}
     # Whole batches: each tensor that a worker hands over takes an open file of the process.
     return DataLoader(samples, batch_size=64, collate_fn=default_convert, **options)
@@ -123,8 +123,8 @@ def loader_options(data: Any, split: Any) -> dict[str, Any]:
         shares = max(num_workers, 1) * (data.trainer.world_size if data.trainer else 1)
         if shares > 1:
             rank_zero_warn(
-                f"{type(samples).__name__} is iterable: each of {shares} processes that read it gets "
-                "every sample, unless it gives each its own share."
+                f"{type(samples).__name__} is iterable: each of {shares} processes that read it "
+                "gets every sample, unless it gives each its own share."
             )
     on_device = isinstance(samples, TensorSamples) and not samples.tensors[0].is_cpu
     collate = default_convert if getattr(samples, "gives_batches", False) else default_collate

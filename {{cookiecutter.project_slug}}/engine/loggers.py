@@ -31,9 +31,9 @@ WANDB_WARNING = "The anonymous setting has no effect and will be removed in a fu
 def place_loggers(
     trainer: Namespace, command: str, run: Path, resume: Path | None, label: tuple
 ) -> None:
-    """Has the configured loggers (and a profiler) write into the run folder; MLflow alone has a database
-    for all runs, ``mlflow.db`` beside them. In a fit that resumes, TensorBoard and CSV forget what was
-    logged after that checkpoint. The label is a name, by default that of the folder, and tags."""
+    """Has the configured loggers (and a profiler) write into the run folder; MLflow alone has a
+    database for all runs, ``mlflow.db`` beside them. In a fit that resumes, TensorBoard and CSV
+    forget what was logged after that checkpoint. The label is a name (or the folder's) and tags."""
     for package, end in (("wandb", "finish"), ("comet_ml", "end")):
         if package in sys.modules:  # the run of an earlier fit in this process
             getattr(sys.modules[package], end)()
@@ -75,7 +75,7 @@ def place_loggers(
             arguments.save_dir = str(run)
             arguments.name = arguments.get("name") or name
             logger.dict_kwargs = {"tags": tags} | logger.get("dict_kwargs", {})
-            # Lightning passes a setting that wandb has dropped; this marks wandb's warning as shown.
+            # Lightning passes a setting that wandb has dropped; this marks its warning as shown.
             with redirect_stderr(StringIO()):
                 wandb.termwarn(WANDB_WARNING, repeat=False)
         elif kind == "MLFlowLogger":
@@ -88,7 +88,7 @@ def place_loggers(
             arguments.run_name = arguments.get("run_name") or name
             arguments.tags = dict.fromkeys(tags, "tagged") | (arguments.get("tags") or {})
         elif kind == "CometLogger":
-            # An archive for each process that logs: comet_ml gives all of them the same random name.
+            # An archive for each process that logs: comet_ml gives them all the same random name.
             archive = run / f"comet_{len(list(run.glob('comet_*')))}"
             options = {"offline_directory": str(archive), "display_summary_level": 0}
             options |= {"name": name, "tags": tags}
@@ -100,15 +100,15 @@ def place_loggers(
 
 
 def database_address(path: Path) -> str:
-    """The address of a SQLite database, in which `?`, `%` and `#` mean something. Absolute where it can
-    be: mlflow keeps one connection for each address."""
+    """The address of a SQLite database, in which `?`, `%` and `#` mean something. Absolute where it
+    can be: mlflow keeps one connection for each address."""
     known = path.as_posix()
     if set(known) & set("?%#"):
         known = Path(relative(str(path))).as_posix()
     if set(known) & set("?%#"):
         raise UserError(
-            f"{path}: no address of a database can name it; give a --trainer.default_root_dir without "
-            "?, % and #, or --trainer.logger.tracking_uri"
+            f"{path}: no address of a database can name it; give a --trainer.default_root_dir "
+            "without ?, % and #, or --trainer.logger.tracking_uri"
         )
     return f"sqlite:///{known}"
 
@@ -138,8 +138,8 @@ def _drop_rows(path: Path, step: int) -> None:
 
 
 def log_settings(logger: Logger, path: Path) -> None:
-    """Logs the settings that runs are compared by as hyperparameters, by the keys of their options, and
-    all of them as the file that has them; to TensorBoard, which takes no files, as a text."""
+    """Logs the settings that runs are compared by as hyperparameters, by the keys of their options,
+    and all of them as the file that has them; to TensorBoard, which takes no files, as a text."""
     config = path.read_text(encoding="utf-8")
     settings = compared(flat(yaml.safe_load(config)))
     settings = {k: v if isinstance(v, str | int | float) else str(v) for k, v in settings.items()}

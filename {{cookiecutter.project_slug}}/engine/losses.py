@@ -9,16 +9,16 @@ from torch.nn import functional
 
 
 def prepare(system: Any, kind: Any, classes: int | None) -> None:
-    """Weighs the classes in the loss of a system; tries it where it gets what `kind.loss` gives it."""
+    """Weighs the classes in the loss of a system; tries it on what `kind.loss` gives it."""
     weigh(system, system.class_weights)
     if type(system).loss is kind.loss:
         try_loss(system.criterion, classes)
 
 
 def try_loss(loss: Any, classes: int | None) -> None:
-    """Raises MisconfigurationException if a loss is no mean, or does not take logits (N, classes) and
-    indices (N,), or of 0 classes numbers (N,) and targets (N,); None: how many is not known. Some take
-    other targets, or log-probabilities, and would be wrong without a word."""
+    """Raises MisconfigurationException if a loss is no mean, or does not take logits (N, classes)
+    and indices (N,), or of 0 classes numbers (N,) and targets (N,); None: how many is not known.
+    Some take other targets, or log-probabilities, and would be wrong without a word."""
     if getattr(loss, "reduction", "mean") != "mean":
         raise MisconfigurationException("loss: its reduction must be mean, the batch's")
     if classes is None:

@@ -1,4 +1,4 @@
-"""Which metric says what is best, for the checkpoint and for early stopping, also in a fit that goes on."""
+"""Which metric says what is best, for checkpoint and early stopping."""
 
 import sys
 from operator import itemgetter
@@ -34,8 +34,8 @@ def check_place(callback: ModelCheckpoint) -> None:
     path = Path(callback.dirpath or "", f"{callback.filename}.ckpt")
     if path.exists():
         raise UserError(
-            f"{path} is not the best by {callback.monitor} with these settings: give another name as "
-            "well, such as --best_checkpoint.filename best_by_it"
+            f"{path} is not the best by {callback.monitor} with these settings: give another name "
+            "as well, such as --best_checkpoint.filename best_by_it"
         )
 
 
@@ -65,13 +65,14 @@ class Monitors(Callback):
                 raise UserError(
                     f"{type(callback).__name__} looks at {name}, and a validation of "
                     f"{type(pl_module).__name__} logs {known or 'nothing'}. Give that class a "
-                    "`monitor` and `mode`, or --best_checkpoint.monitor and --early_stopping.monitor"
+                    "`monitor` and `mode`, or --best_checkpoint.monitor and "
+                    "--early_stopping.monitor"
                 )
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's, which waits for ever unless `patience` is given: where the learning rate falls to
-    zero at the end of the fit, the best epochs are the last ones.
+    """Lightning's, which waits for ever unless `patience` is given: where the learning rate falls
+    to zero at the end of the fit, the best epochs are the last ones.
 
     Args:
         patience: stop after so many validations without a better score.

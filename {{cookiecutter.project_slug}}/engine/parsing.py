@@ -95,9 +95,9 @@ def condense(message: str) -> str:
 
 
 def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
-    """Forgets the arguments of a class that is swapped for another; a child of it keeps those that it
-    takes, and has not set itself. jsonargparse keeps all whose names the new class knows: SGD would
-    inherit AdamW's weight decay."""
+    """Forgets the arguments of a class that is swapped for another; a child of it keeps those that
+    it takes, and has not set itself. jsonargparse keeps all whose names the new class knows: SGD
+    would inherit AdamW's weight decay."""
     if not (old and old.get("init_args")) or old["class_path"] == new["class_path"]:
         return
     kinds = resolve_name(new["class_path"]), resolve_name(old["class_path"])

@@ -19,9 +19,9 @@ class Predictions(BasePredictionWriter):
     """One row per input, in the order of the data: its name (path or index), the data module's
     ``predict_columns``, then what ``predict_step`` gave: a dict of tensors, or of lists of texts.
 
-    A vector becomes a column per entry, named by the system's ``names`` if it has some. What has more
-    dimensions goes to the data module's ``save_outputs``, or is left out with a message. With several
-    data loaders each row has the number of its loader.
+    A vector becomes a column per entry, named by the system's ``names`` if it has some. What has
+    more dimensions goes to the data module's ``save_outputs``, or is left out with a message. With
+    several data loaders each row has the number of its loader.
 
     Args:
         output: a ``.csv`` or ``.parquet`` (needs pyarrow) file; by default ``predictions.csv`` in
@@ -51,8 +51,8 @@ class Predictions(BasePredictionWriter):
             make_writable(folder)
         except OSError as error:
             raise UserError(
-                f"Predictions cannot be written to {folder} ({error.strerror}); --predictions.output "
-                "names another file"
+                f"Predictions cannot be written to {folder} ({error.strerror}); "
+                "--predictions.output names another file"
             ) from error
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -83,7 +83,8 @@ class Predictions(BasePredictionWriter):
         kinds = ", ".join(f"{k} {(*getattr(v, 'shape', v[:1])[1:],)}" for k, v in columns.items())
         if self.kinds not in (None, kinds):
             raise UserError(
-                f"{step} gives {self.kinds} for some batches, {kinds} for others: a table needs the same"
+                f"{step} gives {self.kinds} for some batches, {kinds} for others: a table needs "
+                "the same"
             )
         self.kinds = kinds
         size, first = sizes.pop() // each, self.counts.get(number, 0)
@@ -102,7 +103,7 @@ class Predictions(BasePredictionWriter):
             self.save(trainer, others, index.tolist())
 
     def save(self, trainer: Trainer, outputs: dict[str, Any], index: list[int]) -> None:
-        """Hands what does not fit into the table on to the data module. `index` says of which inputs."""
+        """Hands what fits into no table to the data module. `index` says of which inputs."""
         data: Any = trainer.datamodule
         if not hasattr(data, "save_outputs"):
             text = f"Not in the table, since no number or vector: {', '.join(outputs)}"

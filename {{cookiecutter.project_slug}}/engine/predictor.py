@@ -37,8 +37,8 @@ ONE_DEVICE = {
 def load(name: str | Path = "best", **options: Any) -> "Predictor":
     """Makes a predictor of a checkpoint, a run folder, the name of a run, or `best` or `last`.
 
-    What is not found in the current folder is looked for in that of the project. `options` are those
-    of Lightning's Trainer: ``load("logs/version_0", accelerator="gpu", precision="bf16-mixed")``."""
+    What is not found in the current folder is looked for in that of the project. `options` are
+    those of Lightning's Trainer: ``load("logs/version_0", precision="bf16-mixed")``."""
     path = find(str(name))
     checkpoint = read_checkpoint(path)
     settings = dict(checkpoint.get("datamodule_hyper_parameters", {}))
@@ -107,8 +107,8 @@ class Predictor:
             raise UserError("A predictor is one process, and devices are several: give one")
 
     def __call__(self, source: Any) -> list[dict[str, Any]]:
-        """The rows that `predict` writes, a dict for each input, with what no table holds. The source
-        is what the data module's `read` takes: a file, folder, list of files, array, data frame."""
+        """The rows that `predict` writes, a dict for each input, with what no table holds. The
+        source is what the data module's `read` takes: a file, folder, files, array, data frame."""
         if source is None:
             raise UserError("There is nothing to predict in None: give what is, such as a file.")
         with self.lock, quiet():

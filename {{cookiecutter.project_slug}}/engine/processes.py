@@ -15,7 +15,7 @@ from engine.warning_filters import silence
 
 @atexit.register
 def leave_group() -> None:
-    """Lets gloo's threads end first: one that frees a tensor while Python ends aborts the process."""
+    """Lets gloo's threads end first: one that frees a tensor as Python ends aborts the process."""
     group: Any = sys.modules.get("torch.distributed")
     if group and group.is_available() and group.is_initialized():
         group.destroy_process_group()

@@ -24,8 +24,8 @@ def leaves(batch: Any, name: str = "input") -> dict[str, Tensor]:
 
 
 def rows_of(batch: Any, size: int) -> Any:
-    """So many rows of a batch, from the first on, and over again where it has fewer. What has no row
-    for each sample stays whole."""
+    """So many rows of a batch, from the first on, and over again where it has fewer. What has no
+    row for each sample stays whole."""
     count = next((tensor.shape[:1] for tensor in leaves(batch).values() if tensor.ndim), None)
 
     def pick(tensor: Tensor) -> Tensor:
@@ -56,8 +56,9 @@ class Program(nn.Module):
         every = {name: tensor.clone() for name, tensor in leaves(self.batch).items()}
         if not every:
             raise UserError(
-                f"A batch is a {type(batch).__name__}, in which no tensors are found: have export_batch of "
-                "the data module make a dict of tensors of it, which its preparation takes as well"
+                f"A batch is a {type(batch).__name__}, in which no tensors are found: have "
+                "export_batch of the data module make a dict of tensors of it, which its "
+                "preparation takes as well"
             )
         self.inputs = dict(every)
         self.exported = self.export()
@@ -82,8 +83,8 @@ class Program(nn.Module):
 
     @property
     def shapes(self) -> tuple:
-        """The dimensions of each input that vary, for `torch.export`: of those with a row for each of
-        the three samples."""
+        """The dimensions of each input that vary, for `torch.export`: of those with a row for each
+        of the three samples."""
         names = getattr(self.system, "export_dims", ("batch",))
         dims = [torch.export.Dim(name) for name in names]
         tensors = self.inputs.values()
@@ -100,14 +101,14 @@ class Program(nn.Module):
             text = f"torch.export cannot follow predict_step ({why}): give the system export_step"
             if "specialized it to be a constant" in str(error):
                 text = (
-                    "The network or predict_step takes the batch's size for a constant, so the file "
-                    "would serve one size alone: write x.shape[0] in the place of len(x)"
+                    "The network or predict_step takes the batch's size for a constant, so the "
+                    "file would serve one size alone: write x.shape[0] in the place of len(x)"
                 )
             raise UserError(text) from error
 
     def used(self) -> list[str]:
-        """The tensors of a batch whose values lead to the outputs: others are prepared, or counted, for
-        nothing."""
+        """The tensors of a batch whose values lead to the outputs: others are prepared, or counted,
+        for nothing."""
         graph = self.exported.run_decompositions({}).graph
         *_, end = graph.nodes
         found: set[torch.fx.Node] = set()

@@ -8,8 +8,8 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's, which reads the losses when it is drawn. Logged with ``prog_bar=True``, they would
-    be read after every step, and each time the device would be waited for."""
+    """Lightning's, which reads the losses when it is drawn. Logged with ``prog_bar=True``, they
+    would be read after every step, and each time the device would be waited for."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)

@@ -16,8 +16,8 @@ FEW = 100  # validation samples: of fewer, a share is known to no better than ±
 
 
 class Recipe(Callback):
-    """Chooses the length of a fit if ``trainer.max_epochs`` is null, and says in a line what was left
-    to the size of the data.
+    """Chooses the length of a fit if ``trainer.max_epochs`` is null, and says in a line what was
+    left to the size of the data.
 
     Args:
         epochs: at least so many.
@@ -51,12 +51,12 @@ class Recipe(Callback):
             )
         if measured < FEW and is_classes(getattr(splits["val"].dataset, "labels", None)):
             rank_zero_info(
-                f"{measured} validation samples: an accuracy is known to ± {50 / measured**0.5:.0f} "
-                "points; --data.val_fraction keeps more of them"
+                f"{measured} validation samples: an accuracy is known to ± "
+                f"{50 / measured**0.5:.0f} points; --data.val_fraction keeps more of them"
             )
 
     def choose_length(self, trainer: Trainer, steps: int) -> int:
-        """The number of epochs of so many steps. Short ones are validated and saved a few at a time."""
+        """The number of epochs of so many steps. Of short ones a few are validated at a time."""
         epochs = max(self.epochs, ceil(self.steps / steps))
         every = trainer.check_val_every_n_epoch
         if every == 1 and trainer.val_check_interval == 1.0:
@@ -74,8 +74,8 @@ class Recipe(Callback):
 
 
 def await_data(trainer: Namespace, recipe: Namespace) -> None:
-    """Gives the Trainer some length where none is set, until the size of the data is known. Raises a
-    UserError if a step is to be made of no batch: Lightning divides by their number."""
+    """Gives the Trainer some length where none is set, until the size of the data is known. Raises
+    a UserError if a step is to be made of no batch: Lightning divides by their number."""
     if trainer.accumulate_grad_batches < 1:
         raise UserError("trainer.accumulate_grad_batches must be 1 or more")
     if trainer.max_epochs is None and trainer.max_steps == -1:

@@ -23,7 +23,7 @@ CURVES = {
 
 
 def figures(trainer: Trainer) -> dict[str, list[float]]:
-    """The newest metrics by their names; of a share of the samples also how many samples there were."""
+    """The newest metrics by their names; of a share of samples also how many there were."""
     system: Any = trainer.lightning_module
     sums, sizes = getattr(system, "sums", {}), getattr(system, "sizes", {})
     found = {}
@@ -85,7 +85,7 @@ def best_of(trainer: Trainer) -> dict[str, Any]:
 
 
 def reads_folders(data: Any) -> bool:
-    """Whether a data module reads files that it is told to predict: its class has a `read` of its own."""
+    """Whether a data module reads files to predict: its class has a `read` of its own."""
     own = sum("read" in vars(kind) for kind in type(data).__mro__) > 1
     return own and getattr(data, "reads_files", True)
 

@@ -88,7 +88,7 @@ class RunRecord(Callback):
         self.conclude(trainer, "stopped" if stopped else f"failed: {type(exception).__name__}")
 
     def conclude(self, trainer: Trainer, state: str) -> None:
-        """Adds to ``run.yaml`` how the fit ended, and its best score; takes out one that never began."""
+        """Adds to ``run.yaml`` how the fit ended and its best score; drops one that never began."""
         if trainer.state.fn != "fit" or self.started is None:
             return
         run = Path(trainer.default_root_dir)
@@ -121,8 +121,8 @@ class RunRecord(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         if not trainer.training and not trainer.global_step and "loops" in checkpoint:
-            # What an evaluation logs belongs to the step and epoch of its checkpoint, or after a fit
-            # to its end: TensorBoard takes no smaller steps.
+            # What an evaluation logs belongs to the step and epoch of its checkpoint, or after a
+            # fit to its end: TensorBoard takes no smaller steps.
             trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
         states, fits = checkpoint.get("callbacks", {}), trainer.state.fn == "fit"
         if fits:

@@ -21,9 +21,9 @@ from engine.records import all_runs, number_of, runs_named
 def run_folder(
     root: Path, checkpoint: Path | None, is_new: bool, writes: bool, folder: Path | None
 ) -> Path:
-    """The folder that a command writes into: that of its checkpoint, or for a new fit a new one, which
-    is `folder` if that is given. Only the first process of a fit that leaves anything makes one; it
-    sends it to the others."""
+    """The folder that a command writes into: that of its checkpoint, or for a new fit a new one,
+    which is `folder` if that is given. Only the first process of a fit that leaves anything makes
+    one; it sends it to the others."""
     if checkpoint and not is_new:
         return run_of(checkpoint)
     if folder and writes:
@@ -69,9 +69,9 @@ def new_run(root: Path) -> Path:
 
 
 def hold(run: Path) -> Any:
-    """A file that keeps other fits out of a run folder until it is closed: they would write over each
-    other. The system ends the lock of a process that dies; where it knows none, as on Windows and some
-    network drives, nobody is kept out."""
+    """A file that keeps other fits out of a run folder until it is closed: they would write over
+    each other. The system ends the lock of a process that dies; where it knows none, as on Windows
+    and some network drives, nobody is kept out."""
     try:
         import fcntl
 
@@ -80,8 +80,8 @@ def hold(run: Path) -> Any:
     except BlockingIOError as error:
         file.seek(0)
         raise UserError(
-            f"A fit is running in {run} ({file.read()}): wait until it ends, or stop it. If there is "
-            f"none, delete {file.name}"
+            f"A fit is running in {run} ({file.read()}): wait until it ends, or stop it. If there "
+            f"is none, delete {file.name}"
         ) from error
     except (ImportError, OSError):
         return nullcontext()
@@ -114,9 +114,9 @@ def run_of(checkpoint: Path) -> Path:
 def find_checkpoint(
     name: str, default: Literal["best", "last"], root: Path, option: str = "--ckpt_path"
 ) -> Path:
-    """Resolves what a user may call a checkpoint: its path, a run folder, the name of a run (there it
-    is the default one), or `best` or `last` of the newest run under `root`. Raises a UserError if there
-    is none, which names the option, and the checkpoints that there are."""
+    """Resolves what a user may call a checkpoint: its path, a run folder, the name of a run (there
+    it is the default one), or `best` or `last` of the newest run under `root`. Raises a UserError
+    if there is none, which names the option, and the checkpoints that there are."""
     if name in ("best", "last"):
         # Of the newest that has any: an older one would be taken for it.
         saving = {path.parent for path in root.glob("version_*/checkpoints/*.ckpt")}
@@ -126,8 +126,8 @@ def find_checkpoint(
         part = max(sorted(parts), key=lambda run: number_of(run.parent), default=root)
         if all(number_of(folder.parent) < number_of(part.parent) for folder in newest) and parts:
             raise UserError(
-                f"{option} {name}: the newest run, {part.parent}, has several fits: name one, as in "
-                f"{option} {part}"
+                f"{option} {name}: the newest run, {part.parent}, has several fits: name one, as "
+                f"in {option} {part}"
             )
     else:
         folders = [Path(name), root / name]

@@ -67,22 +67,22 @@ class TensorSamples(Dataset):
 
 
 def samples_like(sample: Any, inputs: Any, name: str) -> TensorSamples:
-    """Samples as that one of the data set of this name, of inputs (N, ...) or one: the first part of
-    each; what else a sample has becomes -1. Raises a UserError if they are of another kind."""
+    """Samples as that one of the data set of this name, of inputs (N, ...) or one: the first part
+    of each; what else a sample has becomes -1. Raises a UserError if they are of another kind."""
     first, *others = sample if isinstance(sample, tuple | list) else [sample]
     try:
         example, given = torch.as_tensor(first), torch.as_tensor(inputs)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"What {name} gives cannot be made of {inputs!r:.80}: give `predict`, or a predictor, a "
-            "data set of such samples"
+            f"What {name} gives cannot be made of {inputs!r:.80}: give `predict`, or a predictor, "
+            "a data set of such samples"
         ) from error
     given = given[None] if given.shape == example.shape else given
     kinds = given.is_floating_point(), example.is_floating_point()
     if given.shape[1:] != example.shape or kinds[0] != kinds[1]:
         raise UserError(
-            f"{given.dtype} of shape {tuple(given.shape)} where a sample has {example.dtype} of shape "
-            f"{tuple(example.shape)}"
+            f"{given.dtype} of shape {tuple(given.shape)} where a sample has {example.dtype} of "
+            f"shape {tuple(example.shape)}"
         )
     given, unknown = given.to(example.dtype), torch.full((len(given),), -1)
     return TensorSamples((given, *[unknown] * len(others)) if others else given)

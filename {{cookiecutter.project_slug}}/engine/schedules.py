@@ -49,8 +49,8 @@ def make_scheduler(
 
 
 def set_lengths(system: Any, lengths: dict[LRScheduler, tuple[str, float | None]]) -> None:
-    """Gives the schedulers the length that was configured (a checkpoint may have had another), or that
-    of the fit, unless it goes on after the end of a schedule that ends there."""
+    """Gives the schedulers the length that was configured (a checkpoint may have had another), or
+    that of the fit, unless it goes on after the end of a schedule that ends there."""
     for config in system.trainer.lr_scheduler_configs:
         name, configured = lengths.get(config.scheduler, ("", None))
         fit = fit_length(system.trainer, config.interval, len(system.parts)) if name else 0
@@ -60,8 +60,9 @@ def set_lengths(system: Any, lengths: dict[LRScheduler, tuple[str, float | None]
             config.scheduler = resize(config.scheduler, system.scheduler, name, configured)
         if isinstance(config.scheduler, OneCycleLR) and configured and configured < fit < inf:
             raise MisconfigurationException(
-                f"The scheduler's total_steps is {configured}, but this fit has {fit} {config.interval}"
-                "s, and OneCycleLR can do no more: give that number, or leave it out in a new fit"
+                f"The scheduler's total_steps is {configured}, but this fit has {fit} "
+                f"{config.interval}s, and OneCycleLR can do no more: give that number, or leave it "
+                "out in a new fit"
             )
 
 
@@ -83,8 +84,8 @@ def fit_length(trainer: Trainer, interval: str, num_optimizers: int) -> float:
 
 
 def resize(scheduler: Any, make: Any, name: str, length: float) -> LRScheduler:
-    """The same schedule with this length, after as many steps: walked there from the initial rate, as
-    some schedules know their rate by the one before it alone."""
+    """The same schedule with this length, after as many steps: walked there from the initial rate,
+    as some schedules know their rate by the one before it alone."""
     if not 0 < length < inf:
         if name == "T_max" or getattr(scheduler, name):
             raise MisconfigurationException(f"The length of this fit is not known: give {name}")
@@ -112,5 +113,6 @@ def step_on_plateau(system: LightningModule, monitor: str) -> None:
             config.scheduler.step(metrics[monitor])
         elif not trainer.enable_validation or any(name.startswith("val/") for name in metrics):
             raise MisconfigurationException(
-                f"scheduler_monitor is {monitor}, which is not logged. What is: {', '.join(metrics)}"
+                f"scheduler_monitor is {monitor}, which is not logged. What is: "
+                f"{', '.join(metrics)}"
             )

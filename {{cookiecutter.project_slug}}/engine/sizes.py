@@ -21,7 +21,8 @@ def check_settings(given: Any) -> None:
     folds, fold = given.num_folds, given.fold
     if (folds is not None or fold) and not 0 <= fold < (folds or 0) > 1:
         raise UserError(
-            f"fold is {given.fold} of {given.num_folds}: num_folds must be 2 or more, and fold less, from 0."
+            f"fold is {given.fold} of {given.num_folds}: num_folds must be 2 or more, and fold "
+            "less, from 0."
         )
 
 
@@ -35,15 +36,15 @@ def batch_size_of(count: int, most: int) -> int:
 
 def fraction_of(val_fraction: float | str, count: int) -> float:
     """The share of `count` samples that is kept for validation. auto: a tenth, or up to a fifth as
-    long as that is less than a hundred: what chooses a checkpoint must not hang on a few samples."""
+    long as that is less than a hundred: a few samples must not choose a checkpoint."""
     if val_fraction != "auto":
         return float(val_fraction)
     return round(min(0.2, max(0.1, 100 / max(count, 1))), 2)
 
 
 def choose_fraction(data: Any, count: int) -> float:
-    """The share of `count` samples that a data module keeps for validation; noted in `chosen`, if it
-    was auto and there are no folds. A module that splits by something else than samples asks first."""
+    """The share of `count` samples that a data module keeps for validation; noted in `chosen`, if
+    it was auto and there are no folds. A module that splits otherwise asks first."""
     fraction = fraction_of(data.hparams.val_fraction, count)
     if data.hparams.val_fraction == "auto" and data.hparams.num_folds is None:
         data.chosen.setdefault("val_fraction", fraction)

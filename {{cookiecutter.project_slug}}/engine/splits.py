@@ -52,8 +52,8 @@ def record_splits(keys: Tensor, rows: Rows, hparams: Any, earlier: Record | None
 
 
 def is_classes(labels: Any) -> bool:
-    """Whether labels are integers of one dimension. Those of which most are there once, such as prices,
-    are no classes."""
+    """Whether labels are integers of one dimension. Those of which most are there once, such as
+    prices, are no classes."""
     try:
         labels = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError):  # none, or texts
@@ -77,8 +77,8 @@ def first_of_class(classes: Tensor, counts: Tensor) -> Tensor:
 
 
 def split_off(rows: Tensor, labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """The rest of `rows`, and the first `fraction` of each class in them, rounded up; a class that is
-    there once is in the rest."""
+    """The rest of `rows`, and the first `fraction` of each class in them, rounded up; a class that
+    is there once is in the rest."""
     rows = rows[labels[rows].argsort(stable=True)]
     sizes = labels[rows].bincount()
     counts = torch.where(sizes > 1, (sizes.double() * fraction).ceil(), 0)
@@ -96,8 +96,8 @@ def split_fold(rows: Tensor, labels: Tensor, num_folds: int, fold: int) -> tuple
 def keep(
     rest: Tensor, part: Tensor, labels: Tensor, inside: Tensor, outside: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The same, but samples that were `inside` (N,) of the part stay so, and `outside` ones (N,) too:
-    the others are dealt so that the part has as many of each class as before, if that can be."""
+    """The same, but samples that were `inside` (N,) of the part stay so, and `outside` ones (N,)
+    too: the others are dealt so that the part has as many of each class as before, if possible."""
     rows = torch.cat([part, rest])  # the part's order decides which of the others it gets
     counts = labels[part].bincount(minlength=int(labels.max()) + 1)
     rows = rows[(outside.long() - inside.long())[rows].argsort(stable=True)]
@@ -109,9 +109,9 @@ def keep(
 def complete_splits(
     rows: Rows, keys: Tensor, labels: Any, share: float, hparams: Any, record: Record | None = None
 ) -> Rows:
-    """The splits that the data set comes with, if any, and those that it lacks, of samples with these
-    keys (N,) and perhaps labels; those of a record are kept, as far as they follow from the same
-    settings (the data module's val_fraction, num_folds, fold and seed)."""
+    """The splits that the data set comes with, if any, and those that it lacks, of samples with
+    these keys (N,) and perhaps labels; those of a record are kept, as far as they follow from the
+    same settings (the data module's val_fraction, num_folds, fold and seed)."""
     labels, order = classes_of(labels, len(keys)), in_order_of(keys, hparams.seed)
 
     def in_order(rows: Tensor) -> Tensor:
@@ -154,6 +154,6 @@ def check_overlap(split: str, keys: Tensor, record: Record, hparams: Any, checkp
     else:
         why = "The data set has them in another split than in that fit: put them back"
     raise UserError(
-        f"{checkpoint} was trained on {seen} of the {len(keys)} samples of the {split} split. {why}, "
-        "or start a new fit."
+        f"{checkpoint} was trained on {seen} of the {len(keys)} samples of the {split} split. "
+        f"{why}, or start a new fit."
     )

@@ -1,7 +1,7 @@
 """Searches hyperparameters with Optuna: `python sweep.py --trials 50 [options of train.py]`.
 
-Killed, it goes on when it is started again. Each trial is an ordinary run, with the name of the study
-among its tags. A --config file is the sweep's if it has one of its keys, else train.py's."""
+Killed, it goes on when it is started again. Each trial is an ordinary run, with the name of the
+study among its tags. A --config file is the sweep's if it has one of its keys, else train.py's."""
 
 import sys
 import time

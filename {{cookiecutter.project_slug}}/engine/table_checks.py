@@ -61,7 +61,7 @@ def checked(table: pyarrow.Table, place: str) -> pyarrow.Table:
 def refuse_mixed(
     texts: pyarrow.ChunkedArray, place: str, name: str, decimal: str, date_format: str | None
 ) -> None:
-    """Raises a UserError for a column of numbers or dates but for some values, or written otherwise."""
+    """Raises a UserError for numbers or dates with others among them, or written otherwise."""
 
     offsets: set[bool] = set()
 
@@ -126,8 +126,8 @@ def tell_codes(table: pyarrow.Table, sample: str, separator: str, place: str) ->
     codes = {name: text for name, text in fields if re.match(r"0\d", text)}
     for name, text in codes.items():
         rank_zero_info(
-            f"{place}: {name} is read as numbers, though with leading zeros, such as {text}. If it holds "
-            f"codes: --data.categorical '[{name}]'"
+            f"{place}: {name} is read as numbers, though with leading zeros, such as {text}. If it "
+            f"holds codes: --data.categorical '[{name}]'"
         )
 
 
@@ -140,20 +140,20 @@ def is_read(read: Any, text: str) -> bool:
 
 
 def refuse_twice(names: pyarrow.ChunkedArray, place: str) -> None:
-    """Raises a UserError if two rows have the same name: which of them is in which split would hang on
-    their order."""
+    """Raises a UserError if two rows have the same name: which of them is in which split would hang
+    on their order."""
     known: dict[Any, int] = {}
     if arrow.count_distinct(names, mode="all").as_py() < len(names):
         for row, name in enumerate(names.to_pylist(), start=1):
             if (first := known.setdefault(name, row)) < row:
                 raise UserError(
-                    f"{place}, row {row}: {name} names row {first}, too. An id_column has another value "
-                    "in each row: mend it, or name the column in leave_out."
+                    f"{place}, row {row}: {name} names row {first}, too. An id_column has another "
+                    "value in each row: mend it, or name the column in leave_out."
                 )
 
 
 def as_days(array: Any) -> Any:
-    """Whole numbers as dates, if all are such as 20260131; others, and what is no number, as they are."""
+    """Whole numbers as dates, if all are such as 20260131; others, and no numbers, as they are."""
     lowest, highest = 1900_01_01, 2100_12_31
     if not types.is_integer(array.type) or array.null_count == len(array):
         return array
@@ -171,7 +171,7 @@ def to_floats(values: pyarrow.ChunkedArray, place: str) -> np.ndarray:
     known = floats[~np.isnan(floats)]
     if len(known) and np.abs(known - known.astype(np.float32)).max() > 1e-3 * known.std() > 0:
         rank_zero_warn(
-            f"{place} differs in digits that float32 does not hold; subtract what is the same in all "
-            "rows"
+            f"{place} differs in digits that float32 does not hold; subtract what is the same in "
+            "all rows"
         )
     return floats

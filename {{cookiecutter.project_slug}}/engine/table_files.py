@@ -1,7 +1,7 @@
 """Reads CSV and Parquet files, and says what is wrong with them, and where.
 
-pyarrow reads them: it takes any encoding, names the row that has too many fields, and finds the types
-over all rows. `benchmarks/tables.py` of the template compares it with polars.
+pyarrow reads them: it takes any encoding, names the row that has too many fields, and finds the
+types over all rows. `benchmarks/tables.py` of the template compares it with polars.
 """
 
 import codecs
@@ -28,8 +28,8 @@ GIVE_ENCODING = "Give the encoding of the file, such as --data.encoding cp1252."
 
 
 def as_table(source: Any, **reading: Any) -> pyarrow.Table | None:
-    """A table of a file, of a data frame of pandas, Polars or Arrow, or of a list of dicts, which are
-    read as the CSV file that they make; of anything else None. `read_csv` has the options."""
+    """A table of a file, of a data frame of pandas, Polars or Arrow, or of a list of dicts, which
+    are read as the CSV file that they make; of anything else None. `read_csv` has the options."""
     if isinstance(source, str | Path):
         return read_table(source, **reading)
     place = "The table"
@@ -91,8 +91,8 @@ def read_csv(
     date_format: str | None = None,
     texts: Collection[str] = (),
 ) -> pyarrow.Table:
-    """A table of a file, given by its path or its bytes. `texts` are columns that are texts whatever they
-    look like; what the other options mean is said where the data module has them."""
+    """A table of a file, given by its path or its bytes. `texts` are columns that are texts
+    whatever they look like; what the other options mean is said where the data module has them."""
     with pyarrow.input_stream(source) as file:
         head = file.read(SAMPLE)
     if not head.strip():

@@ -23,8 +23,8 @@ LEFT_OUT = {
 
 
 class TensorBoardLogger(loggers.TensorBoardLogger):
-    """Lightning's, without the charts that would come first, the number of the epoch and the learning
-    rates (they are among those of `train`), and with training and validation loss in one chart."""
+    """Lightning's, without the charts that would come first, the number of the epoch and the
+    learning rates (they are among those of `train`), and with all losses in one chart."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         named = {f"train/{k}" if k.startswith("lr-") else k: v for k, v in metrics.items()}

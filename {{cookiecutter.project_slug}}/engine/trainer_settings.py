@@ -35,8 +35,8 @@ def check_saves(config: Namespace) -> None:
     for name in ("best_checkpoint", "last_checkpoint"):
         if config[name].save_top_k not in (0, 1) and "{" not in (config[name].filename or "{"):
             raise UserError(
-                f"{name}.save_top_k is {config[name].save_top_k}, but all would have one name: give "
-                f"--{name}.filename as well, such as '{{epoch}}-{{step}}'"
+                f"{name}.save_top_k is {config[name].save_top_k}, but all would have one name: "
+                f"give --{name}.filename as well, such as '{{epoch}}-{{step}}'"
             )
     best = config.best_checkpoint
     if best.filename and best.auto_insert_metric_name:
@@ -45,9 +45,10 @@ def check_saves(config: Namespace) -> None:
         between = saves and (saves.get("every_n_train_steps") or saves.get("train_time_interval"))
         if between and str(saves.get("monitor")).startswith("val/"):
             raise UserError(
-                f"{saves.monitor} is not measured where every_n_train_steps and train_time_interval "
-                "save: the weights of a step would get the score of others. To measure after N steps "
-                "give --trainer.val_check_interval N, to save --last_checkpoint.every_n_train_steps N"
+                f"{saves.monitor} is not measured where every_n_train_steps and "
+                "train_time_interval save: the weights of a step would get the score of others. To "
+                "measure after N steps give --trainer.val_check_interval N, to save "
+                "--last_checkpoint.every_n_train_steps N"
             )
 
 
@@ -67,8 +68,8 @@ def drop_callbacks(keys: list[str], config: Namespace) -> None:
 
 
 def prepare(trainer: Trainer, system: LightningModule, best: ModelCheckpoint) -> None:
-    """What the Trainer's arguments cannot say. Of several callbacks that save checkpoints, Lightning
-    asks the first for the best one."""
+    """What the Trainer's arguments cannot say. Of several callbacks that save checkpoints,
+    Lightning asks the first for the best one."""
     saving = trainer.checkpoint_callbacks  # Lightning has put them at the end
     trainer.callbacks.sort(key=lambda callback: (callback in saving, callback is not best))
     save_whole(trainer.strategy)
@@ -88,7 +89,7 @@ def save_whole(strategy: strategies.Strategy) -> None:
 
 
 class Heading(Callback):
-    """Says what is trained, and on what; ``--trainer.enable_model_summary true`` has Lightning's table instead."""
+    """Says what is trained, and on what; ``trainer.enable_model_summary`` has a table."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":  # later on a strategy may have sharded the parameters
@@ -103,7 +104,7 @@ class Heading(Callback):
 
 
 def headings(trainer: Namespace) -> list[Callback]:
-    """A heading in the place of Lightning's table, if nobody asks for that; for a Trainer's settings."""
+    """A heading in the place of Lightning's table, unless the Trainer's settings ask for that."""
     if trainer.enable_model_summary is not None or "Summary" in str(trainer.callbacks):
         return []
     trainer.enable_model_summary = False

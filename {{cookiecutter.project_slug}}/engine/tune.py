@@ -33,8 +33,8 @@ def conclude(trainer: Trainer, key: str, value: float, apply: bool) -> None:
 
 
 class FindLearningRate(LearningRateFinder):
-    """Raises the learning rate step by step, and finds the one at which the loss falls fastest. Draws
-    the curve into ``lr.png`` in the run folder.
+    """Raises the learning rate step by step, and finds the one at which the loss falls fastest.
+    Draws the curve into ``lr.png`` in the run folder.
 
     Args:
         apply: fit with the rate; otherwise stop there.

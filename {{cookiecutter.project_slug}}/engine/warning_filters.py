@@ -68,7 +68,7 @@ LOG_FILTERS = (
     ("mlflow.store.db.utils", "database tables"),
     # An experiment that is kept offline may be made where there is no network.
     ("comet_ml.env_logging", "Failed to log ip"),
-    # A process of ddp_spawn ends a moment after another; what an error was is said by its traceback.
+    # A process of ddp_spawn ends a moment after another; its traceback says what the error was.
     ("torch.multiprocessing.spawn", "Terminating process"),
     # It wants to be imported before torch to log by itself; Lightning logs.
     ("comet_ml.experiment", "To get all data logged automatically"),

@@ -50,8 +50,8 @@ def find_weights(source: str) -> Path:
 
 
 def tell_other_data(source: str, known: dict[str, Any]) -> None:
-    """Names the facts of the data that a checkpoint was trained on which are others here: shapes show
-    no other columns, and no other order of classes."""
+    """Names the facts of the data that a checkpoint was trained on which are others here: shapes
+    show no other columns, and no other order of classes."""
     path, saved = find_weights(source), {}
     with suppress(UserError):  # a file of weights alone says nothing
         saved = read_checkpoint(path)
@@ -93,8 +93,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def best_names(given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, str]:
-    """For names of the network those in the file: one prefix is dropped there and another put in its
-    place, so that most tensors fit."""
+    """For names of the network those in the file: one prefix is dropped there and another put in
+    its place, so that most tensors fit."""
     best: tuple[int, dict[str, str]] = (-1, {})
     for old in prefixes(given):
         for new in prefixes(own):

@@ -14,7 +14,7 @@ class Autoencoder(System):
     """Trains a network to give back its input, by the mean squared error.
 
     Args:
-        network: has an ``encoder`` from inputs (B, ...) to embeddings (B, D) and a ``decoder`` back.
+        network: has an ``encoder`` from inputs (B, ...) to embeddings (B, D), and a ``decoder``.
         loss: of reconstructions and inputs, in the place of the mean squared error.
     """
 

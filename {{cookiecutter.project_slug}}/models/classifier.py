@@ -21,8 +21,8 @@ class Classifier(System):
         class_names: for predictions and pictures; the data module gives them.
     """
 
-    # The Brier score (Brier 1950), the squared distance of the probabilities from the truth, 0 to 2.
-    # With few samples a single one decides which epoch has the best accuracy, but not this.
+    # The Brier score (Brier 1950), the squared distance of the probabilities from the truth, 0 to
+    # 2. With few samples a single one decides which epoch has the best accuracy, but not this.
     monitor = "val/brier"
 
     def __init__(
@@ -75,7 +75,7 @@ class Classifier(System):
         return {"prediction": probability.argmax(dim=1), "probability": probability}
 
     def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
-        """Images (B, C, H, W) and a caption each: the prediction, and the label where it is wrong."""
+        """Images (B, C, H, W) and their captions: predictions, and labels where they are wrong."""
         images, labels = batch
         name = self.class_names.__getitem__ if self.class_names else str
         pairs = zip(self(images).argmax(dim=1).tolist(), labels.tolist(), strict=True)

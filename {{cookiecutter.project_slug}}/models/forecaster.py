@@ -19,8 +19,8 @@ class Forecaster(System):
     season to season, so that the loss is the mean absolute scaled error (MASE, Hyndman & Koehler
     2006): below 1, a forecast is better than the value a season before.
 
-    Evaluations measure ``mae`` in the data's unit, ``mape`` in percent (of values that are not 0) and
-    ``mase``; a test writes them by lead time into ``lead_times.csv``.
+    Evaluations measure ``mae`` in the data's unit, ``mape`` in percent (of values that are not 0)
+    and ``mase``; a test writes them by lead time into ``lead_times.csv``.
 
     Args:
         network: maps past (B, steps, inputs) and what is known of the future (B, horizon, known) to

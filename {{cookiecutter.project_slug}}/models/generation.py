@@ -53,8 +53,8 @@ def write(network: Any, prompts: dict[str, Tensor], characters: list[str]) -> li
 
 
 def decode(tokens: Tensor, characters: list[str]) -> str:
-    """The text of token ids (T,): of `characters`, or where there are none of bytes in UTF-8. What is no
-    text, and the null character, is U+FFFD."""
+    """The text of token ids (T,): of `characters`, or where there are none of bytes in UTF-8. What
+    is no text, and the null character, is U+FFFD."""
     ids = tokens.tolist()
     if characters:
         text = "".join(characters[i] for i in ids)

@@ -43,7 +43,7 @@ class LanguageModel(System):
 
     @property
     def export_dims(self) -> tuple[str, ...]:
-        """What varies in an exported file; recurrent layers are unrolled, for windows of one length."""
+        """What varies in an exported file; recurrent layers are unrolled for one length."""
         unrolled = any(isinstance(part, nn.RNNBase) for part in self.network.modules())
         return ("batch",) if unrolled else ("batch", "length")
 
@@ -60,7 +60,7 @@ class LanguageModel(System):
     def predict_step(
         self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Any]:
-        """Of windows (B, T + 1) the bits per byte (B,); of prompts (see `TextData`) what follows."""
+        """Of windows (B, T + 1) the bits per byte (B,); of prompts (see `TextData`) what comes."""
         if isinstance(batch, dict):
             return {"text": write(self.network, batch, self.characters)}
         logits, targets = self(batch[:, :-1]), batch[:, 1:]

@@ -12,7 +12,7 @@ from models.system import weight_of
 
 
 class Segmenter(Classifier):
-    """Trains a network from images (B, C, H, W) to logits (B, num_classes, H, W) with cross entropy.
+    """Trains a network from images (B, C, H, W) to logits (B, classes, H, W) with cross entropy.
 
     Args:
         ignore_index: in masks (B, H, W) of class indices: the pixel does not count.
@@ -68,7 +68,7 @@ class Segmenter(Classifier):
     def predict_step(
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
-        """Probabilities (B, classes, H, W), and their mean over an image (B, classes): its share."""
+        """Probabilities (B, classes, H, W), and their mean over an image (B, classes)."""
         probability = self(batch[0]).softmax(dim=1)
         return {"share": probability.mean(dim=(2, 3)), "probability": probability}
 

@@ -56,8 +56,8 @@ class System(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        # From the command line, the configuration of these objects is saved, and rebuilds them. Made
-        # in Python they are not saved: a checkpoint holds no pickled code.
+        # From the command line, the configuration of these objects is saved, and rebuilds them.
+        # Made in Python they are not saved: a checkpoint holds no pickled code.
         objects = ["network", "optimizer", "scheduler", "metrics", "loss", "init_from"]
         self.save_hyperparameters(ignore=objects)
         if "_class_path" in self.hparams:
@@ -66,7 +66,8 @@ class System(LightningModule):
             self.hparams.pop(name)  # such objects of a subclass
         if not isinstance(network, nn.Module):
             raise MisconfigurationException(
-                f"network is {network!r}: {type(self).__name__}.__init__ is to say `network: nn.Module`"
+                f"network is {network!r}: {type(self).__name__}.__init__ has to say `network: "
+                "nn.Module`"
             )
         self.network = network
         if init_from is not None:
@@ -132,8 +133,8 @@ class System(LightningModule):
         self.add_to_mean("loss", loss * self.batch_weight, self.batch_weight)
 
     def size_of(self, batch: Any) -> int | Tensor:
-        """How much a batch counts in the mean loss of an evaluation: the rows of its first tensor. A
-        system whose batches are objects, or have lists, overrides it."""
+        """How much a batch counts in the mean loss of an evaluation: the rows of its first tensor.
+        A system whose batches are objects, or have lists, overrides it."""
         rows: list[int] = []
         apply_to_collection(batch, Tensor, lambda tensor: rows.extend(tensor.shape[:1]))
         kind = type(batch).__name__
@@ -151,8 +152,8 @@ class System(LightningModule):
         return f"{stage}_{names[loader]}" if loader else stage
 
     def add_to_mean(self, name: str, total: Tensor, count: int | Tensor) -> None:
-        """Adds `total`, the sum over `count` samples, to the mean `val/NAME`. An integer total counts
-        samples (those that are right, say), and is shown as "28 of 30". Nothing in training."""
+        """Adds `total`, the sum over `count` samples, to the mean `val/NAME`. An integer total
+        counts samples (those that are right, say), and is shown as "28 of 30". Not in training."""
         if not self.training:
             name = f"{self.stage}/{name}"
             total = total.detach().float() if total.is_floating_point() else total
@@ -168,7 +169,7 @@ class System(LightningModule):
             self.measured[name].update(predictions, targets)
 
     def on_validation_epoch_end(self) -> None:
-        # Once, at the end, over all processes: logging each batch would cost more than a small step.
+        # Once, at the end, over all processes: logging each batch costs more than a small step.
         numbers = [*self.sums.values(), *map(torch.as_tensor, self.counts.values())]
         together = torch.stack([number.to(self.device, torch.float) for number in numbers])
         sums, counts = self.trainer.strategy.reduce(together, reduce_op="sum").chunk(2)
@@ -209,8 +210,8 @@ class System(LightningModule):
         if optimizer.defaults.get("weight_decay") and not self.decay_all:
             if lazy := [n for n, p in named if is_lazy(p)]:
                 raise MisconfigurationException(
-                    f"Weight decay spares norms and biases by their shapes, and {lazy[0]} has none yet: "
-                    "run the network once in its __init__, or give --model.decay_all true"
+                    f"Weight decay spares norms and biases by their shapes, and {lazy[0]} has none "
+                    "yet: run the network once in its __init__, or give --model.decay_all true"
                 )
             others = [p for n, p in named if n in self.undecayed]
             decayed = [p for n, p in named if n not in self.undecayed]
@@ -258,8 +259,8 @@ def widen(found: Tensor) -> Tensor:
 
 
 def weight_of(criterion: Any, logits: Tensor, labels: Tensor) -> int | Tensor:
-    """What the mean loss of labels (B, ...) weighs: in cross entropy the weights of their classes, and
-    ignored ones nothing."""
+    """What the mean loss of labels (B, ...) weighs: in cross entropy the weights of their classes,
+    and ignored ones nothing."""
     if not hasattr(criterion, "ignore_index"):
         return len(labels)
     ones, weight = torch.ones_like(logits), getattr(criterion, "weight", None)

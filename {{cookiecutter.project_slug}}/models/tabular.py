@@ -13,8 +13,8 @@ Batch = tuple[tuple[Tensor, Tensor], Tensor]  # numbers (B, N) and codes (B, C),
 
 
 class Tabular(System):
-    """Trains a network with cross entropy, where there are classes, or else with the squared error of
-    targets that are scaled to mean 0 and deviation 1. Predictions and metrics have the target's unit.
+    """Trains a network with cross entropy, where there are classes, or else with the squared error
+    of targets that are scaled to mean 0 and deviation 1. Predictions and metrics have its unit.
 
     Args:
         network: maps numbers and codes to logits (B, classes), or to one number (B, 1).

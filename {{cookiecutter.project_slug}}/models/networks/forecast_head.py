@@ -17,16 +17,16 @@ def by_series(numbers: Tensor, each: int, num_series: int) -> Tensor:
 
 
 class ForecastHead(nn.Module):
-    """A linear forecast of each series from its own window, hard to beat where data is little (Zeng et
-    al. 2023), plus what the network adds: features for each coming step, beside what is known of it,
-    and then the same hidden layer for all. Both start from zero, the forecast of no change.
+    """A linear forecast of each series from its own window, hard to beat where data is little (Zeng
+    et al. 2023), plus what the network adds: features for each coming step, beside what is known of
+    it, and then the same hidden layer for all. Both start from zero, the forecast of no change.
 
     Args:
         dim: number of features that the network gives.
         input_shape: steps of the past that are seen, and numbers of each: values and their changes
             (`num_series` each), then covariates.
-        known_shape: steps that are forecast, and numbers that are known of each: values of the season
-            before (`num_series`), then covariates.
+        known_shape: steps that are forecast, and numbers that are known of each: values of the
+            season before (`num_series`), then covariates.
         num_series: numbers that are forecast of each step.
         dropout: probability of dropping a feature of the network.
         width: features of a coming step.

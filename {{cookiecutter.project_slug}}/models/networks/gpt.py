@@ -18,7 +18,7 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """From (B, T, D), angles (T, D / heads / 2) and what came before to (B, T, D), and what came now."""
+    """From (B, T, D), angles (T, D / heads / 2) and what came before to (B, T, D) and the new."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()

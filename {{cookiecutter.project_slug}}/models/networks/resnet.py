@@ -21,8 +21,8 @@ class ResNet(nn.Module):
         name: ``resnet18``, ``resnet34``, ``resnet50``, ``resnext50_32x4d``, ``wide_resnet50_2`` …
         pretrained: start from torchvision's ImageNet weights (downloaded once). The first
             convolution is fitted to the channels and, for small images, cut to its centre.
-        imagenet_scale: scale the images as ImageNet's weights expect them, also those of a file that
-            the system takes with ``init_from``; by default as ``pretrained`` says.
+        imagenet_scale: scale the images as ImageNet's weights expect them, also those of a file
+            that the system takes with ``init_from``; by default as ``pretrained`` says.
     """
 
     scale: Tensor

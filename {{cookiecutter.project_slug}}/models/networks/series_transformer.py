@@ -32,8 +32,8 @@ class Block(nn.Module):
 
 
 class SeriesTransformer(nn.Module):
-    """Cuts each series into patches that overlap by half -> transformer blocks -> mean over the patches
-    -> a head. All series share the weights, and none sees another.
+    """Cuts each series into patches that overlap by half -> transformer blocks -> mean over the
+    patches -> a head. All series share the weights, and none sees another.
 
     Args:
         input_shape: steps of the past that are seen, and numbers of each: values and their changes

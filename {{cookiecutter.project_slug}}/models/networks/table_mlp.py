@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 
 class TableMLP(nn.Module):
-    """Numbers and embedded categories -> hidden layers (linear, batch norm, ReLU, dropout) -> outputs,
-    to which a linear function of the same inputs is added: small tables often need little more.
+    """Numbers and embedded categories -> hidden layers (linear, batch norm, ReLU, dropout) ->
+    outputs, to which a linear function of the inputs is added: small tables often need no more.
 
     Args:
         num_numbers: of a row.

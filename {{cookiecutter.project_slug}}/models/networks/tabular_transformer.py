@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 
 class Tokenizer(nn.Module):
-    """Each number times a vector of its own, each category an embedding, a bias for each column; before
-    them a token that is always the same, from which the outputs are read."""
+    """Each number times a vector of its own, each category an embedding, a bias for each column;
+    before them a token that is always the same, from which the outputs are read."""
 
     first: Tensor  # row of each category's code 0
 

@@ -26,8 +26,8 @@ class Block(nn.Module):
 
 
 class TCN(nn.Module):
-    """Causal convolutions, each block twice as far apart as the one before, until the last step sees
-    the whole window; then a head.
+    """Causal convolutions, each block twice as far apart as the one before, until the last step
+    sees the whole window; then a head.
 
     Args:
         input_shape: steps of the past that are seen, and numbers of each.

@@ -34,8 +34,9 @@ class UNet(nn.Module):
         channels, height, width_px = image_shape
         if min(height, width_px) < 2 ** (depth - 1):
             raise ValueError(
-                f"depth={depth} halves the image {depth - 1} times, too often for {height}x{width_px} "
-                f"pixels; lower depth to {min(height, width_px).bit_length()} or use larger images"
+                f"depth={depth} halves the image {depth - 1} times, too often for "
+                f"{height}x{width_px} pixels; lower depth to {min(height, width_px).bit_length()} "
+                "or use larger images"
             )
         dims = [width * 2**stage for stage in range(depth)]
         self.down = nn.ModuleList(map(conv_block, [channels, *dims[:-1]], dims))
