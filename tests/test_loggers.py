@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from pkgutil import resolve_name
 from textwrap import dedent
 
 import pytest
@@ -251,6 +252,11 @@ WRITTEN = {
     [pytest.param(n, marks=[] if n not in WRITTEN else pytest.mark.slow) for n in TABLE],
 )
 def test_a_project_made_for_the_logger_logs_without_an_account(render, tmp_path, answer):
+    try:
+        resolve_name(TABLE[answer]["class_path"])
+    except (AttributeError, ImportError) as error:
+        place = f"class_path in the row {answer} of _loggers in cookiecutter.json"
+        pytest.fail(f"{place}: {error}; what it needs belongs to its `packages`, and is installed")
     with inside(render(logger=answer), tmp_path):
         trainer = train("fit", *OPTIONS, "--trainer.max_epochs=1").trainer
         kind = type(trainer.logger)

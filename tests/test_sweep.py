@@ -1,5 +1,6 @@
 """A sweep is searched, stopped, killed and continued; what it finds can be trained."""
 
+import io
 import logging
 import os
 import shutil
@@ -201,6 +202,21 @@ def test_a_failing_trial_does_not_end_the_sweep(folder, monkeypatch):
     monkeypatch.setattr(sweep, "fit", fail_at_first)
     command("sweep", "--config=sweep.yaml", "--trials=2")
     assert [t.state.name for t in trials()] == ["FAIL", "COMPLETE", "COMPLETE"]
+
+
+def test_a_mistake_in_a_trial_is_one_line(folder):
+    space = {"data.batch_size": {"type": "int", "low": 0, "high": 0}}
+    write_config(Path("sweep.yaml"), space=space)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # makes the handler
+    [handler] = logging.getLogger("optuna").handlers
+    before = handler.setStream(told := io.StringIO())
+    try:
+        with pytest.raises(SystemExit, match="None of 1 trials came to an end"):
+            command("sweep", "--config=sweep.yaml", "--trials=1")
+    finally:
+        handler.setStream(before)
+    [line] = told.getvalue().splitlines()
+    assert "Trial 0 failed" in line and "batch_size is 0: it must be 1 or more" in line
 
 
 @pytest.mark.parametrize(

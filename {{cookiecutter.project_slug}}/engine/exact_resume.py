@@ -46,7 +46,7 @@ class ExactResume(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.before = attributes(pl_module)
         # A callback that freezes at the start may have unfrozen before the save.
-        for name, parameter in pl_module.named_parameters() if self.frozen is not None else ():
+        for name, parameter in parameters_of(pl_module) if self.frozen is not None else ():
             if parameter.requires_grad == (name in self.frozen):
                 parameter.requires_grad_(name not in self.frozen)
 
@@ -62,7 +62,7 @@ class ExactResume(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["batches"] = batches_of(trainer)
-        checkpoint["frozen"] = [n for n, p in pl_module.named_parameters() if not p.requires_grad]
+        checkpoint["frozen"] = [n for n, p in parameters_of(pl_module) if not p.requires_grad]
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -91,13 +91,21 @@ def attributes(system: LightningModule) -> dict[str, Tensor]:
     # Parts of a library know how to save what matters; of a preparation all is saved.
     modules = {type(part).__module__ for part in system.modules()}
     own = {m for m in modules if is_own(getattr(sys.modules.get(m), "__file__", None) or "")}
-    return {
-        f"{type(part).__name__}.{key}": torch.as_tensor(value).to("cpu", torch.double, copy=True)
+    found = {
+        f"{type(part).__name__}.{key}": value if isinstance(value, Tensor) else float(value)
         for name, part in system.named_modules()
         if type(part).__module__ in own and not name.startswith("preparation")
         for key, value in vars(part).items()
         if isinstance(value, int | float | Tensor) and key[0] != "_" and key != "training"
     }
+    tensors = {name: torch.as_tensor(value).detach() for name, value in found.items()}
+    return {name: one.to("cpu", copy=True) for name, one in tensors.items() if not one.is_meta}
+
+
+def parameters_of(system: LightningModule) -> list[tuple[str, Tensor]]:
+    """The parameters, by the names that they have whatever the strategy."""
+    named = system.named_parameters()
+    return [(name.replace("_fsdp_wrapped_module.", ""), one) for name, one in named]
 
 
 def batches_of(trainer: Trainer) -> tuple[int, int]:

@@ -3,6 +3,8 @@
 Killed, it goes on when it is started again. Each trial is an ordinary run, with the name of the
 study among its tags. A --config file is the sweep's if it has one of its keys, else train.py's."""
 
+import logging
+import os
 import sys
 import time
 import warnings
@@ -14,7 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from engine.cli import CONFIGS
-from engine.errors import UserError, plain_errors
+from engine.errors import UserError, is_mistake, plain_errors
 from engine.last_checkpoint import command_line
 from engine.options import read_options, split_words
 from engine.records import read_record
@@ -43,6 +45,14 @@ def suggest(trial: optuna.Trial, space: dict[str, dict[str, Any]]) -> None:
             getattr(trial, f"suggest_{arguments.pop('type')}")(key, **arguments)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"space: {key}: {domain} is not understood: {error}") from error
+
+
+def shorten(record: logging.LogRecord) -> bool:
+    """Leaves the traceback of a user's mistake out of what Optuna says of a failed trial."""
+    error = record.exc_info and record.exc_info[1]
+    if error and is_mistake(error) and not os.environ.get("FULL_TRACEBACK"):
+        record.exc_info = None
+    return "failed with value None" not in record.getMessage()  # after it, the same again
 
 
 def connect(url: str, tries: int = 3) -> optuna.storages.RDBStorage:
@@ -112,6 +122,7 @@ def sweep(
     if sum(word.startswith("--settings.") for word in sys.argv) > 1:
         raise UserError("only the last --settings.KEY would count; write all into a --config file")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    logging.getLogger("optuna").handlers[0].addFilter(shorten)
     suggest(example := optuna.create_study().ask(), space)  # is it well formed?
     fixed = [*as_options(settings), *(options or [])]
     # Each class has to take the arguments of all: better now than in the middle of the search.
