@@ -109,6 +109,7 @@ def timer(cli, checkpoint):
 
 
 OPTIONS = {
+    swa: ["--trainer.callbacks.swa_epoch_start=2"],  # the same in a longer fit
     pruning: ["--trainer.callbacks.final_share=0.75", "--trainer.callbacks.epochs=2"],
     backbone_finetuning: ["--trainer.callbacks.unfreeze_backbone_at_epoch=1"],
     timer: ["--trainer.callbacks.duration=00:00:00:01"],
@@ -189,6 +190,20 @@ def test_resume_is_exact(train, name):
     assert whole.trainer.default_root_dir == "logs/version_1"
     expected = torch.load("logs/version_1/checkpoints/last.ckpt", weights_only=True)
     assert same(resumed["state_dict"].values(), expected["state_dict"].values())
+
+
+def test_averages_are_no_mixture_of_those_of_a_shorter_fit(train):
+    """Of 4 epochs the last two are averaged, of 8 the last three: not the 4 and the 8 together."""
+    options = configs("callbacks", "swa")
+    fit(train, *options, epochs=4)
+    with pytest.raises(
+        SystemExit, match="since epoch 2, and .* since epoch 5: .* the number 3, or"
+    ):
+        fit(train, *options, "--ckpt_path=last", epochs=8)
+    resumed = fit(
+        train, *options, "--ckpt_path=last", "--trainer.callbacks.swa_epoch_start=3", epochs=8
+    )
+    assert resumed.trainer.current_epoch == 9
 
 
 @pytest.mark.parametrize("name", ["ema", "swa"])

@@ -484,7 +484,7 @@ def test_a_system_says_what_is_best(render, tmp_path):
         assert monitored("--model=own.Own") == [("val/acc", "max")] * 2
         best = "--best_checkpoint.monitor=val/loss"
         assert monitored(best) == [("val/loss", "min"), ("val/brier", "min")]
-        sought = "--early_stopping.monitor val/f1: say whether .*: --early_stopping.mode max"
+        sought = "val/f1: say whether more is better: --early_stopping.mode max"
         with pytest.raises(SystemExit, match=sought):
             monitored("--early_stopping.monitor=val/f1")
         unknown = "EarlyStopping looks at val/f1, .* logs val/acc, val/brier, val/loss"
@@ -658,6 +658,8 @@ def test_arguments_that_torchs_schedulers_refuse_are_one_sentence(project, capfd
         capfd, one_cycle, "--model.scheduler.max_lr=0.1", "--model.scheduler.pct_start=2"
     )
     assert message.startswith("error: Expected float between 0 and 1 pct_start")
+    message = error(capfd, "--model.scheduler=torch.optim.lr_scheduler.ChainedScheduler")
+    assert message.startswith("error: The scheduler cannot be made of an optimizer alone")
 
 
 @pytest.mark.parametrize(

@@ -207,16 +207,15 @@ def test_a_failing_trial_does_not_end_the_sweep(folder, monkeypatch):
 def test_a_mistake_in_a_trial_is_one_line(folder):
     space = {"data.batch_size": {"type": "int", "low": 0, "high": 0}}
     write_config(Path("sweep.yaml"), space=space)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # makes the handler
-    [handler] = logging.getLogger("optuna").handlers
-    before = handler.setStream(told := io.StringIO())
+    logger, handler = logging.getLogger("optuna"), logging.StreamHandler(told := io.StringIO())
+    logger.addHandler(handler)
     try:
         with pytest.raises(SystemExit, match="None of 1 trials came to an end"):
             command("sweep", "--config=sweep.yaml", "--trials=1")
     finally:
-        handler.setStream(before)
+        logger.removeHandler(handler)
     [line] = told.getvalue().splitlines()
-    assert "Trial 0 failed" in line and "batch_size is 0: it must be 1 or more" in line
+    assert "{'data.batch_size': 0}: batch_size is 0: it must be 1 or more, or auto. (data/" in line
 
 
 @pytest.mark.parametrize(

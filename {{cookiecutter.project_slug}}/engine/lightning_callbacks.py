@@ -41,9 +41,25 @@ class SWA(callbacks.StochasticWeightAveraging):
     """Averages the weights of the last epochs, then runs Lightning's extra epoch whatever the
     network: there the averaged weights get their statistics of batch norm, and are saved."""
 
+    began: int | None = None  # the epoch since which the fit of a checkpoint averages
+
     @staticmethod
     def pl_module_contains_batch_norm(pl_module: LightningModule) -> bool:
         return True
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        averaged = state_dict["n_averaged"]
+        self.began = state_dict["latest_update_epoch"] + 1 - averaged if averaged else None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        if self.began not in (None, self.swa_start):
+            raise UserError(
+                f"{trainer.ckpt_path} averages weights since epoch {self.began}, and a fit of this "
+                f"length would since epoch {self.swa_start}: give swa_epoch_start as the number "
+                f"{self.began + 1}, or start a fit with --model.init_from {trainer.ckpt_path}"
+            )
 
 
 class Pruning(callbacks.ModelPruning):

@@ -39,10 +39,13 @@ def make_scheduler(
     """The scheduler, what it calls its length, and the length, unless that was left out."""
     try:
         scheduler = make(optimizer)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError) as error:
         for name in LENGTHS:
             with suppress(TypeError):
                 return make(optimizer, **{name: 1000}), name, None  # until the fit's is known
+        if isinstance(error, TypeError):  # as those that take other schedulers
+            text = f"The scheduler cannot be made of an optimizer alone ({error})"
+            raise MisconfigurationException(f"{text}: name a class of your own") from error
         raise
     name = next((name for name in LENGTHS if hasattr(scheduler, name)), "")
     return scheduler, name, getattr(scheduler, name, None)

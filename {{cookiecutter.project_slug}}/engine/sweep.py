@@ -16,7 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from engine.cli import CONFIGS
-from engine.errors import UserError, is_mistake, plain_errors
+from engine.errors import UserError, causes, is_mistake, place, plain_errors
 from engine.last_checkpoint import command_line
 from engine.options import read_options, split_words
 from engine.records import read_record
@@ -48,10 +48,13 @@ def suggest(trial: optuna.Trial, space: dict[str, dict[str, Any]]) -> None:
 
 
 def shorten(record: logging.LogRecord) -> bool:
-    """Leaves the traceback of a user's mistake out of what Optuna says of a failed trial."""
-    error = record.exc_info and record.exc_info[1]
-    if error and is_mistake(error) and not os.environ.get("FULL_TRACEBACK"):
+    """Has Optuna say a user's mistake, for which a trial has failed, in a sentence."""
+    _, error, _ = record.exc_info or (None, None, None)
+    full = os.environ.get("FULL_TRACEBACK")
+    for mistake in filter(is_mistake, () if full else causes(error)):
+        record.msg = f"{record.msg.partition(' because of')[0]}: {mistake}{place(mistake)}"
         record.exc_info = None
+        break
     return "failed with value None" not in record.getMessage()  # after it, the same again
 
 
@@ -122,7 +125,8 @@ def sweep(
     if sum(word.startswith("--settings.") for word in sys.argv) > 1:
         raise UserError("only the last --settings.KEY would count; write all into a --config file")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    logging.getLogger("optuna").handlers[0].addFilter(shorten)
+    for handler in logging.getLogger("optuna").handlers:
+        handler.addFilter(shorten)
     suggest(example := optuna.create_study().ask(), space)  # is it well formed?
     fixed = [*as_options(settings), *(options or [])]
     # Each class has to take the arguments of all: better now than in the middle of the search.
