@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from io import StringIO
+from itertools import takewhile
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +17,7 @@ from rich.text import Text
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 100  # columns
-MOST = 40  # lines of the questions
+FIRST_LEFT_OUT = "[8/"  # of the questions
 
 
 def draw(name: str, title: str, text: str) -> None:
@@ -48,8 +49,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cookiecutter = [sys.executable, "-m", "cookiecutter", str(ROOT), "-o", folder]
         lines = answered_with_enter(cookiecutter).splitlines()
+        shown = takewhile(lambda line: FIRST_LEFT_OUT not in Text.from_ansi(line).plain, lines)
         title = "cookiecutter gh:org/cookiecutter-lightning"
-        draw("prompts.svg", title, "\n".join(lines[:MOST]))
+        draw("prompts.svg", title, "\n".join(shown))
         [project] = [path.parent for path in Path(folder).glob("*/train.py")]
         command = [sys.executable, "train.py"]
         run = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)

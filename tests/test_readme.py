@@ -1,6 +1,7 @@
 """The READMEs say what is so: their commands run, their tables are those of the benchmarks."""
 
 import csv
+import html
 import re
 import shlex
 import subprocess
@@ -102,6 +103,14 @@ def test_the_answers_shown_are_those_of_the_template(monkeypatch):
     assert inside == questions_table.table(), (
         "README.md differs from cookiecutter.json: run python benchmarks/questions_table.py --write"
     )
+
+
+@pytest.mark.parametrize("prompt", ["data", "model"])
+def test_the_picture_of_the_prompts_shows_the_choices(prompt):
+    picture = (ROOT / "docs" / "prompts.svg").read_text("utf-8")
+    shown = html.unescape(re.sub("<[^>]+>", "", picture)).replace("\xa0", " ")
+    labels = [text for name, text in SETTINGS["__prompts__"][prompt].items() if name[0] != "_"]
+    assert [label for label in labels if label not in shown] == [], "python benchmarks/pictures.py"
 
 
 def test_the_version_recorded_is_that_of_the_template():
