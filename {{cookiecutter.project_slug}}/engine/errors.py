@@ -63,11 +63,10 @@ def plain_errors() -> Iterator[None]:
             sys.exit(error.exit_code)  # last_checkpoint.py has stopped the fit
         if os.environ.get("FULL_TRACEBACK"):
             raise
-        chain = causes(error)
-        for link in chain:
-            if is_mistake(link):
-                sys.exit(f"error: {kind_and_message(link)[1].strip()}{place(link)}")
+        if text := mistake_of(error):
+            sys.exit(f"error: {text}")
         # The parser wraps what a class raises when it is made; show where that was.
+        chain = causes(error)
         while len(chain) > 1 and "jsonargparse" in last_line(chain[0]):
             chain.pop(0)
         raise chain[0] from chain[0].__cause__
@@ -80,6 +79,12 @@ def causes(error: BaseException | None) -> list[BaseException]:
         chain.append(error)
         error = error.__cause__
     return chain
+
+
+def mistake_of(error: BaseException | None) -> str:
+    """The user's mistake that an error came from, with its place; empty, if there is none."""
+    mistakes = filter(is_mistake, causes(error))
+    return next((f"{kind_and_message(one)[1].strip()}{place(one)}" for one in mistakes), "")
 
 
 def is_mistake(error: BaseException) -> bool:

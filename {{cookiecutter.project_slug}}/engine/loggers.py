@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 import yaml
 from jsonargparse import Namespace
@@ -20,12 +21,21 @@ from engine.files import write_rows
 from engine.last_checkpoint import relative
 from engine.records import flat, read_record, root_of
 from engine.runs import read_checkpoint
-from engine.tensorboard import TensorBoardLogger, compared
+from engine.tensorboard import TensorBoardLogger
 from engine.trainer_settings import as_list
 
 # The argument with which a logger goes on with a run that it has in its store.
 IDS = {"WandbLogger": "id", "MLFlowLogger": "run_id", "CometLogger": "experiment_key"}
 WANDB_WARNING = "The anonymous setting has no effect and will be removed in a future version."
+# Of all settings those that runs are compared by, by their first and not by their last part.
+COMPARED = (
+    *("seed_everything", "model", "data", "trainer.max_epochs", "trainer.precision"),
+    *("trainer.accumulate_grad_batches", "trainer.gradient_clip_val"),
+)
+LEFT_OUT = {
+    *("amsgrad", "capturable", "differentiable", "eps", "foreach", "fused", "maximize"),
+    *("compile", "data_dir", "decay_all", "num_workers", "on_device", "scheduler_monitor"),
+}
 
 
 def place_loggers(
@@ -160,3 +170,14 @@ def log_settings(logger: Logger, path: Path) -> None:
         experiment.log_artifact(str(path), f"config-{experiment.id}", "config")
     elif kind == "CometLogger":
         experiment.log_asset(str(path))
+
+
+def compared(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that matter between runs, for TensorBoard's tab HPARAMS and the like."""
+    return {
+        name: value
+        for name, value in settings.items()
+        if name.startswith(COMPARED)
+        and name.rpartition(".")[2] not in LEFT_OUT
+        and value is not None
+    }

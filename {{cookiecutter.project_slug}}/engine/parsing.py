@@ -65,7 +65,8 @@ class Parser(LightningArgumentParser):
             parser: LightningArgumentParser = getattr(ex, "subcommand_parser", None) or self
             keys = parser.get_defaults().keys(branches=True)
             keys = {key.replace("init_args.", "") for key in keys}
-            near = nearest(unknown[1] or unknown[2], OWN) or nearest(unknown[1] or unknown[2], keys)
+            name = unknown[1] or unknown[2]
+            near = nearest(name, OWN) or nearest(name, keys)
             message += f". Did you mean --{near}?" if near else ""
         if os.environ.get("FULL_TRACEBACK") and self.exit_on_error and ex:
             raise ex

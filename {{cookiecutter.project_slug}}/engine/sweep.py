@@ -16,7 +16,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from engine.cli import CONFIGS
-from engine.errors import UserError, causes, is_mistake, place, plain_errors
+from engine.errors import UserError, mistake_of, plain_errors
 from engine.last_checkpoint import command_line
 from engine.options import read_options, split_words
 from engine.records import read_record
@@ -50,11 +50,10 @@ def suggest(trial: optuna.Trial, space: dict[str, dict[str, Any]]) -> None:
 def shorten(record: logging.LogRecord) -> bool:
     """Has Optuna say a user's mistake, for which a trial has failed, in a sentence."""
     _, error, _ = record.exc_info or (None, None, None)
-    full = os.environ.get("FULL_TRACEBACK")
-    for mistake in filter(is_mistake, () if full else causes(error)):
-        record.msg = f"{record.msg.partition(' because of')[0]}: {mistake}{place(mistake)}"
+    text = mistake_of(error)
+    if text and not os.environ.get("FULL_TRACEBACK"):
+        record.msg = f"{record.msg.partition(' because of')[0]}: {text}"
         record.exc_info = None
-        break
     return "failed with value None" not in record.getMessage()  # after it, the same again
 
 
