@@ -215,6 +215,7 @@ def test_a_mistake_in_a_trial_is_one_line(folder):
     finally:
         logger.removeHandler(handler)
     [line] = told.getvalue().splitlines()
+    assert not any(handler.filters for handler in logging.getLogger("optuna").handlers)
     assert "{'data.batch_size': 0}: batch_size is 0: it must be 1 or more, or auto. (data/" in line
 
 

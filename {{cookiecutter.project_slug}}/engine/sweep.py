@@ -8,6 +8,8 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,18 @@ def shorten(record: logging.LogRecord) -> bool:
         record.msg = f"{record.msg.partition(' because of')[0]}: {text}"
         record.exc_info = None
     return "failed with value None" not in record.getMessage()  # after it, the same again
+
+
+@contextmanager
+def short_messages() -> Iterator[None]:
+    handlers = [*logging.getLogger("optuna").handlers]
+    for handler in handlers:
+        handler.addFilter(shorten)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(shorten)
 
 
 def connect(url: str, tries: int = 3) -> optuna.storages.RDBStorage:
@@ -124,8 +138,6 @@ def sweep(
     if sum(word.startswith("--settings.") for word in sys.argv) > 1:
         raise UserError("only the last --settings.KEY would count; write all into a --config file")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    for handler in logging.getLogger("optuna").handlers:
-        handler.addFilter(shorten)
     suggest(example := optuna.create_study().ask(), space)  # is it well formed?
     fixed = [*as_options(settings), *(options or [])]
     # Each class has to take the arguments of all: better now than in the middle of the search.
@@ -182,7 +194,10 @@ def sweep(
     if not left():
         print(f"Study {study} has its {trials} trials; a larger --trials adds some")
     while attempts := left():
-        found.optimize(objective, attempts, n_jobs=workers, catch=[Exception], callbacks=[progress])
+        with short_messages():
+            found.optimize(
+                objective, attempts, n_jobs=workers, catch=[Exception], callbacks=[progress]
+            )
         if left() == attempts:
             raise UserError(f"None of {attempts} trials came to an end; the reasons are above")
     conclude(found, best["monitor"], folder)
