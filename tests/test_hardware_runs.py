@@ -80,10 +80,9 @@ def epochs_done(path: Path) -> int:
 def cells() -> Iterator[Any]:
     for strategy in ("ddp", "ddp_spawn", "fsdp2"):
         for data, model in GOALS:
-            # The vit is a classifier as the cnn is; ddp_spawn starts new processes each time.
-            nightly = model == "vit" or (strategy != "fsdp2" and model == "autoencoder")
-            nightly |= strategy == "ddp_spawn" and model != "cnn" or data != "digits"
-            marks = [pytest.mark.nightly] if nightly else []
+            # By day a classifier with each, and two optimizers where weights are sharded.
+            by_day = model == "cnn" or (strategy, model) == ("fsdp2", "gan")
+            marks = [] if by_day and data == "digits" else [pytest.mark.nightly]
             yield pytest.param(strategy, data, model, marks=marks, id=f"{strategy}-{data}-{model}")
 
 
