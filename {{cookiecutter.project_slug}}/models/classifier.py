@@ -57,7 +57,7 @@ class Classifier(System):
             self.add_to_mean("acc", (logits.argmax(dim=1) == labels).sum(), len(labels))
             probability = logits.softmax(dim=1)
             distance = probability - functional.one_hot(labels, logits.shape[1])
-            self.batch_weight = weight_of(self.criterion, logits, labels)
+            self.batch_weight = weight_of(self.criterion, labels)
             self.add_to_mean("brier", distance.square().sum(), len(labels))
             self.update_metrics(probability, labels)
         return self.criterion(logits, labels)

@@ -45,7 +45,7 @@ class Segmenter(Classifier):
             )
             self.update_metrics(logits, masks, {"confusion matrix": matrix})
             self.update_metrics(logits, masks)
-            self.batch_weight = weight_of(self.criterion, logits, masks)
+            self.batch_weight = weight_of(self.criterion, masks)
         # Where no pixel counts, the mean of none is no number.
         return self.criterion(logits, masks).where((masks != self.ignore_index).any(), 0)
 

@@ -8,7 +8,6 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -258,11 +257,12 @@ def widen(found: Tensor) -> Tensor:
     return found.float() if found.is_floating_point() and found.itemsize < 4 else found
 
 
-def weight_of(criterion: Any, logits: Tensor, labels: Tensor) -> int | Tensor:
+def weight_of(criterion: Any, labels: Tensor) -> int | Tensor:
     """What the mean loss of labels (B, ...) weighs: in cross entropy the weights of their classes,
     and ignored ones nothing."""
     if not hasattr(criterion, "ignore_index"):
         return len(labels)
-    ones, weight = torch.ones_like(logits), getattr(criterion, "weight", None)
-    options = {"ignore_index": criterion.ignore_index, "reduction": "sum"}
-    return functional.nll_loss(-ones, labels, weight, **options)
+    counted, weight = labels != criterion.ignore_index, getattr(criterion, "weight", None)
+    if weight is None:
+        return counted.sum()
+    return (weight[labels.clamp(0, len(weight) - 1)] * counted).sum()

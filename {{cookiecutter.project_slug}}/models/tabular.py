@@ -59,7 +59,7 @@ class Tabular(System):
             if not self.training:
                 self.add_to_mean("acc", (outputs.argmax(dim=1) == targets).sum(), len(targets))
                 self.update_metrics(outputs.softmax(dim=1), targets)
-                self.batch_weight = weight_of(self.criterion, outputs, targets)
+                self.batch_weight = weight_of(self.criterion, targets)
             return self.criterion(outputs, targets)
         outputs, targets = outputs.squeeze(1), targets.float()
         scaled = (targets - self.target_mean) / self.target_std
