@@ -1,4 +1,4 @@
-"""What all systems share: optimizer, schedule, the means of an evaluation, checkpoints."""
+"""Base of all systems: optimizer, schedule, logging, the means of an evaluation, checkpoints."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
@@ -15,31 +15,31 @@ from torchmetrics import Metric
 
 
 class System(LightningModule):
-    """Base of the systems. A subclass says ``loss``, and what it has of ``predict_step`` (a dict of
-    tensors with a row per sample) and ``pictures``.
+    """Base of all systems. A subclass implements ``loss`` and, if it predicts, ``predict_step``: a
+    dict of tensors with a row for each sample. ``pictures`` is optional (see `callbacks/`).
 
     Args:
-        network: what is trained.
+        network: the network to train.
         optimizer: makes the optimizer from the parameters and the learning rate.
         lr: learning rate.
-        decay_all: let weight decay act on norms and biases (parameters of one dimension), too.
-        scheduler: makes the learning-rate scheduler from the optimizer. Its ``total_steps`` or
-            ``T_max``, if left out, become the length of the fit.
-        scheduler_interval: step it after each ``step`` or ``epoch``; by default the scheduler's own
-            ``interval`` attribute, ``step`` if it gets the length of the fit, or else ``epoch``.
-        scheduler_monitor: metric for schedulers that need one (``ReduceLROnPlateau``), which look
-            at it after each epoch with a validation.
-        metrics: by name, what else evaluations measure.
+        decay_all: apply weight decay to norms and biases (parameters of one dimension), too.
+        scheduler: makes the learning-rate scheduler from the optimizer. If its ``total_steps`` or
+            ``T_max`` is left out, it becomes the length of the fit.
+        scheduler_interval: whether it counts each ``step`` or ``epoch``; by default its own
+            attribute ``interval``, or else ``step`` if it gets the length of the fit.
+        scheduler_monitor: metric for schedulers that need one (``ReduceLROnPlateau``); they step
+            after each epoch with a validation.
+        metrics: further torchmetrics by name, which become ``val/NAME`` and ``test/NAME``.
         init_from: weights to start from: a checkpoint, a run or the file of a ``state_dict``.
         compile: compile the network with ``torch.compile``; checkpoints stay the same.
     """
 
-    network: Any  # nn.Module does not know the types of its parts
+    network: Any  # an nn.Module; Any, since type checkers do not know its submodules
     preparation: nn.Module  # raw batch -> prepared batch; the data module puts its own here
-    names: dict[str, list[str]]  # class names, say, of the entries (or values) of each prediction
-    monitor = "val/loss"  # says which epoch is best
-    mode: Literal["min", "max"] = "min"
-    parts: tuple[str, ...] = ("network",)  # each is compiled as one and has an optimizer of its own
+    names: dict[str, list[str]]  # by prediction: names of its columns or of its class indices
+    monitor = "val/loss"  # the metric that says which epoch is best
+    mode: Literal["min", "max"] = "min"  # whether a small or a large value of it is good
+    parts: tuple[str, ...] = ("network",)  # submodules that have an optimizer each
 
     def __init__(
         self,
@@ -64,10 +64,8 @@ class System(LightningModule):
         for name in [n for n, value in self.hparams.items() if isinstance(value, nn.Module)]:
             self.hparams.pop(name)  # such objects of a subclass
         if not isinstance(network, nn.Module):
-            raise MisconfigurationException(
-                f"network is {network!r}: {type(self).__name__}.__init__ has to say `network: "
-                "nn.Module`"
-            )
+            signature = f"{type(self).__name__}.__init__ has to say `network: nn.Module`"
+            raise MisconfigurationException(f"network is {network!r}: {signature}")
         self.network = network
         if init_from is not None:
             from engine import weights
@@ -83,22 +81,23 @@ class System(LightningModule):
         self.scheduler_monitor = scheduler_monitor
         self.metrics = metrics or {}
         self.compile_network = compile
-        self.lengths: dict[LRScheduler, tuple[str, float | None]] = {}  # by their names
+        # Of each schedule: the argument that is its length, and the configured value.
+        self.lengths: dict[LRScheduler, tuple[str, float | None]] = {}
 
     def forward(self, *inputs: Tensor) -> Any:
-        """The network's output, in float32 or better, so that losses are not rounded to 16 bits."""
-        found = self.network(*apply_to_collection(inputs, Tensor, self.to_weight_dtype))
-        return apply_to_collection(found, Tensor, widen)
+        """The network's output, in float32 or wider, so that losses are not rounded to 16 bits."""
+        outputs = self.network(*apply_to_collection(inputs, Tensor, self.to_weight_dtype))
+        return apply_to_collection(outputs, Tensor, widen)
 
     def to_weight_dtype(self, inputs: Tensor) -> Tensor:
-        """Inputs in the precision of the network's weights; targets stay as they are."""
+        """Floats in the precision of the network's weights; integers, such as tokens, unchanged."""
         floating = inputs.is_floating_point()
         return inputs.to(next(self.network.parameters(), inputs).dtype) if floating else inputs
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
-        """Moves all, but converts only what has weights: the data's statistics stay exact."""
-        weighty = [n for n, child in self.named_children() if any(True for _ in child.parameters())]
-        exact = {n: b for n, b in self.named_buffers() if n.partition(".")[0] not in weighty}
+        """As `nn.Module.to`, but the statistics of the data, which train no weights, stay exact."""
+        trained = [name for name, child in self.named_children() if [*child.parameters()]]
+        exact = {n: b for n, b in self.named_buffers() if n.partition(".")[0] not in trained}
         super().to(*args, **kwargs)
         for name, buffer in exact.items():
             owner, _, own = name.rpartition(".")
@@ -116,8 +115,8 @@ class System(LightningModule):
         return loss
 
     def should_log(self, step: int) -> bool:
-        """Whether a logger or the epoch's end uses what this step logs. Logging every step takes a
-        quarter of the speed (and with `prog_bar` the CPU waits for the device each time)."""
+        """Whether anything uses what this step logs: a logger, or the end of the epoch. To log each
+        step takes a quarter of the speed (with `prog_bar` the CPU waits for the device, too)."""
         return step % max(self.trainer.log_every_n_steps, 1) == 0 or self.trainer.is_last_batch
 
     def on_validation_epoch_start(self) -> None:
@@ -128,7 +127,7 @@ class System(LightningModule):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.stage = self.stage_of(dataloader_idx)
         self.batch_weight = self.size_of(batch)
-        loss = self.loss(batch)  # which may weigh the batch otherwise
+        loss = self.loss(batch)  # may set another batch_weight
         self.add_to_mean("loss", loss * self.batch_weight, self.batch_weight)
 
     def size_of(self, batch: Any) -> int | Tensor:
@@ -145,14 +144,14 @@ class System(LightningModule):
         return rows[0]
 
     def stage_of(self, loader: int) -> str:
-        """val or test; for further loaders val_NAME (the data module's `val_names`) or val_1."""
+        """`val` or `test`; of further loaders `val_NAME`, by the data's `val_names`, or `val_1`."""
         stage = "test" if self.trainer.testing else "val"
         names = getattr(self.trainer.datamodule, f"{stage}_names", None) or range(loader + 1)
         return f"{stage}_{names[loader]}" if loader else stage
 
     def add_to_mean(self, name: str, total: Tensor, count: int | Tensor) -> None:
-        """Adds `total`, the sum over `count` samples, to the mean `val/NAME`. An integer total
-        counts samples (those that are right, say), and is shown as "28 of 30". Not in training."""
+        """Adds `total`, a sum over `count` samples, to the mean `val/NAME`, but not in training. An
+        integer total, such as a number of correct samples, is shown as "28 of 30"."""
         if not self.training:
             name = f"{self.stage}/{name}"
             total = total.detach().float() if total.is_floating_point() else total
@@ -160,15 +159,17 @@ class System(LightningModule):
             self.counts[name] = count + self.counts.get(name, 0)
 
     def update_metrics(self, predictions: Tensor, targets: Tensor, metrics: Any = None) -> None:
-        """Updates the `metrics` of this system, or others by their names. Nothing in training."""
-        for name, metric in {} if self.training else (metrics or self.metrics).items():
+        """Updates this system's `metrics`, or others given by name. Does nothing in training."""
+        if self.training:
+            return
+        for name, metric in (metrics or self.metrics).items():
             name = f"{self.stage}/{name}"
             if name not in self.measured:
                 self.measured[name] = metric.clone().to(self.device)
             self.measured[name].update(predictions, targets)
 
     def on_validation_epoch_end(self) -> None:
-        # Once, at the end, over all processes: logging each batch costs more than a small step.
+        # All means at once, over all processes: logging each batch costs more than a small step.
         numbers = [*self.sums.values(), *map(torch.as_tensor, self.counts.values())]
         together = torch.stack([number.to(self.device, torch.float) for number in numbers])
         sums, counts = self.trainer.strategy.reduce(together, reduce_op="sum").chunk(2)
@@ -180,30 +181,30 @@ class System(LightningModule):
             if name in means or getattr(value, "ndim", False):
                 why = "the system's own" if name in means else "no number: choose an average"
                 raise MisconfigurationException(f"metrics: {name} is {why}")
-        self.log_dict(measured, sync_dist=True)  # the same everywhere: nothing changes
+        self.log_dict(measured, sync_dist=True)  # equal on all processes; else Lightning warns
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
     def setup(self, stage: str) -> None:
-        # Here, since some strategies change the shapes of the parameters after this.
-        self.undecayed = {n for n, p in self.named_parameters() if not is_lazy(p) and p.ndim < 2}
-        self.trainer.precision_plugin.convert_module(self)  # before a checkpoint's weights come
+        # Norms and biases. Found here, since some strategies flatten the parameters later.
+        self.no_decay = {n for n, p in self.named_parameters() if not is_lazy(p) and p.ndim < 2}
+        self.trainer.precision_plugin.convert_module(self)  # before a checkpoint is loaded
         if stage == "fit" and getattr(self, "class_weights", None) == "balanced":
             from engine import losses
 
             losses.balance(self, self.trainer.datamodule)
         if self.compile_network:
             for part in self.parts:
-                self.get_submodule(part).compile()  # in place: the names of the weights stay
+                self.get_submodule(part).compile()  # in place: the weights keep their names
 
     def configure_optimizers(self) -> Any:
         return [self.configure_optimizer(part) for part in self.parts]
 
     def configure_optimizer(self, part: str) -> dict[str, Any]:
-        within = f"{part}." if len(self.parts) > 1 else ""  # else whatever a subclass adds, too
-        named = [(n, p) for n, p in self.named_parameters() if n.startswith(within)]
+        prefix = f"{part}." if len(self.parts) > 1 else ""  # one part: with what a subclass adds
+        named = [(n, p) for n, p in self.named_parameters() if n.startswith(prefix)]
         named = [(n.replace("_fsdp_wrapped_module.", ""), p) for n, p in named if p.requires_grad]
         optimizer = self.optimizer([p for _, p in named], self.lr)
         if optimizer.defaults.get("weight_decay") and not self.decay_all:
@@ -212,18 +213,18 @@ class System(LightningModule):
                     f"Weight decay spares norms and biases by their shapes, and {lazy[0]} has none "
                     "yet: run the network once in its __init__, or give --model.decay_all true"
                 )
-            others = [p for n, p in named if n in self.undecayed]
-            decayed = [p for n, p in named if n not in self.undecayed]
+            decayed = [p for n, p in named if n not in self.no_decay]
+            others = [p for n, p in named if n in self.no_decay]
             groups: list[Any] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
             optimizer = self.optimizer([group for group in groups if group["params"]], self.lr)
         if self.scheduler is None:
             return {"optimizer": optimizer}
-        from engine import schedules  # here: without a scheduler this file is all a system needs
+        from engine import schedules  # here, so that without a scheduler this file runs alone
 
         return schedules.configure(self, optimizer)
 
     def on_train_start(self) -> None:
-        # Not earlier: this makes the data loaders, which must find the position of a resumed fit.
+        # Not earlier: this makes the data loaders, and by now they know where a resumed fit is.
         if self.lengths:
             from engine import schedules
 
@@ -248,18 +249,19 @@ class System(LightningModule):
 
             self.preparation = rebuild(checkpoint["preparation"]).to(self.device)
         saved = checkpoint.get("state_dict", {})
-        for name, buffer in self.named_buffers():  # such as a memory, which grows in training
+        for name, buffer in self.named_buffers():  # some grow in training, such as a memory bank
             if name in saved and saved[name].shape[1:] == buffer.shape[1:]:
                 buffer.resize_(saved[name].shape)
 
 
-def widen(found: Tensor) -> Tensor:
-    return found.float() if found.is_floating_point() and found.itemsize < 4 else found
+def widen(outputs: Tensor) -> Tensor:
+    # float16 and bfloat16 become float32.
+    return outputs.float() if outputs.is_floating_point() and outputs.itemsize < 4 else outputs
 
 
 def weight_of(criterion: Any, labels: Tensor) -> int | Tensor:
-    """What the mean loss of labels (B, ...) weighs: in cross entropy the weights of their classes,
-    and ignored ones nothing."""
+    """How much the mean loss of labels (B, ...) counts: as much as there are samples, or in cross
+    entropy as the class weights of the labels add up to, without ignored ones."""
     if not hasattr(criterion, "ignore_index"):
         return len(labels)
     counted, weight = labels != criterion.ignore_index, getattr(criterion, "weight", None)
