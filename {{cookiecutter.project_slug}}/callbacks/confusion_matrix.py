@@ -1,4 +1,4 @@
-"""Counts at test which class is taken for which."""
+"""Confusion matrix and accuracy by class, after a test."""
 
 import warnings
 from pathlib import Path
@@ -13,17 +13,17 @@ from callbacks.pictures import log_picture
 from engine.charts import Charts
 from engine.files import may_be_missing, write_rows
 
-MOST_CLASSES = 20  # up to which each has its numbers in the picture, and is printed
+MOST_CLASSES = 20  # with more, the picture shows no numbers, and only the worst are printed
 
 
 class ConfusionMatrix(Charts):
     """Writes ``confusion_matrix.csv`` into the run folder, a row for each true class and a column
-    for each predicted one, and a picture of it there and into the logger;
-    ``accuracy_by_class.csv``; and prints how many samples of each class were right. Systems that
-    predict no ``probability`` of one class each are left alone.
+    for each predicted one, and ``accuracy_by_class.csv``; draws the matrix there and in the logger;
+    prints how many samples of each class were right. Does nothing where a system predicts no
+    ``probability``, or a sample has several classes.
     """
 
-    name = "confusion matrix, which takes classes and probabilities"
+    name = "confusion matrix, which takes classes and probabilities"  # in a warning
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_test_start(trainer, pl_module)

@@ -25,7 +25,7 @@ class Norms(Callback):
             norm = get_total_norm(tensors)
             norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # FSDP 2
             if name == "gradient" and optimizer.defaults.get("fused"):
-                # Of 16-mixed: a fused optimizer takes the scaled gradients and divides them itself.
+                # In 16-mixed a fused optimizer takes scaled gradients, and unscales them itself.
                 scaler = getattr(trainer.precision_plugin, "scaler", None)
                 norm = norm / scaler.get_scale() if scaler else norm
             pl_module.log(f"train/{name}_norm{number}", norm)

@@ -1,4 +1,4 @@
-"""Puts pictures, or generated text, into the logger."""
+"""Sends pictures, or generated text, to the loggers."""
 
 from pathlib import Path
 from textwrap import indent
@@ -46,7 +46,7 @@ def draw_grid(images: Tensor, captions: list[str], columns: int = 8, cell: int =
 
 
 def log_picture(trainer: Trainer, name: str, picture: Image.Image | str) -> None:
-    """Sends a picture, or a text, to every logger that takes it; the others are left alone."""
+    """Sends a picture, or a text, to every logger that can show it."""
     step = step_logged(trainer)
     for logger in trainer.loggers:
         kind = type(logger).__name__
@@ -73,33 +73,33 @@ def log_picture(trainer: Trainer, name: str, picture: Image.Image | str) -> None
 
 class Pictures(Callback):
     """Shows what the system's ``pictures`` method makes of the first samples: images with captions,
-    a ready picture, or a text; of a validation in the logger, of ``predict`` in a file beside the
-    table. What is no image is left alone.
+    a ready picture, or a text. Those of a validation go to the loggers, those of ``predict`` into a
+    file beside the table.
 
     Args:
         every_n_epochs: how often in a fit; 0 turns the pictures off.
-        count: how many images of the first batch; 0 turns them off, too.
+        count: how many samples of the first batch; 0 turns them off, too.
     """
 
     def __init__(self, every_n_epochs: int = 5, count: int = 16) -> None:
         self.every_n_epochs = every_n_epochs
         self.count = count
-        self.shown: int | None = None  # the epoch of the last ones
+        self.shown: int | None = None  # the epoch of the last pictures
         self.stands_aside = every_n_epochs <= 0 or count <= 0
 
     def draw(self, trainer: Trainer, pl_module: Any, batch: Any) -> Image.Image | str | None:
-        """The pictures of a batch; where there are none, says why, and does not try again."""
+        """The pictures of a batch; if that fails, says why once, and does not try again."""
         if self.stands_aside or not hasattr(pl_module, "pictures"):
             return None
         batch = apply_to_collection(batch, Tensor, lambda tensor: tensor[: self.count])
         try:
-            with trainer.precision_plugin.val_step_context():  # as in the steps
-                found: Any = pl_module.pictures(batch)
-            if found is None or isinstance(found, Image.Image | str):
-                return found
-            images, captions = found
-            return draw_grid(images, captions, columns=4)  # few: loggers show pictures small
-        except Exception as error:  # a decoration, which must not end a fit
+            with trainer.precision_plugin.val_step_context():  # the precision of the steps
+                pictures: Any = pl_module.pictures(batch)
+            if pictures is None or isinstance(pictures, Image.Image | str):
+                return pictures
+            images, captions = pictures
+            return draw_grid(images, captions, columns=4)  # few, since loggers show pictures small
+        except Exception as error:  # pictures must not end a fit
             rank_zero_warn(f"No pictures of these batches: {error}")
             self.stands_aside = True
             return None
@@ -107,17 +107,17 @@ class Pictures(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *index: int
     ) -> None:
-        # Of the first batch of the first loader.
+        # Only the first batch of the first loader.
         if any(index) or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         if not trainer.loggers or trainer.fast_dev_run or self.stands_aside:
             return
-        # Not each epoch has a validation: the first one in so many epochs.
+        # The first validation in each n epochs, since not every epoch has one.
         epoch, n = trainer.current_epoch, self.every_n_epochs
         if self.shown not in (None, epoch) and epoch // n == self.shown // n:
             return
         self.shown = epoch
-        # On all processes: where the network is sharded, each of them has to take part.
+        # On all processes: a sharded network needs each of them.
         picture = self.draw(trainer, pl_module, batch)
         if picture and trainer.is_global_zero:
             log_picture(trainer, "val/pictures", picture)

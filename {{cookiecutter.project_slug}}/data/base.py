@@ -1,4 +1,4 @@
-"""What the data modules share: what a data set says, and the settings of all of them."""
+"""Base of the data modules: the methods that a subclass implements, and the settings of all."""
 
 from inspect import currentframe
 from typing import Any, Literal
@@ -13,29 +13,29 @@ from engine.splits import Rows
 
 
 class Data(DataModule):
-    """Base of the data modules. A subclass has `facts` and implements `load`, and `preparation`
-    where the system takes other batches. A batch is a tensor, a tuple or dict of tensors, or
-    nested. It may write files in `save_outputs(outputs, names, folder)`: it gets, for each batch,
-    what does not fit into the table of predictions (a dict of tensors), the inputs' names, and the
-    folder.
+    """Base of the data modules. A subclass implements `load` and, as needed, `facts`, `read`,
+    `preparation` and `augment`. A batch is a tensor, a tuple or dict of tensors, or nested. To
+    write predictions that fit into no table, such as masks, it defines `save_outputs(outputs,
+    names, folder)`, which gets for each batch a dict of tensors, the names of its inputs, and where
+    to write.
 
     Args:
-        batch_size: samples in a batch, on each device; auto: chosen by their number. Evaluations of
-            small samples in memory take `evaluation_scale` times as many.
+        batch_size: samples in a batch, on each device; auto: by the number of samples. Evaluations
+            of small samples in memory take `evaluation_scale` times as many.
         num_workers: processes that load samples; auto: none for samples in memory.
-        val_fraction: share of the training samples that is kept for validation; auto: 0.1, or up to
-            0.2 where that is less than a hundred of them.
+        val_fraction: share of the training samples that is split off for validation; auto: 0.1, or
+            up to 0.2 where that is less than a hundred of them.
         seed: of the random splits and folds.
         on_device: keep samples that are in memory on the device; auto: on a GPU, if they fit.
-        num_folds: cut training and validation samples into so many folds instead.
+        num_folds: for cross-validation: split training and validation samples into so many folds.
         fold: the fold to validate on, from 0.
-        predict_dir: what to predict, a folder or file; by default the test split.
+        predict_dir: a folder or file to predict; by default the test split.
     """
 
-    test_fraction = 0.2  # where the data set has no test split
-    largest_batch = 128  # where it is chosen by the number of samples
-    evaluation_scale = 8  # 1: evaluation batches are no larger than training batches
-    rows_per_input = 1  # of the predictions: more are the second dimension of an output
+    test_fraction = 0.2  # what is split off for the test, where the data set has no test split
+    largest_batch = 128  # of batch_size auto
+    evaluation_scale = 8  # 1: evaluation batches are as large as training batches
+    rows_per_input = 1  # in the table of predictions; if more, the second dimension of each output
 
     def __init__(
         self,
@@ -49,41 +49,42 @@ class Data(DataModule):
         predict_dir: str | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()  # `self.hparams`, with those of the subclass
-        self.take_settings(currentframe())
+        self.save_hyperparameters()  # in `self.hparams`, with the subclass's own
+        self.take_settings(currentframe())  # checks them
         self.batch_size = self.largest_batch if batch_size == "auto" else batch_size
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Plain values, known before the data is there. A network or system that has an argument of
-        that name gets it; a checkpoint holds them, and data that has others does not fit it."""
+        """Plain values such as `num_classes`, known before `load`. Networks and systems get them as
+        arguments, by name. A checkpoint holds them, and refuses data that has others."""
         return {}
 
     def adopt(self, facts: dict[str, Any]) -> None:
-        """Takes a checkpoint's facts before `read`: files are read as those of the fit were."""
+        """Takes over a checkpoint's facts before `read`, so that files are read as in the fit."""
 
     def keep(self, facts: dict[str, Any]) -> None:
-        """Takes the facts of a checkpoint before `load`: what the fit found in its training samples
-        (such as categories) stays, though there are other samples now."""
+        """Takes over a checkpoint's facts before `load`, so that what the fit found in its training
+        samples, such as categories, stays when there are other samples."""
 
     def load(self) -> tuple[Any, Rows]:
-        """All samples (a map-style data set) and the rows of the splits that they come with, or {}.
-        `labels` are stratified; `ids` or `names` identify samples, or else content or number."""
+        """All samples, as a map-style data set, and by split the rows (N,) that it comes with (or
+        {}: then they are split off, with the same share of each class if the data set has `labels`
+        (N,)). `ids` or `names` identify samples, or else their content or number."""
         raise NotImplementedError
 
     def read(self, source: Any) -> Any:
-        """The raw samples, as a data set with `names`, of a file or folder (`predict_dir`); in
-        Python also of a list of files, an array or a data frame, as a subclass likes."""
+        """The raw samples of a file or folder (`predict_dir`), as a data set with `names`; from
+        Python a subclass may also take a list of files, an array or a data frame."""
         raise UserError(f"{type(self).__name__} reads nothing but its own splits: no predict_dir.")
 
     def preparation(self) -> nn.Module:
         """Maps a whole raw batch, on the device, to what the system takes. It becomes part of the
-        system, its checkpoints and exported files. Fitted statistics are its buffers."""
+        system, its checkpoints and exported files. Statistics of the data are its buffers."""
         return nn.Identity()
 
     def export_batch(self, batch: Any) -> Any:
-        """A raw batch as an exported file takes it, if other than the loaders give it: a dict, say,
-        whose keys name the inputs. `preparation` must take it, too."""
+        """A raw batch as an exported file takes it, such as a dict whose keys name its inputs; by
+        default as the loaders give it. `preparation` must take it, too."""
         return batch
 
     def augment(self, batch: Any) -> Any:
@@ -92,12 +93,12 @@ class Data(DataModule):
 
     @property
     def predict_columns(self) -> dict[str, list]:
-        """Further columns of the predictions, by name: a value for each input, in their order."""
+        """More columns of the table of predictions, by name: a value for each input, in order."""
         return {}
 
     @property
     def class_counts(self) -> Tensor:
-        """How many training samples each class has, for class weights that balance them."""
+        """How many training samples each class has (num_classes,), for balanced class weights."""
         split = self.splits["train"]
         labels = getattr(samples_of(split), "labels", None)
         if labels is None:

@@ -1,4 +1,4 @@
-"""What the data sets share whose samples have one class each."""
+"""What data sets for classification share: each sample has one class."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from engine.splits import is_classes
 
 
 class ClassData(Data):
-    """Base of the sets with classes: a subclass sets `class_names`, and `load` gives samples with
-    `labels`, of which -1 is not known. A batch is (inputs, labels)."""
+    """Base of the sets with classes: a subclass sets `class_names`, and its samples have `labels`
+    (N,), class indices, -1 where unknown. A batch is (inputs, labels)."""
 
     class_names: list[str]
 
@@ -32,11 +32,11 @@ class ClassData(Data):
             raise UserError(f"A label is {most}: those of {count} classes are 0 to {count - 1}.")
 
     def adopt(self, facts: dict[str, Any]) -> None:
-        self.class_names = facts.get("class_names", self.class_names)  # others have other facts
+        self.class_names = facts.get("class_names", self.class_names)  # a subclass may have none
 
     @property
     def predict_columns(self) -> dict[str, list]:
-        """The true class of what is predicted, if it is known."""
+        """The true classes of what is predicted, if they are known."""
         split = self.splits["predict"]
         labels = getattr(samples_of(split), "labels", None)
         if labels is None or labels.ndim > 1 or len(labels) and labels.min() < 0:

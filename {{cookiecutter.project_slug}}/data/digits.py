@@ -1,4 +1,4 @@
-"""Scikit-learn's bundled handwritten digits: 1,797 grey images of 8 x 8, without a download."""
+"""The handwritten digits that scikit-learn brings: 1,797 grey images of 8 x 8, no download."""
 
 from importlib.util import find_spec
 from pathlib import Path

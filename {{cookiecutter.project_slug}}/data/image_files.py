@@ -24,11 +24,11 @@ class ImageFiles(Dataset):
     """Images that are read when they are fetched: uint8 (B, C, H, W) and int64 labels (B,).
 
     Args:
-        images: their paths, or opened ones, whose names are their numbers.
+        images: paths, or Pillow images, which are named by their numbers.
         labels: class indices (N,), if there are any.
-        image_shape: channels, height and width that they get.
-        ids: what they are called, wherever their folder lies.
-        value_range: of images of 16 bits.
+        image_shape: channels, height and width to read them as.
+        ids: names that stay the same wherever the folder lies.
+        value_range: values of 16-bit images that become black and white.
     """
 
     gives_batches = True
@@ -70,11 +70,11 @@ def read_image(
 ) -> Tensor:
     """Reads an image as uint8 (C, H, W): resized until it covers H x W, and cropped at the centre.
 
-    C is 1 (grey) or 3. Turned as its EXIF data says; what is transparent becomes white; of several
-    frames the first counts; of 16 bits, `value_range` becomes 0 to 255.
+    C is 1 (grey) or 3. Rotated as its EXIF data says; transparent pixels become white; the first of
+    several frames is read; of 16-bit images, `value_range` becomes 0 to 255.
 
     Raises:
-        ValueError: the file cannot be read as an image; names it.
+        UserError: the file cannot be read as an image.
     """
     channels, height, width = image_shape
     pixels = read_pixels(path, channels, max(height, width), value_range)
@@ -90,8 +90,8 @@ def read_image(
 def read_pixels(
     path: str | Image.Image, channels: int, least: int, value_range: Range | None = None
 ) -> Tensor:
-    """Reads an image as uint8 (H, W, C), turned as its EXIF data says; it may be made smaller, but
-    to no fewer than `least` pixels a side."""
+    """Reads an image as uint8 (H, W, C), rotated as its EXIF data says. Large JPEGs come smaller,
+    but with no fewer than `least` pixels a side."""
     try:
         with path.copy() if isinstance(path, Image.Image) else Image.open(path) as image:
             # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size: faster by as much.
@@ -109,14 +109,14 @@ def read_pixels(
 
 
 def load_upright(image: Image.Image) -> None:
-    """Loads the pixels of an opened image, turned as its EXIF data says."""
+    """Loads the pixels of an opened image, rotated as its EXIF data says."""
     image.load()
-    with suppress(Exception):  # EXIF data that is damaged: the pixels are whole
+    with suppress(Exception):  # damaged EXIF data does not matter: the pixels are whole
         ImageOps.exif_transpose(image, in_place=True)
 
 
 def to_bytes(image: Image.Image, mode: str, value_range: Range | None) -> Tensor:
-    """Pixels of any kind as uint8 (H, W, C), C being 1 for mode L and 3 for mode RGB."""
+    """Pixels of any mode as uint8 (H, W, C), where C is 1 for mode L and 3 for mode RGB."""
     if image.mode == "F":
         raise UserError("its pixels are floats, of a range that is not known")
     if image.mode.startswith("I"):

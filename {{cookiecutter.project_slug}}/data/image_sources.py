@@ -1,4 +1,4 @@
-"""Finds images: those of a file, a folder, an array, a list of them."""
+"""Finds images: of a file, a folder, an array, or a list of these."""
 
 import os
 from collections import Counter
@@ -14,20 +14,20 @@ from torch import Tensor
 from engine.errors import UserError
 from engine.files import files_below
 
-# Formats of Pillow's that hold no pixels, or need another program.
+# Formats that Pillow knows, but that hold no pixels or need another program.
 NO_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 @cache
 def extensions() -> set[str]:
-    """The endings of what the installed Pillow, with its plugins, reads."""
+    """The file extensions that the installed Pillow, with its plugins, reads."""
     kinds = Image.registered_extensions().items()
     return {ending for ending, kind in kinds if kind in Image.OPEN and kind not in NO_IMAGES}
 
 
 def find_images(folder: str | Path, others: Counter[str] | None = None) -> list[str]:
-    """Paths of all images in and below a folder, sorted; hidden files and folders are left out.
-    Adds the endings of the files that are no images to `others`; without it, tells them."""
+    """Paths of all images in and below a folder, sorted, without hidden files and folders. The
+    extensions of all other files are counted in `others`; without it, they are printed."""
     counts: Counter[str] = Counter() if others is None else others
     found = []
     for path in files_below(Path(folder).expanduser()):
@@ -45,7 +45,7 @@ def tell_others(folder: str | Path, others: Counter[str], found: int) -> None:
     """Says which files of a folder are left out, since Pillow does not read them.
 
     Raises:
-        UserError: no others were found.
+        UserError: there are only such files.
     """
     counts = ", ".join(f"{count} {ending}" for ending, count in others.most_common())
     if not found:
@@ -56,8 +56,8 @@ def tell_others(folder: str | Path, others: Counter[str], found: int) -> None:
 
 
 def open_images(source: Any, channels: int) -> list[str | Image.Image]:
-    """The images of a file, in and below a folder, of Pillow, of integers in an array (H, W),
-    (H, W, C), (N, H, W, C) or (N, C, H, W), where grey ones need no C; or of a list of these."""
+    """The images of a file, of a folder and those below it, of Pillow, or of an array or tensor of
+    integers (H, W), (H, W, C), (N, H, W), (N, H, W, C) or (N, C, H, W); or of a list of these."""
     if channels not in (1, 3):
         raise UserError(
             f"Images of {channels} channels: those that are read have 1 or 3. Give the data module "

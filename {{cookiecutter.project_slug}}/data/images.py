@@ -17,16 +17,15 @@ class ImageData(ClassData):
     """Base of the image sets: a subclass sets the attributes below and implements `load`.
 
     A batch is (images, labels). Loaders give uint8 (B, C, H, W) and int64 (B,); on the device the
-    images become floats in [-1, 1] of the Trainer's precision. Images that are floats already are
-    taken as they are.
+    images become floats in [-1, 1]. Images that are floats already stay as they are.
 
     Args:
         augment: vary the training images at random, as `crop_padding` and `flip` say.
     """
 
     image_shape: tuple[int, int, int]  # channels, height, width
-    crop_padding = 0  # `augment`: shift by up to so many pixels
-    flip = False  # `augment`: mirror
+    crop_padding = 0  # `augment` shifts images by up to so many pixels
+    flip = False  # `augment` mirrors half of them
 
     def __init__(self, augment: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -45,7 +44,7 @@ class ImageData(ClassData):
             self.hparams.value_range = facts["value_range"]
 
     def read(self, source: Any) -> Any:
-        """The images of `open_images`; what they show is not known: their labels are -1."""
+        """What `open_images` takes; the labels are unknown, -1."""
         images = open_images(source, channels=self.image_shape[0])
         labels, value_range = torch.full((len(images),), -1), self.hparams.get("value_range")
         return ImageFiles(images, labels, self.image_shape, value_range=value_range)
@@ -64,14 +63,14 @@ class ImageData(ClassData):
 
 
 class ScaleBytes(nn.Module):
-    """How a raw batch becomes what a system takes, in fit, `predict` and exported files alike:
-    uint8 images of a batch (images, ...) become floats in [-1, 1]; float images stay as they are.
+    """Makes of a raw batch what a system takes, in fit, `predict` and exported files alike: uint8
+    images of a batch (images, ...) become floats in [-1, 1]; float images stay as they are.
 
     Args:
-        floats: whether those of the fit are floats: bytes have another range.
+        floats: whether the images of the fit are floats; bytes, of another range, are refused then.
 
     Raises:
-        UserError: they are of another kind.
+        UserError: images are not as in the fit.
     """
 
     def __init__(self, floats: bool = False) -> None:
@@ -106,10 +105,10 @@ def random_crop(images: Tensor, padding: int, flip: bool) -> Tensor:
 def in_memory(
     images: Tensor, labels: Tensor, names: list[str] | None = None, ids: list[str] | None = None
 ) -> TensorSamples:
-    """Images (N, C, H, W), bytes or floats of about unit size, and class indices (N,).
+    """Images (N, C, H, W), bytes or floats of about -1 to 1, and class indices (N,), as samples.
 
     Raises:
-        UserError: floats that are bytes by their range.
+        UserError: floats with the range of bytes.
     """
     if images.is_floating_point() and images.abs().max() > 16:
         raise UserError(

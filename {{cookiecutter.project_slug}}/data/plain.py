@@ -1,4 +1,4 @@
-"""Data sets of your own or of any library, by class path: a torch Dataset is all they need."""
+"""Data sets of your own or of any library, by class path: any torch Dataset will do."""
 
 from typing import Any
 
@@ -15,18 +15,18 @@ from engine.splits import Rows, is_classes
 class PlainData(Data):
     """Data sets that give a sample at a time: a tensor, number, tuple or dict, or nested. Where val
     or test is missing, it is split off from train, with the same share of every class if train has
-    `labels` or `targets` that are an integer for each sample. Iterable data sets come in their own
+    `labels` or `targets` that are an integer for each sample. Iterable data sets keep their own
     order, and cannot be split.
 
     Args:
         train: the training samples.
-        val: those of the validation.
-        test: those of the test.
+        val: the validation samples.
+        test: the test samples.
         predict: what to predict; by default test.
         known_facts: plain values that networks or systems take by name, such as num_classes.
     """
 
-    reads_files = False  # but what a predictor in Python is given
+    reads_files = False  # `read` takes what a predictor in Python is given
 
     def __init__(
         self,
@@ -59,16 +59,16 @@ class PlainData(Data):
         return samples, dict(zip(self.given, parts, strict=True))
 
     def labels(self, count: int) -> Tensor | None:
-        """Of train, the only one that is split, and zeros for the others."""
+        """Labels (count,) of train, and zeros for the others, since train alone is split."""
         train = self.given["train"]
-        found: Any = getattr(train, "labels", getattr(train, "targets", None))
-        if not is_classes(found) or len(found) != len(train):  # other data sets mean something else
+        labels: Any = getattr(train, "labels", getattr(train, "targets", None))
+        if not is_classes(labels) or len(labels) != len(train):  # these words may mean other things
             return None
-        found = torch.as_tensor(found)
-        return torch.cat([found, found.new_zeros(count - len(found))])
+        labels = torch.as_tensor(labels)
+        return torch.cat([labels, labels.new_zeros(count - len(labels))])
 
     def read(self, source: Any) -> Dataset:
-        """A data set, or inputs (N, ...) as the first of each sample: the others become -1."""
+        """A data set, or inputs (N, ...): what else a sample has, such as a label, becomes -1."""
         if isinstance(source, Dataset):
             return source
         name = type(self.given["train"]).__name__

@@ -17,12 +17,12 @@ class Classifier(System):
     Args:
         network: maps inputs (B, ...) to logits (B, num_classes, ...).
         loss: mean loss of logits (B, num_classes, ...) and class indices (B, ...).
-        class_weights: of the classes in the loss; balanced: rare classes count more.
-        class_names: for predictions and pictures; the data module gives them.
+        class_weights: weight of each class in the loss; balanced: the rarer, the larger.
+        class_names: for predictions and pictures; the data module provides them.
     """
 
-    # The Brier score (Brier 1950), the squared distance of the probabilities from the truth, 0 to
-    # 2. With few samples a single one decides which epoch has the best accuracy, but not this.
+    # The Brier score (Brier 1950): squared distance of the probabilities from the one-hot label, 0
+    # to 2. It is finer than the accuracy, where a single one of few samples decides what is best.
     monitor = "val/brier"
 
     def __init__(
@@ -75,10 +75,10 @@ class Classifier(System):
         return {"prediction": probability.argmax(dim=1), "probability": probability}
 
     def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
-        """Images (B, C, H, W) and their captions: predictions, and labels where they are wrong."""
+        """Images (B, C, H, W) and captions: the predicted class, and the label where it differs."""
         images, labels = batch
         name = self.class_names.__getitem__ if self.class_names else str
         pairs = zip(self(images).argmax(dim=1).tolist(), labels.tolist(), strict=True)
-        # -1 means that the label is not known.
+        # Label -1: unknown.
         captions = [name(p) if t in (p, -1) else f"{name(p)}\n({name(t)})" for p, t in pairs]
         return images, captions

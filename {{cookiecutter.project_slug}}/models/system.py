@@ -95,7 +95,7 @@ class System(LightningModule):
         return inputs.to(next(self.network.parameters(), inputs).dtype) if floating else inputs
 
     def to(self, *args: Any, **kwargs: Any) -> Any:
-        """As `nn.Module.to`, but the statistics of the data, which train no weights, stay exact."""
+        """As `nn.Module.to`, but what has no weights, as the data's statistics, keeps its dtype."""
         trained = [name for name, child in self.named_children() if [*child.parameters()]]
         exact = {n: b for n, b in self.named_buffers() if n.partition(".")[0] not in trained}
         super().to(*args, **kwargs)
