@@ -11,18 +11,18 @@ Batch = tuple[Tensor, Tensor]  # inputs (B, ...), labels that are not used
 
 
 class Autoencoder(System):
-    """Trains a network to give back its input, by the mean squared error.
+    """Trains a network to reconstruct its input, with the mean squared error.
 
     Args:
         network: has an ``encoder`` from inputs (B, ...) to embeddings (B, D), and a ``decoder``.
-        loss: of reconstructions and inputs, in the place of the mean squared error.
+        loss: mean loss of reconstructions and inputs (B, ...), by default the squared error.
     """
 
     def __init__(self, network: nn.Module, loss: nn.Module | None = None, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         self.criterion = loss or nn.MSELoss()
         if loss:
-            from engine import losses  # here: else this file and system.py are all one needs
+            from engine import losses  # here, so that this file and system.py run alone
 
             losses.try_torchs(loss, 0)
 

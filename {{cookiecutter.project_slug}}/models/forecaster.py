@@ -25,8 +25,8 @@ class Forecaster(System):
     Args:
         network: maps past (B, steps, inputs) and what is known of the future (B, horizon, known) to
             (B, horizon, series), in units of the change.
-        loss: of outputs and targets, in the place of the absolute error.
-        value_columns: names of the series; the data module knows them.
+        loss: mean loss of outputs and targets (B, horizon, series), by default the absolute error.
+        value_columns: names of the series; the data module provides them.
     """
 
     monitor = "val/mase"
@@ -42,7 +42,7 @@ class Forecaster(System):
         self.criterion: Any = loss or nn.L1Loss()
         losses.try_torchs(self.criterion, 0)
         self.names = {"forecast": value_columns or []}
-        self.by_lead: Any = 0  # in a test: sums of errors and their counts (6, horizon)
+        self.by_lead: Any = 0  # in a test: sums of three errors, each before its count (6, horizon)
 
     def loss(self, batch: Batch) -> Tensor:
         output = self(batch["past"], batch["known"])
@@ -54,8 +54,9 @@ class Forecaster(System):
 
     def count_errors(self, scaled: Tensor, batch: Batch) -> None:
         error, size = scaled * batch["unit"], batch["future"].abs()
-        relative, one = torch.where(size > 0, 100 * error / size, 0), torch.ones_like(error)
-        sums = torch.stack([error, one, relative, (size > 0).float(), scaled, one]).sum(dim=(1, 3))
+        percent, ones = torch.where(size > 0, 100 * error / size, 0), torch.ones_like(error)
+        pairs = [error, ones, percent, (size > 0).float(), scaled, ones]  # error, its count
+        sums = torch.stack(pairs).sum(dim=(1, 3))  # over batch and series
         self.by_lead = self.by_lead + sums
         for i, name in enumerate(("mae", "mape", "mase")):
             total, count = sums[2 * i : 2 * i + 2].sum(dim=1)
@@ -79,6 +80,6 @@ class Forecaster(System):
         return {"forecast": batch["base"] + batch["unit"] * output}
 
     def pictures(self, batch: Batch) -> Image.Image:
-        """Forecasts of the first series, with their past and what came."""
+        """Forecasts of the first series, with their past and their true future."""
         forecast = self.predict_step(batch)["forecast"]
         return draw_forecasts(batch["history"], forecast, batch.get("future"))

@@ -1,4 +1,4 @@
-"""How a language model writes: a token at a time, each chosen at random by its probability."""
+"""How a language model writes: a token at a time, each drawn by its probability."""
 
 from typing import Any
 
@@ -14,17 +14,17 @@ def generate(
     top_k: int = 0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Goes on with prompts (B, T) for `length` token ids (B, length).
+    """Continues prompts (B, T) by `length` token ids (B, length).
 
     Args:
-        network: its ``step`` gives logits of the next token and a state, with which it goes on.
+        network: its ``step`` returns logits of the next token, and a state to continue from.
         prompts: token ids.
         length: how many follow.
-        temperature: divides the logits; 0: always the most likely.
-        top_k: choose from so many of the most likely only; 0: from all.
+        temperature: divides the logits; 0: always the most likely token.
+        top_k: draw from so many most likely tokens only; 0: from all.
         generator: of the random numbers; by default the global one.
     """
-    tokens, found = prompts, list[Tensor]()
+    tokens, drawn = prompts, list[Tensor]()
     state: Any = None
     for _ in range(length):
         logits, state = network.step(tokens, state)
@@ -37,12 +37,12 @@ def generate(
             tokens = probability.multinomial(1, generator=generator)
         else:
             tokens = logits.argmax(dim=1, keepdim=True)
-        found.append(tokens)
-    return torch.cat(found, dim=1)
+        drawn.append(tokens)
+    return torch.cat(drawn, dim=1)
 
 
 def write(network: Any, prompts: dict[str, Tensor], characters: list[str]) -> list[str]:
-    """What follows each of a batch of prompts (see `TextData`)."""
+    """The text that follows each of a batch of prompts (see `TextData.encode`)."""
     names = ("prompt", "size", "length", "temperature", "top_k")
     texts = []
     for tokens, size, *options in zip(*(prompts[name] for name in names), strict=True):
@@ -53,8 +53,8 @@ def write(network: Any, prompts: dict[str, Tensor], characters: list[str]) -> li
 
 
 def decode(tokens: Tensor, characters: list[str]) -> str:
-    """The text of token ids (T,): of `characters`, or where there are none of bytes in UTF-8. What
-    is no text, and the null character, is U+FFFD."""
+    """Token ids (T,) as text: by `characters` or, without any, as UTF-8 bytes. Invalid bytes and
+    null characters become U+FFFD."""
     ids = tokens.tolist()
     if characters:
         text = "".join(characters[i] for i in ids)

@@ -1,4 +1,4 @@
-"""Language models: what comes next in a text."""
+"""Language models: predict the next token of a text."""
 
 from math import log
 from typing import Any
@@ -14,13 +14,13 @@ from models.system import System
 
 
 class LanguageModel(System):
-    """Trains a network to say of each token what the next one is, by cross entropy.
+    """Trains a network to predict the token after each, with cross entropy.
 
     Args:
-        network: maps token ids (B, T) to logits (B, T, vocab_size); its ``step`` gives those of the
-            last token, (B, vocab_size), and a state, with which it goes on.
-        characters: what the token ids stand for; without them they are bytes.
-        loss: of logits (N, vocab_size) and token ids (N,), in the place of cross entropy.
+        network: maps token ids (B, T) to logits (B, T, vocab_size); its ``step`` returns those of
+            the last token (B, vocab_size), and a state to continue from.
+        characters: by token id; without them, token ids are bytes.
+        loss: mean loss of logits (N, vocab_size) and token ids (N,), by default cross entropy.
     """
 
     byte_counts: Tensor  # of each token id
@@ -38,17 +38,17 @@ class LanguageModel(System):
         losses.try_torchs(self.criterion, 3)
         self.characters = characters or []
         sizes = [len(character.encode()) for character in self.characters] or [1] * 256
-        sizes[0] = 1  # one that is not known has no fewer bytes
+        sizes[0] = 1  # unknown characters have at least one byte
         self.register_buffer("byte_counts", torch.tensor(sizes), persistent=False)
 
     @property
     def export_dims(self) -> tuple[str, ...]:
-        """What varies in an exported file; recurrent layers are unrolled for one length."""
+        """Dimensions that vary in an exported file; recurrent layers are unrolled for a length."""
         unrolled = any(isinstance(part, nn.RNNBase) for part in self.network.modules())
         return ("batch",) if unrolled else ("batch", "length")
 
     def loss(self, batch: Tensor) -> Tensor:
-        """Of token ids (B, T + 1)."""
+        """The mean loss of token ids (B, T + 1)."""
         logits, targets = self(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten()
         if not self.training:
             nats = F.cross_entropy(logits, targets, reduction="sum")
@@ -60,7 +60,7 @@ class LanguageModel(System):
     def predict_step(
         self, batch: Any, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Any]:
-        """Of windows (B, T + 1) the bits per byte (B,); of prompts (see `TextData`) what comes."""
+        """Bits per byte (B,) of windows (B, T + 1), or texts that continue prompts (`TextData`)."""
         if isinstance(batch, dict):
             return {"text": write(self.network, batch, self.characters)}
         logits, targets = self(batch[:, :-1]), batch[:, 1:]
@@ -68,11 +68,11 @@ class LanguageModel(System):
         return {"bits_per_byte": nats / log(2) / self.byte_counts[targets].sum(dim=1)}
 
     def export_step(self, batch: Tensor) -> dict[str, Tensor]:
-        """Of token ids (B, T) the probabilities (B, vocab_size) of the next one."""
+        """Probabilities (B, vocab_size) of the token after token ids (B, T)."""
         return {"probability": self(batch)[:, -1].softmax(dim=1)}
 
     def pictures(self, batch: Any) -> str:
-        """What follows the beginnings of some windows, by the same random numbers each time."""
+        """Continues the beginnings of some windows, with the same random numbers each time."""
         if isinstance(batch, dict):
             return ""
         prompts, random = batch[:4, :32], torch.Generator(self.device).manual_seed(0)

@@ -15,7 +15,7 @@ class Segmenter(Classifier):
     """Trains a network from images (B, C, H, W) to logits (B, classes, H, W) with cross entropy.
 
     Args:
-        ignore_index: in masks (B, H, W) of class indices: the pixel does not count.
+        ignore_index: value of pixels that do not count, in masks (B, H, W) of class indices.
         class_colors: red, green and blue of each class, 0 to 255, for pictures.
     """
 
@@ -46,7 +46,7 @@ class Segmenter(Classifier):
             self.update_metrics(logits, masks, {"confusion matrix": matrix})
             self.update_metrics(logits, masks)
             self.batch_weight = weight_of(self.criterion, masks)
-        # Where no pixel counts, the mean of none is no number.
+        # If no pixel counts, the mean is nan: 0 instead.
         return self.criterion(logits, masks).where((masks != self.ignore_index).any(), 0)
 
     def on_validation_epoch_end(self) -> None:
@@ -54,7 +54,7 @@ class Segmenter(Classifier):
             stage, matrix = name.removesuffix("/confusion matrix"), self.measured.pop(name)
             counts = matrix.compute().float()  # a row for each true class
             hits, both = counts.diagonal(), counts.sum(dim=0) + counts.sum(dim=1)
-            # Of all images together. A class that is neither there nor predicted has none.
+            # Over all images. A class that neither occurs nor is predicted has nan.
             for metric, values in {"iou": hits / (both - hits), "dice": 2 * hits / both}.items():
                 shown = {f"{stage}/mean_{metric}": values.nanmean()}
                 self.log_dict(shown, prog_bar=metric == "iou", sync_dist=True)
@@ -73,7 +73,7 @@ class Segmenter(Classifier):
         return {"share": probability.mean(dim=(2, 3)), "probability": probability}
 
     def pictures(self, batch: Batch) -> tuple[Tensor, list[str]]:
-        """Images under the predicted classes, each beside the same under its mask."""
+        """Images (2 B, C, H, W), each with its predicted classes, then with its mask."""
         images, masks = batch
         pairs = [self.paint(images, each) for each in (self(images).argmax(dim=1), masks.long())]
         return torch.stack(pairs, dim=1).flatten(0, 1), ["prediction", "mask"] * len(images)

@@ -1,4 +1,4 @@
-"""What predictions of a table are measured by."""
+"""Metrics of a table's predictions."""
 
 import warnings
 
@@ -10,18 +10,18 @@ from torchmetrics.utilities.data import dim_zero_cat
 
 
 class AUROC(MulticlassAUROC):
-    """The mean over the classes that are there: torchmetrics counts 0 for each that is not."""
+    """The mean over the classes that occur: torchmetrics counts 0 for each that does not."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes, average=None)
 
     def compute(self) -> Tensor:  # type: ignore[override]
-        there = dim_zero_cat(self.target).unique()
-        if len(there) < 2:  # of one class alone nothing is ranked
-            return torch.full((), torch.nan, device=there.device)
+        present = dim_zero_cat(self.target).unique()
+        if len(present) < 2:  # not defined
+            return torch.full((), torch.nan, device=present.device)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No positive samples in targets")
-            return super().compute()[there].mean()
+            return super().compute()[present].mean()
 
 
 def usual(num_classes: int) -> dict[str, Metric]:

@@ -19,8 +19,8 @@ class Tabular(System):
     Args:
         network: maps numbers and codes to logits (B, classes), or to one number (B, 1).
         loss: of logits and class indices, or of numbers (B,) and scaled targets.
-        class_weights: of the classes in the loss; balanced: less, the more often a class is there.
-        class_names: without any it is a regression; the data module knows.
+        class_weights: weight of each class in the loss; balanced: the rarer, the larger.
+        class_names: by default none: a regression. The data module provides them.
     """
 
     target_mean: Tensor
@@ -39,7 +39,7 @@ class Tabular(System):
         self.class_weights, self.class_names = class_weights, class_names or []
         self.names = {"prediction": self.class_names, "probability": self.class_names}
         self.metrics = {**usual(len(self.class_names)), **self.metrics}
-        # Of scaled targets: the squares of years would leave float32 no digits for what differs.
+        # R2 is of scaled targets: squares of numbers such as years leave float32 too few digits.
         self.of_scaled = {"r2": self.metrics.pop("r2")} if not self.class_names else {}
         losses.prepare(self, Tabular, len(self.class_names))
         self.register_buffer("target_mean", torch.zeros(()))
@@ -50,7 +50,7 @@ class Tabular(System):
         data: Any = self.trainer.datamodule
         if stage == "fit" and not self.class_names and hasattr(data, "train_targets"):
             self.target_mean.fill_(data.train_targets.mean())
-            self.target_std.fill_(data.train_targets.std() or 1.0)  # always the same
+            self.target_std.fill_(data.train_targets.std() or 1.0)  # 0: all are the same
 
     def loss(self, batch: Batch) -> Tensor:
         inputs, targets = batch

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SHARE = 0.1  # so that what a network adds grows more slowly than what is linear
+SHARE = 0.1  # of the network's part, so that it grows more slowly than the linear part
 
 
 def by_series(numbers: Tensor, each: int, num_series: int) -> Tensor:

@@ -11,14 +11,14 @@ Past = tuple[Tensor, Tensor]  # keys and values (B, heads, T, D / heads) of what
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turns each pair of numbers of (B, heads, T, D) by its angle in (T, D / 2)."""
+    """Rotates each pair of numbers of (B, heads, T, D) by its angle in (T, D / 2)."""
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 class Attention(nn.Module):
-    """From (B, T, D), angles (T, D / heads / 2) and what came before to (B, T, D) and the new."""
+    """(B, T, D), angles (T, D / heads / 2), past keys and values -> (B, T, D), all so far."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class GPT(nn.Module):
 
     Args:
         vocab_size: number of token ids.
-        context: how many tokens one looks back.
+        context: how many tokens the attention looks back.
         dim: width of the tokens, an even multiple of ``heads``.
         depth: number of blocks.
         heads: attention heads.

@@ -41,7 +41,7 @@ class SeriesTransformer(nn.Module):
         known_shape: steps that are forecast, and numbers that are known of each: values, then
             covariates.
         num_series: numbers that are forecast of each step.
-        patch_size: steps of a patch; fewer where a window has no two of them.
+        patch_size: steps of a patch; fewer where a window is too short for two.
         dim: width of the tokens, divisible by ``heads``.
         depth: number of blocks.
         heads: attention heads.

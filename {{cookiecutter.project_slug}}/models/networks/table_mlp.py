@@ -12,11 +12,11 @@ class TableMLP(nn.Module):
     outputs, to which a linear function of the inputs is added: small tables often need no more.
 
     Args:
-        num_numbers: of a row.
-        cardinalities: of each category, how many codes it has; 0 is unknown, its embedding is 0.
+        num_numbers: how many numbers a row has.
+        cardinalities: number of codes of each category; code 0 is unknown, its embedding is 0.
         num_outputs: logits of the classes, or 1.
         hidden_dims: widths of the hidden layers.
-        dropout: share of the units that a training step leaves out.
+        dropout: probability of dropping a unit.
     """
 
     def __init__(

@@ -55,13 +55,13 @@ class TabularTransformer(nn.Module):
     """Numbers and categories -> a token for each -> transformer blocks -> outputs.
 
     Args:
-        num_numbers: of a row.
-        cardinalities: of each category, how many codes it has; 0 is unknown, its embedding is 0.
+        num_numbers: how many numbers a row has.
+        cardinalities: number of codes of each category; code 0 is unknown, its embedding is 0.
         num_outputs: logits of the classes, or 1.
         dim: width of the tokens, divisible by ``heads``.
         depth: number of blocks.
         heads: attention heads.
-        dropout: in training, share of the attention and of the gated units that is left out.
+        dropout: probability of dropping an attention weight or a gated unit.
     """
 
     def __init__(

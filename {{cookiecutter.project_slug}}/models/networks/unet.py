@@ -18,7 +18,7 @@ def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:
 
 class UNet(nn.Module):
     """Stages of two 3x3 convolutions. On the way down each stage halves the image and doubles the
-    channels; on the way up each takes the stage below, enlarged, beside that of its own size.
+    channels; on the way up each concatenates the enlarged stage below and that of its own size.
 
     Args:
         image_shape: channels, height and width of the images.
