@@ -29,11 +29,11 @@ class ConfusionMatrix(Charts):
         super().on_test_start(trainer, pl_module)
         self.matrix: Any = None
 
-    def add(self, trainer: Trainer, batch: Any, found: Any, batch_idx: int) -> None:
-        if not isinstance(found, dict) or "probability" not in found or batch[1].ndim > 1:
+    def add(self, trainer: Trainer, batch: Any, outputs: Any, batch_idx: int) -> None:
+        if not isinstance(outputs, dict) or "probability" not in outputs or batch[1].ndim > 1:
             self.stands_aside = True  # no classes, or several at once
             return
-        probability = found["probability"]
+        probability = outputs["probability"]
         if self.matrix is None:
             self.matrix = MulticlassConfusionMatrix(probability.shape[1]).to(probability.device)
         self.matrix.update(probability, batch[1])

@@ -1,4 +1,4 @@
-"""Draws at test how good predictions of a table are, and which columns they come from."""
+"""Charts of a table's predictions, and the importance of its columns, after a test."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class TableCharts(Charts):
         rounds: how often each column is shuffled.
     """
 
-    name = "charts, which take rows of a table"
+    name = "charts, which take rows of a table"  # in a warning
 
     def __init__(self, rounds: int = 3) -> None:
         self.rounds = rounds
@@ -38,9 +38,9 @@ class TableCharts(Charts):
         self.rises: Any = 0.0
         self.rows = 0
 
-    def add(self, trainer: Trainer, batch: Any, found: Any, batch_idx: int) -> None:
-        self.pairs.append(pairs(found, batch[1]))
-        rise = self.shuffled(trainer, batch, batch_idx) - errors(found, batch[1])
+    def add(self, trainer: Trainer, batch: Any, outputs: Any, batch_idx: int) -> None:
+        self.pairs.append(pairs(outputs, batch[1]))
+        rise = self.shuffled(trainer, batch, batch_idx) - errors(outputs, batch[1])
         self.rises = self.rises + rise
         self.rows += len(batch[1])
 
@@ -61,8 +61,8 @@ class TableCharts(Charts):
                 else:
                     j = i - len(preparation.numbers)
                     inputs[1][:, j] = codes[order, j]
-                found = trainer.strategy.predict_step((tuple(inputs), targets), batch_idx)
-                total = total + errors(found, targets) / self.rounds
+                outputs = trainer.strategy.predict_step((tuple(inputs), targets), batch_idx)
+                total = total + errors(outputs, targets) / self.rounds
             sums.append(total)
         return torch.stack(sums)
 
@@ -91,20 +91,20 @@ class TableCharts(Charts):
         save_figure(trainer, draw(torch.cat(self.pairs).float().cpu(), pl_module), "predicted")
 
 
-def errors(found: dict[str, Tensor], targets: Tensor) -> Tensor:
+def errors(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
     """The summed log loss or squared error."""
-    if "probability" in found:
-        given = found["probability"].float().gather(1, targets.unsqueeze(1))
+    if "probability" in outputs:
+        given = outputs["probability"].float().gather(1, targets.unsqueeze(1))
         return -given.clamp(min=1e-7).log().sum()
-    return (found["prediction"].float() - targets).square().sum()
+    return (outputs["prediction"].float() - targets).square().sum()
 
 
-def pairs(found: dict[str, Tensor], targets: Tensor) -> Tensor:
+def pairs(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
     """(B, 2): predicted and true numbers, or probability of the prediction, and if it is true."""
-    if "probability" in found:
-        right = found["prediction"] == targets
-        return torch.stack([found["probability"].float().amax(dim=1), right.float()], dim=1)
-    return torch.stack([found["prediction"].float(), targets.float()], dim=1)
+    if "probability" in outputs:
+        right = outputs["prediction"] == targets
+        return torch.stack([outputs["probability"].float().amax(dim=1), right.float()], dim=1)
+    return torch.stack([outputs["prediction"].float(), targets.float()], dim=1)
 
 
 def draw(pairs: Tensor, system: Any) -> Figure:

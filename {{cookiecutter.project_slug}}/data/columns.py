@@ -16,15 +16,15 @@ from engine.errors import UserError
 from engine.sample_keys import hash_rows, hash_text, mix
 from engine.table_checks import as_days, to_floats
 
-# As a checkpoint holds it: name, kind (number, boolean, date, time or category), `missing` (whether
-# training rows lack it), and of a category the `categories` of the training rows.
+# As checkpoints hold it: name, kind (number, boolean, date, time or category), `missing` (whether
+# training rows lack values), and of a category the `categories` of the training rows.
 Column = dict[str, Any]
 
 DAY = 24 * 60 * 60 * 1000  # milliseconds
 
 
 def kind_of(array: Any) -> str:
-    """Of a column: number, boolean, date, time, category, or the empty string for anything else."""
+    """The kind of a column: number, boolean, date, time, category, or "" for anything else."""
     kind = array.type
     if types.is_boolean(kind):
         return "boolean"
@@ -45,13 +45,13 @@ def by_kind(columns: Sequence[Column]) -> tuple[list[Column], list[Column]]:
 
 
 def with_one_zero(array: Any) -> Any:
-    """Numbers, of which -0 becomes 0."""
+    """Numbers with 0 in the place of -0."""
     is_float = types.is_floating(array.type)
     return arrow.add(array, pyarrow.scalar(0, array.type)) if is_float else array
 
 
 def as_text(array: Any) -> Any:
-    """Values as texts, the same ones from whatever file: whole numbers without a point."""
+    """Values as text, the same from any kind of file: whole numbers have no decimal point."""
     if types.is_decimal(array.type):
         array = array.cast(pyarrow.float64())
     if types.is_floating(array.type):
@@ -62,7 +62,7 @@ def as_text(array: Any) -> Any:
 
 
 def keys_of_rows(table: pyarrow.Table) -> Tensor:
-    """A number (N,) of what each row says, whatever the other rows are."""
+    """A hash (N,) of the content of each row, whatever the other rows are."""
     keys = np.zeros(len(table), np.uint64)
     for number, name in enumerate(sorted(table.column_names)):
         array = table[name].combine_chunks()
@@ -85,8 +85,8 @@ def keys_of_rows(table: pyarrow.Table) -> Tensor:
 def find_columns(
     table: pyarrow.Table, rows: np.ndarray, categorical: Collection[str], source: str
 ) -> list[Column]:
-    """What the inputs are, in these rows, those of the training. Columns that cannot help are left
-    out, and said so."""
+    """The input columns, by what is in `rows`, the training rows. Columns that cannot help are left
+    out, with a message."""
     columns: list[Column] = []
     left_out: dict[str, str] = {}
     for name in table.column_names:
@@ -142,7 +142,7 @@ def described(columns: list[Column]) -> str:
 
 
 def is_constant(array: Any, kind: str) -> bool:
-    """Whether values are all the same; numbers to float64."""
+    """Whether all values are the same; numbers in float64."""
     if kind != "number":
         return len(array.unique()) == 1
     extremes = arrow.min_max(array.cast(pyarrow.float64(), safe=False))
@@ -150,7 +150,7 @@ def is_constant(array: Any, kind: str) -> bool:
 
 
 def counts_rows(array: Any) -> bool:
-    """Whether a column is no more than the number of the row, as tools for data frames write it."""
+    """Whether a column only counts the rows, as the index that data frames are written with."""
     if not types.is_integer(array.type) or array.null_count or len(array) < 2:
         return False
     first = array[0].as_py()

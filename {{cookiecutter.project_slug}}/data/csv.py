@@ -26,9 +26,9 @@ class CSV(TableData):
         target: the column to predict.
         task: classification or regression; auto: classification of texts, booleans and few whole
             numbers.
-        id_column: names the rows in the predictions, each with another value, and is no input.
+        id_column: identifies rows in the predictions, with different values; is no input.
         test_path: another file, with the test split.
-        categorical: columns of numbers or texts that are categories in any case.
+        categorical: columns of numbers or texts to treat as categories in any case.
         leave_out: columns that are no inputs, such as what is known only after the target.
         separator: between the fields; auto finds it in the first line.
         decimal: the decimal point or comma; auto finds it in the first rows.

@@ -21,7 +21,7 @@ VERSION = 2  # of the way in which images are read: another one makes caches use
 
 
 class Attempts(Dataset):
-    """The images of `files`, and by index, why some cannot be read; those are zeros."""
+    """The images of `files`; zeros, and by index the error, of those that cannot be read."""
 
     def __init__(self, files: ImageFiles) -> None:
         self.files = files
@@ -41,10 +41,10 @@ class Attempts(Dataset):
 
 
 def read_all(files: ImageFiles, num_workers: int, path: Path | None = None) -> dict[int, str]:
-    """Reads all files, into `path` as uint8 (N, C, H, W) if there is one.
+    """Reads all files, and writes them to `path`, if given, as uint8 (N, C, H, W).
 
     Returns:
-        By index, why files cannot be read; their images are zeros.
+        The errors of files that cannot be read, by index; their images are zeros.
     """
     all_errors: dict[int, str] = {}
     with open(path or os.devnull, "wb") as file:
@@ -57,12 +57,12 @@ def read_all(files: ImageFiles, num_workers: int, path: Path | None = None) -> d
 def read_once(
     files: ImageFiles, folder: Path, num_workers: int, keep_images: bool
 ) -> tuple[Tensor | None, dict[int, str]]:
-    """`read_all`, if a file has changed since it was last done; what it gives is kept in `folder`.
+    """The result of `read_all`, kept in `folder` until a file changes.
 
-    Processes that do so at once do not interfere: each renames files of its own at the end.
+    Processes may do so at the same time: each writes files of its own, and renames them at the end.
 
     Returns:
-        The memory-mapped images if `keep_images`, and by index, why files cannot be read.
+        The memory-mapped images if `keep_images`, and the errors of unreadable files, by index.
     """
     prefix = f".images-{files.image_shape[-1]}px-"
     stem = folder / (prefix + fingerprint(files, folder))

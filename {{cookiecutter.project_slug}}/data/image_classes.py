@@ -1,4 +1,4 @@
-"""Which folders are splits, which are classes, and the images in them."""
+"""Finds the folders of splits and classes, and the images in them."""
 
 import os
 import unicodedata
@@ -17,7 +17,7 @@ SPLIT_WORDS = {*SPLITS, "training", "valid", "validation", "eval", "testing"}
 
 
 def subfolders(folder: Path) -> list[str]:
-    """The folders in a folder, but those that systems hide or make for themselves."""
+    """The folders in a folder, without hidden ones and those that operating systems add."""
     names = sorted(p.name for p in folder.iterdir() if p.is_dir())
     return [name for name in names if not name.startswith((".", "__MACOSX", "@eaDir"))]
 
@@ -81,14 +81,14 @@ def check_names(folder: Path, names: list[str]) -> None:
 
 
 def least_images(split: str, folders: dict[str, Path]) -> int:
-    """How many images a class must have: from those of train, missing splits are split off."""
+    """How many images a class must have; missing splits are split off from those of train."""
     return 1 + len(SPLITS) - len(folders) if split == "train" else 0
 
 
 def list_images(
     root: Path, folders: dict[str, Path], class_names: list[str]
 ) -> tuple[list[str], Tensor, Rows]:
-    """Paths and labels of all images, and which of them are in which split."""
+    """Paths of all images, their labels (N,), and the rows of each split."""
     names: list[str] = []
     labels: list[int] = []
     rows: Rows = {}

@@ -27,17 +27,17 @@ class ImageFolder(ImageData):
     """Images in `DATA_DIR/<split>/<class>/*`, the splits being train, val and test, or in
     `DATA_DIR/<class>/*`. Where val or test is missing, it is split off from train.
 
-    An image is resized until its shorter side is `image_size`; the square in its middle counts.
+    Images are resized until the shorter side is `image_size`, and cropped to a central square.
 
     Args:
         data_dir: folder of the images.
         image_size: height and width in pixels.
-        flip: `augment` mirrors them as well, left to right. Not if that changes what an image
-            shows, such as a digit or a turn to the left.
+        flip: `augment` also mirrors them, left to right. Not if that changes what an image shows,
+            such as a digit or a turn to the left.
         skip_unreadable: leave out files that cannot be read; all are read once to find them.
         cache: keep the resized images in one file in `data_dir`, until an image changes.
-        value_range: the values of images of 16 bits that become black and white; by default what
-            those of the fit have, without the outermost thousandths.
+        value_range: values of 16-bit images that become black and white; by default the range of
+            the images of the fit, without the outermost thousandths.
     """
 
     largest_batch = 64
@@ -67,12 +67,12 @@ class ImageFolder(ImageData):
             if not (value_range or self.hparams.predict_dir):
                 self.listing = list_images(self.root, self.folders, self.class_names)
                 self.hparams.value_range = find_range(self.listing[0])
-        else:  # a checkpoint's images are not needed to predict others
+        else:  # to predict other images, those of the fit are not needed
             self.folders, self.class_names = {}, []
 
     def prepare_data(self) -> None:
         if (self.hparams.cache or self.hparams.skip_unreadable) and not self.predicts_other:
-            self.load()  # in one process, so that the others find the files that it leaves
+            self.load()  # in one process; the others find the files that it writes
 
     def load(self) -> tuple[TensorSamples | ImageFiles, Rows]:
         if not self.folders:
@@ -118,7 +118,7 @@ class ImageFolder(ImageData):
 
 
 def report(files: ImageFiles, errors: dict[int, str]) -> Tensor:
-    """Tells how many files are left out; gives for each (N,) whether it can be read."""
+    """Warns of the files that are left out; returns for each (N,) whether it can be read."""
     if len(errors) == len(files):
         raise UserError(f"None of {len(files)} images can be read. {next(iter(errors.values()))}.")
     if errors:
@@ -130,11 +130,11 @@ def report(files: ImageFiles, errors: dict[int, str]) -> Tensor:
 
 
 def tell_flat(split: Subset) -> None:
-    """Warns of images that are nearly of one tone, of 32 that are looked at."""
+    """Warns if some of 32 images are nearly of one tone."""
     samples: Any = split.dataset
     flat, some = [], spread(len(split), 32)
     for i in some:
-        with suppress(ValueError):  # said when it is needed
+        with suppress(ValueError):  # the error is shown when the image is needed
             image = split[i][0]
             if int(image.max()) - int(image.min()) < FLAT:
                 flat.append(samples.names[split.indices[i]])

@@ -11,13 +11,13 @@ from engine.errors import UserError
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Up to `most` numbers below `count`, evenly."""
+    """Up to `most` numbers below `count`, evenly spaced."""
     return sorted({i * count // most for i in range(most)}) if count > most else [*range(count)]
 
 
 def values_of(path: str, most: int = 4096) -> np.ndarray:
-    """Some values of an image of 16 bits; none of another or of what cannot be read."""
-    with suppress(Exception), Image.open(path) as image:  # an error comes when it is needed
+    """Up to `most` values of a 16-bit image; none of other images, or if it cannot be read."""
+    with suppress(Exception), Image.open(path) as image:  # errors are shown when it is needed
         if image.mode.startswith("I"):
             values = np.asarray(image).ravel()
             return values[spread(len(values), most)]
@@ -30,11 +30,11 @@ def check_range(value_range: Range | None) -> None:
 
 
 def find_range(names: list[str]) -> Range | None:
-    """Which values images of 16 bits have: cameras use 10, 12 or 14 of the bits. The lowest and
-    highest thousandth of the pixels, which may be faults of a sensor, do not count.
+    """The range of values in 16-bit images, if there are any: cameras use 10, 12 or 14 of the bits.
+    The lowest and highest thousandth of the pixels, which may be sensor faults, do not count.
 
     Args:
-        names: paths of all images; 512 of them are looked at.
+        names: paths of all images; 512 of them are read.
     """
     if not any(len(values_of(names[i])) for i in spread(len(names), 32)):
         return None

@@ -1,4 +1,4 @@
-"""Images in files, and masks of the same size in others, read a batch at a time."""
+"""Images in files, with masks of the same size in others, read a batch at a time."""
 
 import os
 import unicodedata
@@ -16,20 +16,20 @@ from engine.errors import UserError
 
 IGNORED = 255  # in the place of a class: the pixel does not count
 ORIENTATION = 0x0112  # EXIF; from 5 on, height and width change places
-# What stands in a mask: the class, or IGNORED; of colours the RGB as one number.
+# The class, or IGNORED, of each value in a mask; a colour is its RGB as one number.
 Values = dict[int, int]
 
 
 class MaskFiles(ImageFiles):
-    """Images, enlarged or reduced to H x W as they are, with their masks: uint8 (B, C, H, W) and
-    the class of each pixel, uint8 (B, H, W).
+    """Images, resized to H x W without cropping, with their masks: uint8 (B, C, H, W) and the class
+    of each pixel, uint8 (B, H, W).
 
     Args:
-        images: their paths, or opened ones.
-        masks: paths of the masks; none if they are not known: no pixel counts.
-        image_shape: channels, height and width.
-        values: what stands in a mask, and which class it is.
-        colored: whether that is a colour.
+        images: paths, or Pillow images.
+        masks: paths of the masks; if empty, they are not known, and no pixel counts.
+        image_shape: channels, height and width to read them as.
+        values: the class of each value in a mask.
+        colored: whether these values are colours.
         options: of `ImageFiles`.
     """
 
@@ -73,8 +73,8 @@ class MaskFiles(ImageFiles):
 
 
 def refuse_alike(names: list[str]) -> None:
-    """Raises a UserError if two images differ in their endings alone: masks are found and written
-    by the names before these."""
+    """Raises a UserError if two images differ in their extension alone: masks are found and written
+    by the names without it."""
     stems: dict[str, str] = {}
     for name in names:
         if (other := stems.setdefault(stem(name), name)) != name:
@@ -82,12 +82,12 @@ def refuse_alike(names: list[str]) -> None:
 
 
 def stem(path: str) -> str:
-    """A path without its ending, in one form of Unicode: accents are stored in several."""
+    """A path without its extension, in one form of Unicode: accents are stored in several."""
     return unicodedata.normalize("NFC", os.path.splitext(path)[0])
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """Width and height of an image, turned as its EXIF data says."""
+    """Width and height of an image, rotated as its EXIF data says."""
     with Image.open(path) as image:
         turned = image.getexif().get(ORIENTATION, 1) >= 5
         return (image.height, image.width) if turned else image.size

@@ -28,20 +28,20 @@ class MaskFolder(SegmentationData):
     `DATA_DIR/<split>/masks`, the splits being train, val and test, or in `DATA_DIR/images` and
     `DATA_DIR/masks`. Where val or test is missing, it is split off from train.
 
-    Images and masks are brought to `image_size` in height and width alike. What takes less than
-    `most_memory` bytes is read once and kept in memory.
+    Images and masks are resized to `image_size` in height and width. Data sets of less than
+    `most_memory` bytes are read once and kept in memory.
 
     Args:
         data_dir: folder of images and masks.
-        class_names: of all classes.
-        class_values: what stands in the masks for each class, numbers or colours [red, green,
-            blue]; by default 0, 1, 2 and so on.
-        ignore_value: what stands where a pixel does not count; 255 may be the value of a class.
-        mask_suffix: what the name of a mask has after that of its image, such as _mask.
+        class_names: names of the classes.
+        class_values: value of each class in the masks: numbers, or colours [red, green, blue]; by
+            default 0, 1, 2 and so on.
+        ignore_value: value of pixels that do not count; 255 may be the value of a class.
+        mask_suffix: what follows the image's name in the name of its mask, such as _mask.
         image_size: height and width in pixels.
-        flip: `augment` mirrors them as well, left to right. Not where that changes what it shows.
-        value_range: the values of images of 16 bits that become black and white; by default what
-            those of the fit have, without the outermost thousandths.
+        flip: `augment` also mirrors them, left to right. Not if that changes what an image shows.
+        value_range: values of 16-bit images that become black and white; by default the range of
+            the images of the fit, without the outermost thousandths.
     """
 
     largest_batch = 16
@@ -134,7 +134,7 @@ class MaskFolder(SegmentationData):
             self.check_classes()
 
     def check_classes(self) -> None:
-        """Of files that are not kept in memory, some."""
+        """Checks that the masks have pixels of the classes; of files not in memory only some."""
         for name, least in {"train": 2, "val": 1}.items():
             split = self.splits[name]
             if isinstance(split.dataset, MaskFiles):
@@ -151,7 +151,7 @@ class MaskFolder(SegmentationData):
 
 
 def code(value: Value) -> int:
-    """A number for a number or colour."""
+    """A value as one number: that of a colour is its RGB."""
     if isinstance(value, int):
         return value
     if len(value) != 3 or not all(0 <= part <= 255 for part in value):

@@ -66,8 +66,8 @@ def find_masks(folder: Path, names: list[str], suffix: str) -> list[str]:
 
 
 def tell_palettes(masks: list[str], values: Collection[int]) -> None:
-    """Warns if two of some masks show these numbers in other colours: programs that save a palette
-    of the colours in an image number them anew in each."""
+    """Warns if a number has different colours in two of some masks: programs that save a palette of
+    the colours in an image number them anew in each."""
     first: dict[int, tuple[list[int], str]] = {}
     for path in (masks[i] for i in spread(len(masks), 64)):
         with suppress(Exception), Image.open(path) as image:  # an error comes when it is read

@@ -1,4 +1,4 @@
-"""What the segmentation sets share: masks beside images, which move together; masks as files."""
+"""What segmentation sets share: images and masks, augmented together; predicted masks as files."""
 
 import colorsys
 import os
@@ -46,7 +46,7 @@ class SegmentationData(ImageData):
     def augment(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         images, masks = batch
         if self.hparams.augment:
-            # Bytes wrap around: 255 becomes 0, as what is padded does, and 255 again.
+            # Bytes wrap around: 255 becomes 0, as the padding is, and 255 again.
             together = torch.cat([images, masks[:, None] + 1], dim=1)
             moved = random_crop(together, self.crop_padding, self.flip)
             images, masks = moved[:, :-1], moved[:, -1].byte() - 1
@@ -66,8 +66,8 @@ class SegmentationData(ImageData):
         return counts[: self.num_classes]
 
     def save_outputs(self, outputs: dict[str, Tensor], names: list[str], folder: Path) -> None:
-        """Writes the likeliest class of each pixel as `folder/masks/<name of the image>.png`, in
-        the size of the image: class indices with a palette of their colours."""
+        """Writes the most probable class of each pixel as `folder/masks/<name of the image>.png`,
+        in the size of the image: class indices with a palette of their colours."""
         root = os.path.commonpath([os.path.dirname(name) for name in self.predict_names])
         colors = self.facts["class_colors"]
         masks = outputs["probability"].argmax(dim=1).byte().cpu()

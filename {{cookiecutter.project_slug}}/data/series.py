@@ -1,4 +1,4 @@
-"""What the time series share: windows, splits by time, and forecasts of what follows a file."""
+"""What time series share: windows, splits by time, and forecasts of what follows a file."""
 
 from dataclasses import replace
 from typing import Any
@@ -29,10 +29,10 @@ class SeriesData(Data):
         horizon: steps that are forecast.
         season: steps of the longest cycle, such as 24 in hourly data with a day's; 1: none. A
             forecast starts from the value a season before, so a window has to be longer.
-        num_folds: cut what is not test into one part more than this; fold 0 is trained on the first
-            part and validated on the second, each other fold on one part more and the next.
-        predict_dir: a file; what follows its end is forecast. By default the test split, each step
-            once.
+        num_folds: cut what is not test into one part more than this; fold 0 trains on the first
+            part and validates on the second, fold 1 trains on two and validates on the third, ...
+        predict_dir: a file, of which the steps after its end are forecast; by default the test
+            split, each step once.
     """
 
     columns: Columns
@@ -117,7 +117,7 @@ class SeriesData(Data):
             self.check_constant()
 
     def check_constant(self) -> None:
-        """What never changes is forecast without an error, which lowers the mean of all."""
+        """Constant series are forecast without an error, which lowers the mean over all series."""
         names = self.columns.values or []
         known = self.training_steps[:, : len(names)]
         same = [n for n, one in zip(names, (known == known[0]).all(dim=0), strict=True) if one]

@@ -1,4 +1,4 @@
-"""A series from a file, checked: each step of its clock once, in order, and numbers only."""
+"""Reads a series from a file, and checks it: every step once, in order, and only numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from engine.table_files import as_table
 
 
 def read_series(source: Any, columns: Columns) -> Series:
-    """The columns of a file, or of what else `as_table` takes; or an array (T, values +
-    covariates), with the numbers of its steps as times.
+    """The series of a file, or of what else `as_table` takes, or of an array (T, values +
+    covariates), where the times are the numbers of the steps.
 
     Raises:
         UserError: something in the file makes no series; names the file, and column and row.

@@ -21,12 +21,12 @@ class Columns:
     """Which columns of a table are read, and how.
 
     Args:
-        time: of the times.
-        values: what is forecast; None: all other columns.
-        covariates: numbers that are known of the future, too.
-        fill_gaps: missing steps in a row, up to so many, take the value before.
+        time: column of the times.
+        values: columns to forecast; None: all other columns.
+        covariates: columns of numbers that are known of the future, too.
+        fill_gaps: up to so many missing steps in a row take the value before.
         reading: arguments of `read_csv`.
-        interval: from one step to the next, where it is known.
+        interval: time from one step to the next, if it is known.
     """
 
     time: str = "time"
@@ -37,7 +37,7 @@ class Columns:
     interval: str = ""
 
     def value_names(self, known: list[str], place: str) -> list[str]:
-        """The names of what is forecast, among those of a table.
+        """The names of the columns to forecast, among those of a table.
 
         Raises:
             UserError: it lacks a column, or one is asked for twice.
@@ -63,8 +63,8 @@ class Clock:
     Args:
         unit: of the counts: number, us (microseconds) or M (months).
         step: counts from one step to the next.
-        offset: from the start of a month.
-        zone: whether the times are in UTC, since they came with offsets from it.
+        offset: of each time from the start of its month.
+        zone: whether the times are in UTC, because they had offsets from it.
     """
 
     unit: str
@@ -98,11 +98,11 @@ class Series:
     """A series with a step for each time of its clock.
 
     Args:
-        columns: the names of its values.
+        columns: names of the values.
         counts: of the clock (T,).
-        steps: values and covariates (T, values + covariates); values are NaN after the last that is
-            known.
-        clock: tells the times.
+        steps: values and covariates (T, values + covariates); values are NaN after the last known
+            one.
+        clock: turns counts into times.
     """
 
     columns: list[str]

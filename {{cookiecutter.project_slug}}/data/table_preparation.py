@@ -12,14 +12,14 @@ from data.columns import by_kind
 class PrepareTable(nn.Module):
     """(numbers, codes, targets), or a dict of columns by name, becomes ((numbers, codes), targets).
 
-    Numbers (B, N) lose their mean and are divided by their deviation; what is missing becomes 0,
-    and a number more, of 0 or 1, says that it is missing, where training rows lack it. Codes of no
-    category become 0, which is unknown.
+    Numbers (B, N) are standardised; missing ones become 0, and columns that have missing values in
+    the training get one more number, 1 where they are missing. Codes of no category become 0, which
+    is unknown.
 
     Args:
         columns: see data/columns.py.
-        numbers: those of all rows.
-        rows: the training rows, of which mean and deviation are.
+        numbers: of all rows (rows, N).
+        rows: the training rows, which give mean and deviation.
     """
 
     mean: Tensor
@@ -59,7 +59,7 @@ class PrepareTable(nn.Module):
         return (torch.cat([scaled, missing], dim=1), codes), targets
 
     def places(self, column: int) -> list[int]:
-        """Where the numbers of a column are among the prepared ones."""
+        """The places of a column among the prepared numbers."""
         lacking = self.lacking.tolist()
         extra = [len(self.numbers) + lacking.index(column)] if column in lacking else []
         return [column, *extra]

@@ -35,7 +35,7 @@ def with_targets(
 
 
 def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
-    """The names of the classes, none for a regression; and if that was for the data to say, why.
+    """The names of the classes, none for a regression; and why, if the task is auto.
 
     Raises:
         UserError: the target is neither, it is always the same, or a class has too few rows.

@@ -1,4 +1,4 @@
-"""What the tables share: columns by their types, the target, and how a raw row becomes numbers."""
+"""What tables share: columns by their types, the target, and how rows are encoded."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -46,13 +46,13 @@ class TableData(Data):
         super().__init__(**kwargs)
         self.columns: list[Column] = []
         self.class_names: list[str] = []
-        self.keys: Tensor | None = None  # of the rows, whatever they are encoded as
-        self.row_numbers: Any = None  # in the file (N,), of which rows may be left out
-        self.known: list[str] = []  # the columns that the rows are known by
-        self.reason = ""  # why the target is numbers or classes, if the data says
+        self.keys: Tensor | None = None  # (N,), identify rows, however they are encoded
+        self.row_numbers: Any = None  # (N,), in the file: rows without a target are left out
+        self.known: list[str] = []  # the columns that identify rows
+        self.reason = ""  # why the target is numbers or classes, if `task` is auto
 
     def read_splits(self) -> tuple[pyarrow.Table, Rows]:
-        """All rows, and those of the splits that the data set comes with."""
+        """All rows, and by split the rows (N,) that the data set comes with, or {}."""
         raise NotImplementedError
 
     @property
@@ -128,8 +128,8 @@ class TableData(Data):
         self.target = facts["target"]
 
     def keep(self, facts: dict[str, Any]) -> None:
-        """New columns are no inputs, and new categories unknown, as in `predict`, unless other
-        settings say what the columns are."""
+        """New columns are no inputs, and new categories are unknown, as in `predict`; but settings
+        that say otherwise win."""
         kinds = {column["name"]: column["kind"] for column in facts["columns"]}
         new = [name for column in self.facts["columns"] if (name := column["name"]) not in kinds]
         as_now = all(kinds.get(name, "category") == "category" for name in self.categorical)

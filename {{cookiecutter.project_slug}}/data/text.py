@@ -1,4 +1,4 @@
-"""What the text sets share: a text as numbers, cut into windows, split by position."""
+"""What text sets share: the text as numbers, cut into windows, split by position."""
 
 from functools import cached_property
 from pathlib import Path
@@ -23,22 +23,22 @@ class TextData(Data):
     """Base of the text sets: a subclass says which `files` make up the text.
 
     The text is cut into windows of `context` units and the one that follows. The last tenth of them
-    is the test split, what lies before it that of the validation; a fold is a piece of the text. A
-    batch is (B, context + 1) bytes (uint8) or code points (int32), which on the device become token
-    ids (int64).
+    is the test split, those before it are for validation; folds are pieces of the text. A batch is
+    (B, context + 1) bytes (uint8) or code points (int32), which on the device become token ids
+    (int64).
 
     Args:
         context: how many units a model looks back.
-        unit: what is predicted, one after the other: bytes, of whatever encoding, or characters.
-        prompt: what `predict` goes on with; if it is empty, the test split is measured.
+        unit: what is predicted: bytes, of any encoding, or characters.
+        prompt: a text that `predict` continues; if empty, `predict` measures the test split.
         prompt_file: a file with a prompt in each line.
-        length: of what it writes, in units.
-        temperature: how freely it chooses; 0: always what is most likely.
-        top_k: chooses from so many only.
+        length: of what is written, in units.
+        temperature: how freely units are drawn; 0: always the most likely one.
+        top_k: draw from so many most likely units only.
     """
 
     test_fraction = 0.1
-    evaluation_scale = 1  # a window has as many logits as units times what they may be
+    evaluation_scale = 1  # logits take much memory: (B, context, vocab_size)
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class TextData(Data):
 
     @cached_property
     def characters(self) -> list[str]:
-        """Of the training split, after the one for all others; of bytes none."""
+        """Those of the training split, after one that stands for all others; none for bytes."""
         if self.unit == "byte":
             return []
         try:
@@ -118,8 +118,8 @@ class TextData(Data):
         return rows
 
     def windows(self, text: Tensor) -> TensorSamples:
-        """Views of the text, each of which begins with the last unit of the one before. What is
-        left at the end is less than a window, and left out."""
+        """Views of the text, each of which begins with the last unit of the one before. A rest at
+        the end that is shorter than a window is left out."""
         if len(text) <= self.context:
             raise UserError(
                 f"The text has {len(text)} {self.unit}s, and a window {self.context + 1}: take "
@@ -145,7 +145,7 @@ class TextData(Data):
             self.characters = facts["characters"]
 
     def read(self, source: str | Path | list[str] | None) -> TensorSamples:
-        """The windows of a file or folder; of a list, and where there is a prompt, prompts."""
+        """The windows of a file or folder; prompts of a list, or of the settings."""
         if not isinstance(source, str | Path | None):
             return self.encode([*source] if isinstance(source, list | tuple) else [source])
         if source:
@@ -160,7 +160,7 @@ class TextData(Data):
         return self.encode(prompts)
 
     def encode(self, prompts: list[str]) -> TensorSamples:
-        """A batch is a dict: prompts (B, P), with zeros after their sizes (B,), and options."""
+        """Prompts as samples. A batch is a dict: prompts (B, P), padded after their sizes (B,)."""
         count, by_byte = len(prompts), self.unit == "byte"
         if not (prompts and all(isinstance(prompt, str) and prompt for prompt in prompts)):
             raise UserError(f"{prompts!s:.80} are no prompts: give texts that are not empty.")
@@ -181,7 +181,7 @@ class Tokens(nn.Module):
     """Bytes or code points (B, T) become token ids (B, T), int64; so do the prompts of a dict.
 
     Args:
-        characters: those of the ids; none: the ids are bytes.
+        characters: by token id; empty: the ids are bytes.
     """
 
     ids: Tensor

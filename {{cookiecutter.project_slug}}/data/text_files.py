@@ -8,11 +8,11 @@ from data.text_reading import find_files
 
 
 class TextFiles(TextData):
-    """The text of one file, which is mapped and not read, or of all files below a folder, by name.
+    """The text of one file, which is memory-mapped, or of all files below a folder, by name.
 
     Args:
         data_dir: the file or folder.
-        pattern: of the files in the folder that count, such as ``*.md``. Hidden ones never do.
+        pattern: which files in the folder to read, such as ``*.md``. Hidden ones are left out.
     """
 
     def __init__(self, data_dir: str = "datasets/text", pattern: str = "*", **kwargs: Any) -> None:

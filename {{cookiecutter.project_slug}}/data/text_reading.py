@@ -1,4 +1,4 @@
-"""Text files as numbers."""
+"""Reads text files as numbers."""
 
 import codecs
 import os
@@ -17,7 +17,7 @@ MOST = 2**30  # bytes that are decoded: characters take four times as much memor
 
 
 def find_files(root: Path, pattern: str = "*") -> list[Path]:
-    """The file, or those in and below the folder; of a file and links to it one.
+    """The file, or those in and below the folder; each once, however many links it has.
 
     Raises:
         UserError: there is none.
@@ -34,8 +34,8 @@ def find_files(root: Path, pattern: str = "*") -> list[Path]:
 
 
 def read_bytes(paths: list[Path]) -> Tensor:
-    """The bytes (T,) of some files, one after the other. A single file is mapped: it may be larger
-    than memory, and what is not needed is not read."""
+    """The bytes (T,) of some files, one after the other. A single file is memory-mapped: it may be
+    larger than memory, and only what is needed is read."""
     parts = [read_file(path, mapped=len(paths) == 1) for path in paths]
     for path, part in zip(paths, parts, strict=True):
         try:  # the last character may be cut

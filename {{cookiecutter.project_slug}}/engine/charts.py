@@ -16,8 +16,8 @@ class Charts(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.stands_aside = False
 
-    def add(self, trainer: Trainer, batch: Any, found: Any, batch_idx: int) -> None:
-        """Takes a batch and what `predict_step` has found for it."""
+    def add(self, trainer: Trainer, batch: Any, outputs: Any, batch_idx: int) -> None:
+        """Takes a batch and the outputs of `predict_step` for it."""
         raise NotImplementedError
 
     def on_test_batch_end(
