@@ -219,6 +219,17 @@ def test_faults_name_the_file(folder, fault, sentence):
         make()
 
 
+def test_a_mask_that_may_have_lost_values_is_told(folder):
+    path, array = mask(folder)
+    Image.fromarray(array * 255).save(path.with_suffix(".jpg"))
+    path.unlink()
+    with (
+        pytest.warns(UserWarning, match=r"00.jpg: JPEG and most WebP files change values"),
+        pytest.raises(ValueError, match=r"00.jpg has the value .*no class: known are 0, 1"),
+    ):
+        make()
+
+
 def test_a_mask_without_an_image_is_told_and_accents_are_the_same_in_each_form(folder, caplog):
     caplog.set_level("INFO", logger="lightning.pytorch")
     (folder / "images" / "00.jpg").rename(folder / "images" / unicodedata.normalize("NFD", "é.jpg"))

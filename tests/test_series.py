@@ -239,6 +239,13 @@ TIMES = {
         ["2024-01-01", "2024-01-02", "2024-01-02"],
         "row 3: 2024-01-02.*twice.* several series",
     ),
+    "local days": (
+        [
+            f"2024-0{3 + (d > 31)}-{(d - 1) % 31 + 1:02}T00:00+0{1 + (d > 31)}:00"
+            for d in range(28, 36)
+        ],
+        "row 5: .* is no whole number .* Days of a local time are, if their offset from UTC is left",
+    ),
     "uneven": ([*hours(4), "2024-01-01T04:30"], "row 5: 2024-01-01 04:30:00 is no whole number"),
     "no time": (["2024-01-01", "soon"], "row 2: time is 'soon', and most others are dates"),
     "no hour": (["2024-01-01 00:00", "2024-01-01 25:00"], "'2024-01-01 25:00'.*date_format"),

@@ -4,6 +4,8 @@ import csv
 import gzip
 import importlib
 import json
+import re
+import shlex
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from projects import ONE_CPU, QUIET, command, inside, small_data
 from sklearn import metrics
@@ -166,7 +169,11 @@ FAULTS = {
     "empty": ("", {}, "table.csv is empty"),
     "header": ("a,b,y\n", {}, "table.csv has no rows"),
     "few": (lines("a,y", lambda i: f"{i},{i}.5", 5), {}, "5 rows are too few"),
-    "ragged": (TABLE + "\n1,2\n", {}, r"Row #42: Expected 3 columns, got 2: 1,2. Give"),
+    "ragged": (
+        TABLE + "\n1,2\n",
+        {},
+        r"Row #42: Expected 3 columns, got 2: 1,2. The first row names",
+    ),
     "twice": (TABLE.replace("a,b", "a,a"), {}, "several columns with the name a"),
     "encoding": (TABLE.encode().replace(b"7,1", b"7,\x81"), {}, "Give the encoding"),
     "no text": (TABLE.encode("utf-16-le"), {}, "no text in UTF-8, nor Parquet.*Give the encoding"),
@@ -223,6 +230,12 @@ FAULTS = {
         {"decimal": ","},
         "row 1: a is '0.125', and most others are numbers. Write it as 1234,5 is",
     ),
+    "minus": (TABLE.replace("\n7,", "\n\u22127,"), {}, "row 8: a is '.7', .* as 1234.5 is"),
+    "title": (
+        f"Report\n{TABLE}",
+        {},
+        "Expected 1 columns, got 3: a,b,y. The first row names the co",
+    ),
     "spaces": (TABLE.replace("\n7,", "\n7\u202f000,"), {}, "row 8: a is '7.+000', .* as 1234.5 is"),
     "offsets": (
         lines("d,y", lambda i: f"2026-01-{1 + i % 9:02}T10:00{'' if i % 4 else 'Z'},{i}.5"),
@@ -270,6 +283,34 @@ def test_what_a_value_means_can_be_said(tables):
         data = tables(content, date_format=date_format)
         data.setup("fit")
         assert data.splits["train"].dataset.samples[0][0].item() == 20454  # 2026-01-01
+
+
+@pytest.mark.parametrize(
+    ("column", "first"),
+    [
+        (lambda i: f"2026/01/{1 + i % 28} 12:30:15", 20454 + 45015 / 86400),
+        (lambda i: f"{1 + i % 28}.01.2026T23:30", 20454 + 23.5 / 24),
+        (lambda i: f"1/{1 + i % 28}/2026 1:30 PM", 20454 + 13.5 / 24),
+        (lambda i: "0000-00-00" if i == 3 else f"2026-01-{1 + i % 28:02}", 20454),
+        (lambda i: "#DIV/0!" if i == 3 else f"{i}.5", 0.5),
+        (lambda i: "a, b" if i == 3 else f"{i}.5", 0.5),
+        (lambda i: "-" if i == 3 else f"{i}.5", 0.5),
+    ],
+)
+def test_the_option_that_is_named_mends_the_column(project, tables, column, first):
+    table = lines("'?, #',y", lambda i: f'"{column(i)}",{i % 7}.5').replace("'", '"')
+    with pytest.raises(ValueError) as error:
+        _ = tables(table).facts
+    named = re.search(r"--data\.(\w+) ('.*'), or --data\.(\w+) ('.*') in a table", str(error.value))
+    # The command line takes them as they are.
+    parser = ArgumentParser()
+    parser.add_class_arguments(type(tables(PLAIN)), "data")
+    for name, value in (named.groups()[:2], named.groups()[2:]):
+        given = parser.parse_args([f"--data.{name}", *shlex.split(value)]).data[name]
+        data = tables(table, **{name: given})
+        data.setup("fit")
+        numbers, codes, _ = data.splits["train"].dataset.samples
+        assert codes.shape[1] or numbers[0].item() == pytest.approx(first)
 
 
 def test_rows_are_known_by_whole_numbers_of_any_size(tables):
@@ -568,7 +609,7 @@ def test_what_float32_does_not_tell_apart_is_said(tables, caplog):
     caplog.set_level("INFO")
     data = tables(lines("a,b,y", lambda i: f"{2**60 + i},{i % 7},{i}.5"))
     assert [*columns(data)] == ["b"]
-    assert "left out a (always 1.15292e+18)" in caplog.text
+    assert "left out a (always about 115292150460684" in caplog.text
     with pytest.warns(UserWarning, match="a differs in digits that float32 does not hold"):
         tables(lines("a,y", lambda i: f"{10**9 + i % 5},{i}.5")).setup("fit")
 
@@ -643,9 +684,18 @@ def test_an_index_that_a_data_frame_has_left_in_a_file_is_no_input(tables, name)
     assert [*columns(data)] == ["a"]
 
 
-def test_a_point_that_may_part_thousands_is_told(tables):
-    with pytest.warns(UserWarning, match="table.csv: 1.000 is read with a decimal point"):
-        _ = tables(lines("a;y", lambda i: f"{i + 1}.000;{i % 2}")).facts
+@pytest.mark.parametrize(("mark", "name"), [(".", "point"), (",", "comma")])
+def test_a_mark_that_may_part_thousands_is_told(tables, mark, name):
+    with pytest.warns(UserWarning, match=f"table.csv: 1{mark}000 is read with a decimal {name}"):
+        _ = tables(lines("a;y", lambda i: f"{i + 1}{mark}000;{i % 2}")).facts
+
+
+def test_a_row_of_totals_is_told(tables, recwarn):
+    table = lines("a,y", lambda i: f"{i % 7},{i}.5")
+    _ = tables(table).facts
+    assert not [one for one in recwarn if "all others" in str(one.message)]
+    with pytest.warns(UserWarning, match="y in row 41, 800, is the sum of all others"):
+        _ = tables(f"{table}\n,800").facts
 
 
 def test_categories_that_differ_in_spaces_are_told(tables):

@@ -102,8 +102,8 @@ def find_columns(
         elif kind == "number" and counts_rows(table[name]):
             left_out[name] = "the number of the row"
         elif not lacking and is_constant(values, kind):
-            first = values[0].as_py()
-            left_out[name] = f"always {first:g}" if kind == "number" else f"always {first}"
+            several = " about" * (len(values.unique()) > 1)  # the same in float64
+            left_out[name] = f"always{several} {values[0]}"
         elif kind == "category":
             found = sorted(as_text(values).unique().drop_null().to_pylist())
             if len({text.strip() for text in found}) < len(found):

@@ -120,11 +120,9 @@ def read_mask(path: str, values: Values, colored: bool) -> Tensor:
     unknown = [shown(value, colored) for value in found.tolist() if value not in values]
     if unknown:
         known = [shown(value, colored) for value in values]
-        lossy = path.lower().endswith((".jpg", ".jpeg"))
-        hint = " A JPEG changes values: keep masks as PNG." if lossy else ""
         raise UserError(
             f"{path} has the value {unknown[0]} ({len(unknown)} such values in all), which is no "
-            f"class: known are {', '.join(known)}. Name it in class_values or ignore_value.{hint}"
+            f"class: known are {', '.join(known)}. Name it in class_values or ignore_value."
         )
     classes = np.array([values[value] for value in found.tolist()], dtype=np.uint8)
     return torch.from_numpy(classes[places.reshape(pixels.shape)])

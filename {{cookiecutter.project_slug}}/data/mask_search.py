@@ -60,6 +60,8 @@ def find_masks(folder: Path, names: list[str], suffix: str) -> list[str]:
             f"{folder / 'masks' / wanted[first]}.png (or with another ending); --data.mask_suffix "
             "says what follows the name of the image, as _mask."
         )
+    if lossy := [mask for mask in masks if mask.lower().endswith((".jpg", ".jpeg", ".webp"))]:
+        rank_zero_warn(f"{lossy[0]}: JPEG and most WebP files change values; keep masks as PNG.")
     if unused := sorted(known.keys() - {*wanted}):
         rank_zero_info(f"{len(unused)} masks have no image, the first is {known[unused[0]]}")
     return [known[place] for place in wanted]

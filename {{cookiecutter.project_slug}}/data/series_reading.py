@@ -56,6 +56,8 @@ def read_series(source: Any, columns: Columns) -> Series:
         raise UserError(
             f"{place}, row {row + 1}: {texts[row]} is no whole number of the usual steps after "
             f"{texts[order[0]]}. The times must be evenly spaced."
+            + " Days of a local time are, if their offset from UTC is left out."
+            * zone
         )
     if places[-1] > 10 * len(places):
         raise UserError(f"{place}: of ten steps more than nine are missing.")

@@ -10,6 +10,7 @@ from pyarrow import types
 
 from data.columns import as_text, kind_of, with_one_zero
 from engine.errors import UserError
+from engine.table_checks import quoted
 
 # Whole numbers with more values, or with less than five rows for each, are numbers.
 MOST_CLASSES = 20
@@ -29,9 +30,20 @@ def with_targets(
         known = arrow.is_finite(table[target]).fill_null(False)
     numbers = np.flatnonzero(known.to_numpy())
     if len(numbers) < len(table):
-        rank_zero_info(f"{source}: left out {len(table) - len(numbers)} rows without a target")
+        left_out = len(table) - len(numbers)
+        rank_zero_info(f"{source}: left out {left_out} rows without a target, or with NA or None")
         table = table.filter(known)
+    tell_total(table[target], numbers, f"{source}: {target}")
     return table, numbers
+
+
+def tell_total(targets: Any, numbers: np.ndarray, place: str) -> None:
+    """Warns if the last number is the sum of the others, as spreadsheets have it below a table."""
+    if kind_of(targets) == "number" and len(targets) > 2:
+        values = targets.cast(pyarrow.float64(), safe=False).to_numpy()
+        if values[-1] and np.isclose(values[-1], values[:-1].sum(), rtol=1e-9, atol=0):
+            row = f"row {numbers[-1] + 1}, {values[-1]:g}"
+            rank_zero_warn(f"{place} in {row}, is the sum of all others: remove a row of totals.")
 
 
 def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
@@ -91,5 +103,5 @@ def tell_copies(table: pyarrow.Table, inputs: list[str], target: str, source: st
         if same:
             rank_zero_warn(
                 f"{source}: {name} says what {target} is; if it is not known before, leave it out: "
-                f"--data.leave_out '[{name}]'"
+                f"--data.leave_out {quoted(name)}"
             )

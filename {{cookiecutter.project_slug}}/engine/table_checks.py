@@ -1,6 +1,8 @@
 """What is wrong with the columns of a table, and where."""
 
+import json
 import re
+import shlex
 from collections import Counter
 from csv import DictReader
 from datetime import datetime
@@ -22,7 +24,8 @@ UNUSUAL = {pyarrow.float16(): pyarrow.float32(), pyarrow.string_view(): pyarrow.
 THOUSANDS = "[.,' \u00a0\u202f]"
 DIGITS = rf"([.,]\d+|(\d+|\d{{1,3}}({THOUSANDS}\d{{3}})+)([.,]\d*)?)"
 MONEY = "[$€£¥]|EUR|USD|GBP|JPY|CHF"
-NUMBER = rf"^\s*[-+]?({MONEY})?\s?{DIGITS}([eE][-+]?\d+)?\s?(%|{MONEY})?\s*$"
+SIGN = "[-+\u2212]"
+NUMBER = rf"^\s*{SIGN}?({MONEY})?\s?{DIGITS}([eE][-+]?\d+)?\s?(%|{MONEY})?\s*$"
 MONTH = "(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*"
 DATE = (
     r"^\s*(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4}"
@@ -76,33 +79,40 @@ def refuse_mixed(
 
     point = str.maketrans(f"{decimal}.", f".{decimal}")
     kinds: dict[str, Any] = {
-        "dates": (DATE, read_date, "date_format '{days}{hour}'"),
-        "numbers": (NUMBER, lambda text: float(text.translate(point)), "missing '[{text}]'"),
+        "dates": (DATE, read_date),
+        "numbers": (NUMBER, lambda text: float(text.translate(point))),
     }
-    for kind, (pattern, read, setting) in kinds.items():
+    for kind, (pattern, read) in kinds.items():
         meant = arrow.sum(arrow.match_substring_regex(texts, pattern)).as_py() or 0
         if not meant or 2 * meant < len(texts) - texts.null_count:
             continue
         rows = [
             (row, text) for row, text in enumerate(texts.to_pylist(), start=1) if text is not None
         ]
+        odd = [one for one in rows if not is_read(read, one[1])]
         # If each can be read, pyarrow has still not read them together: they are in no usual form.
-        row, text = next((one for one in rows if not is_read(read, one[1])), rows[0])
+        row, text = (odd or rows)[0]
+        setting = f"missing {quoted(text)}"
+        if kind == "dates" and (len(offsets) > 1 or not 0 < 2 * len(odd) < len(rows)):
+            setting = f"date_format '{likely_format(text, [one for _, one in rows])}'"
         others = f"most others are {kind}"
         if len(offsets) > 1:
             others = "some of the others have an offset from UTC, some none"
-        days = days_format(text, [one for _, one in rows])
-        setting = setting.format(text=text, days=days, hour=" %H:%M" * (":" in text))
         mend = f"Mend it, or say what it is: --data.{setting}, or"
         if kind == "numbers" and re.match(NUMBER, text):
             mend = f"Write it as 1234{decimal}5 is, or say what it is:"
         raise UserError(
             f"{place}, row {row}: {name} is {text!r}, and {others}. {mend} "
-            f"--data.categorical '[{name}]' in a table."
+            f"--data.categorical {quoted(name)} in a table."
         )
 
 
-def days_format(text: str, column: list[str]) -> str:
+def quoted(text: str) -> str:
+    """A list of this text alone, as an option of a command."""
+    return shlex.quote(json.dumps([text], ensure_ascii=False))
+
+
+def likely_format(text: str, column: list[str]) -> str:
     """How a date is likely to be written, for `date_format`, by itself and all of its column."""
     if re.match(r"\s*\d{4}", text):
         days = "%Y-%m-%d"
@@ -114,7 +124,11 @@ def days_format(text: str, column: list[str]) -> str:
         days = "%d-%m-%Y"
     days = days if re.search(r"\d{4}", text) else days.replace("Y", "y")
     between = re.search(r"\d+([-./ ]?)", text)
-    return days.replace("-", between[1]) if between else days
+    days = days.replace("-", between[1]) if between else days
+    if not (time := re.search(r"([T ]+)\d+:\d+(:\d+)?( ?[AP]M)?", text)):
+        return days
+    hour = "%I" if time[3] else "%H"
+    return f"{days}{time[1]}{hour}:%M" + ":%S" * bool(time[2]) + " %p" * bool(time[3])
 
 
 def tell_codes(table: pyarrow.Table, sample: str, separator: str, place: str) -> None:
@@ -127,7 +141,7 @@ def tell_codes(table: pyarrow.Table, sample: str, separator: str, place: str) ->
     for name, text in codes.items():
         rank_zero_info(
             f"{place}: {name} is read as numbers, though with leading zeros, such as {text}. If it "
-            f"holds codes: --data.categorical '[{name}]'"
+            f"holds codes: --data.categorical {quoted(name)}"
         )
 
 

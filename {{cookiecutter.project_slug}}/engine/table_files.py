@@ -77,7 +77,10 @@ def read_table(path: str | Path, **reading: Any) -> pyarrow.Table:
     except UnicodeError as error:
         raise UserError(f"{path}: {error}. {GIVE_ENCODING}") from error
     except pyarrow.ArrowException as error:
-        ragged = " Give each row as many fields as the first has." * ("Expected" in str(error))
+        ragged = (
+            " The first row names the columns, and each has as many fields: remove what stands "
+            "above or below the table."
+        ) * ("Expected" in str(error))
         raise UserError(f"{path}: {str(error).strip()}.{ragged}") from error
 
 
@@ -152,10 +155,13 @@ def find_decimal(sample: str, separator: str, place: str) -> str:
     if separator == ",":
         return "."
     fields = [field.strip('" \r\n') for field in re.split(re.escape(separator) + "|\n", sample)]
-    commas = any(re.fullmatch(r"[-+]?\d*,\d+", field) for field in fields)
-    points = [field for field in fields if re.fullmatch(r"[-+]?\d*\.\d+", field)]
-    if points and all(re.fullmatch(r"[-+]?[1-9]\d{0,2}\.\d{3}", field) for field in points):
+    points, commas = (
+        [field for field in fields if re.fullmatch(rf"[-+]?\d*[{mark}]\d+", field)] for mark in ".,"
+    )
+    found = points or commas
+    if found and all(re.fullmatch(r"[-+]?[1-9]\d{0,2}[.,]\d{3}", field) for field in found):
+        mark = "point" if points else "comma"
         rank_zero_warn(
-            f"{place}: {points[0]} is read with a decimal point; leave it out of thousands."
+            f"{place}: {found[0]} is read with a decimal {mark}; leave it out of thousands."
         )
     return "," if commas and not points else "."
