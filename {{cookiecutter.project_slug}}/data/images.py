@@ -63,7 +63,7 @@ class ImageData(ClassData):
 
 
 class ScaleBytes(nn.Module):
-    """Makes of a raw batch what a system takes, in fit, `predict` and exported files alike: uint8
+    """Turns a raw batch into what a system takes, in fit, `predict` and exported files alike: uint8
     images of a batch (images, ...) become floats in [-1, 1]; float images stay as they are.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 from data.text import TextData
 from data.text_reading import read_bytes
 
-# No part of the library, or what an installation has for itself.
+# Tests and programs, and what differs between installations.
 LEFT_OUT = re.compile(
     r"(^|/)(tests?/|idlelib/|turtledemo/|lib2to3/|\w+-packages/|config-|_sysconfigdata)"
 )

@@ -175,7 +175,7 @@ class SeriesData(Data):
 
     @property
     def predict_columns(self) -> dict[str, list]:
-        """How far each step is ahead, and what came, where it is known."""
+        """How many steps ahead each forecast is, and the true values, where they are known."""
         windows = len(self.splits["predict"])
         columns: dict[str, list] = {"lead": list(range(1, self.horizon + 1)) * windows}
         names = self.columns.values or []

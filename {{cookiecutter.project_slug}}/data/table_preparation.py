@@ -46,7 +46,7 @@ class PrepareTable(nn.Module):
     def moments(values: Tensor) -> tuple[float, float]:
         values = values.cpu().double()
         values = values[values.isfinite()]
-        if not len(values):  # as in the table of an evaluation, which has those of its checkpoint
+        if not len(values):  # maybe in an evaluation, where the checkpoint's are loaded later
             return 0.0, 1.0
         return values.mean().item(), values.std(correction=0).item()
 

@@ -91,7 +91,7 @@ class TableData(Data):
         }
 
     def study(self) -> None:
-        """Finds what the target is, and what the training rows have in each column."""
+        """Finds out what the target is, and what the columns hold in the training rows."""
         table, rows = self.whole
         others = [*filter(None, [self.id_column]), *self.leave_out]
         for name in [*others, *self.categorical]:

@@ -22,7 +22,7 @@ class Classifier(System):
     """
 
     # The Brier score (Brier 1950): squared distance of the probabilities from the one-hot label, 0
-    # to 2. It is finer than the accuracy, where a single one of few samples decides what is best.
+    # to 2. It compares epochs more finely than the accuracy, above all on few samples.
     monitor = "val/brier"
 
     def __init__(

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class ChannelsLast(nn.Module):
-    """Lays the channels of a pixel side by side in memory, where convolutions are faster."""
+    """Changes the memory format to channels_last, with which convolutions are faster."""
 
     def forward(self, images: Tensor) -> Tensor:
-        # `contiguous` does nothing to images of one channel.
+        # `contiguous` would leave images of one channel as they are.
         return images.clone(memory_format=torch.channels_last)
 
 

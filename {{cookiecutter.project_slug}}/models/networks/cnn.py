@@ -52,7 +52,7 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) floats -> (B, num_classes) logits."""
-        # Convolutions are faster where the channels of a pixel lie side by side in memory. `clone`,
-        # since `contiguous` leaves images of one channel as they are.
+        # Convolutions are faster with channels_last. `clone`, since `contiguous` leaves images of
+        # one channel as they are.
         images = images.clone(memory_format=torch.channels_last)
         return self.head(self.backbone(images))

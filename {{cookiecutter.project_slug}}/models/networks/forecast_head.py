@@ -1,4 +1,4 @@
-"""From a window, and what a network has seen in it, to a number for each coming step."""
+"""The head of the forecasters: from a window and a network's features of it to the coming steps."""
 
 from collections.abc import Sequence
 

@@ -66,7 +66,7 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) floats in [-1, 1] -> (B, num_classes) logits."""
-        # Convolutions are faster where the channels of a pixel lie side by side. A clone, since
-        # `contiguous` does nothing to images of one channel.
+        # Convolutions are faster with channels_last. `clone`, since `contiguous` leaves images of
+        # one channel as they are.
         images = images.clone(memory_format=torch.channels_last)
         return self.head(self.backbone(images * self.scale + self.shift))

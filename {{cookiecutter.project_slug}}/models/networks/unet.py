@@ -47,8 +47,8 @@ class UNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) floats -> (B, num_classes, H, W) logits."""
-        # Convolutions are faster where the channels of a pixel lie side by side. A clone, since
-        # `contiguous` does nothing to images of one channel.
+        # Convolutions are faster with channels_last. `clone`, since `contiguous` leaves images of
+        # one channel as they are.
         x = images.clone(memory_format=torch.channels_last)
         stages: list[Tensor] = []
         for block in self.down:
