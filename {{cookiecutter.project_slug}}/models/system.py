@@ -94,16 +94,6 @@ class System(LightningModule):
         floating = inputs.is_floating_point()
         return inputs.to(next(self.network.parameters(), inputs).dtype) if floating else inputs
 
-    def to(self, *args: Any, **kwargs: Any) -> Any:
-        """As `nn.Module.to`, but what has no weights, as the data's statistics, keeps its dtype."""
-        trained = [name for name, child in self.named_children() if [*child.parameters()]]
-        exact = {n: b for n, b in self.named_buffers() if n.partition(".")[0] not in trained}
-        super().to(*args, **kwargs)
-        for name, buffer in exact.items():
-            owner, _, own = name.rpartition(".")
-            setattr(self.get_submodule(owner), own, buffer.to(self.device))
-        return self
-
     def loss(self, batch: Any) -> Tensor:
         """The mean loss of a batch, in training, validation and test."""
         raise NotImplementedError
@@ -120,6 +110,7 @@ class System(LightningModule):
         return step % max(self.trainer.log_every_n_steps, 1) == 0 or self.trainer.is_last_batch
 
     def on_validation_epoch_start(self) -> None:
+        # By the names that are logged, such as val/loss.
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int | Tensor] = {}
         self.measured: dict[str, Metric] = {}
@@ -183,6 +174,7 @@ class System(LightningModule):
                 raise MisconfigurationException(f"metrics: {name} is {why}")
         self.log_dict(measured, sync_dist=True)  # equal on all processes; else Lightning warns
 
+    # A subclass that overrides one of them sets its counterpart again.
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
@@ -190,7 +182,7 @@ class System(LightningModule):
     def setup(self, stage: str) -> None:
         # Norms and biases. Found here, since some strategies flatten the parameters later.
         self.no_decay = {n for n, p in self.named_parameters() if not is_lazy(p) and p.ndim < 2}
-        self.trainer.precision_plugin.convert_module(self)  # before a checkpoint is loaded
+        self.trainer.precision_plugin.convert_module(self)  # by `to`, before weights are loaded
         if stage == "fit" and getattr(self, "class_weights", None) == "balanced":
             from engine import losses
 
@@ -198,6 +190,16 @@ class System(LightningModule):
         if self.compile_network:
             for part in self.parts:
                 self.get_submodule(part).compile()  # in place: the weights keep their names
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        """As `nn.Module.to`, but what has no weights, as the data's statistics, keeps its dtype."""
+        trained = [name for name, child in self.named_children() if [*child.parameters()]]
+        exact = {n: b for n, b in self.named_buffers() if n.partition(".")[0] not in trained}
+        super().to(*args, **kwargs)
+        for name, buffer in exact.items():
+            owner, _, own = name.rpartition(".")
+            setattr(self.get_submodule(owner), own, buffer.to(self.device))
+        return self
 
     def configure_optimizers(self) -> Any:
         return [self.configure_optimizer(part) for part in self.parts]
