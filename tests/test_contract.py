@@ -197,6 +197,10 @@ class Net(nn.Module):
 
 
 class Of(System):
+    def __init__(self, network: nn.Module, **kwargs):
+        super().__init__(network, **kwargs)
+        self.save_hyperparameters(ignore=["network"])  # as Lightning advises
+
     def loss(self, batch):
         return F.cross_entropy(self(batch["features"]["x"]), batch["target"])
 
@@ -306,10 +310,10 @@ class Module(LightningDataModule):
 
     def __init__(self, batch_size: int = 8, num_workers: int = 0):
         super().__init__()
-        self.save_hyperparameters()
+        self.batch_size = batch_size
 
     def train_dataloader(self):
-        return DataLoader(Rows(60), batch_size=self.hparams.batch_size, shuffle=True)
+        return DataLoader(Rows(60), batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self):
         return [DataLoader(Rows(20, seed), batch_size=8) for seed in (1, 2)]

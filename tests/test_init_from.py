@@ -86,7 +86,7 @@ def test_other_data_of_the_same_shape_is_named(render, tmp_path, caplog):
             assert "trained on other data" not in caplog.text
             command("train", "fit", *SMALL, *again, "--data.data_path=new.csv")
         [line] = [one for one in caplog.messages if "trained on other data: " in one]
-        assert "class_names x (here u); columns b (here c)" in line
+        assert "class_names ['x', 'y'] (here ['u', 'x']); columns [" in line
 
 
 def test_a_named_run_is_started_from_and_a_resume_is_not(project, tmp_path, capsys):

@@ -70,7 +70,7 @@ def test_files_images_and_arrays_from_any_folder(render, tmp_path, monkeypatch):
 def test_own_data_sets_take_arrays_of_their_kind(render, tmp_path):
     with inside(render(model="mlp"), tmp_path):
         from predictor import Predictor
-        from torch.utils.data import IterableDataset, TensorDataset
+        from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_convert
 
         from data.plain import PlainData
         from models.classifier import Classifier
@@ -89,6 +89,14 @@ def test_own_data_sets_take_arrays_of_their_kind(render, tmp_path):
                 "abc"[i] for i in probability.argmax(dim=1)
             ]
         assert len(predictor(inputs[0])) == 1
+
+        class Own(PlainData):
+            def predict_dataloader(self):
+                options = {"batch_size": 2, "collate_fn": default_convert}
+                return DataLoader(self.splits["predict"], **options)
+
+        own = Own(data.given["train"], predict=data.given["train"])
+        assert numbers(Predictor(system, own)(inputs[3:5])) == numbers(predictor(inputs[3:5]))
 
         class Stream(IterableDataset):
             def __iter__(self):

@@ -177,6 +177,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import BaseFinetuning
 from torch import nn
 
+from models.classifier import Classifier
 from models.networks.mlp import MLP
 
 class Thaw(BaseFinetuning):
@@ -211,6 +212,21 @@ class Memory(MLP):
             self.seen = torch.cat([self.seen, logits.detach().mean(0, keepdim=True)])
         return logits - self.seen.sum(0)
 
+class Late(Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        pl_module.weight_of_it = float(trainer.current_epoch > 0)
+
+class Own(Classifier):
+    weight_of_it = 0.0
+
+    def on_fit_start(self):
+        self.weight_of_it = 0.0
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.network.parameters(), lr=0.1)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        return [optimizer], [{"scheduler": plateau, "monitor": "val/acc"}]
+
 class Loose(MLP):
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
         super().__init__(image_shape, num_classes)
@@ -230,9 +246,13 @@ class Loose(MLP):
         ["--trainer.callbacks+=changes.Thaw"],
         ["--trainer.callbacks+=changes.ThawPlainly"],
         ["--trainer.callbacks+=changes.Grow", "--trainer.reload_dataloaders_every_n_epochs=1"],
+        [
+            *("--trainer.callbacks+=changes.Grow", "--data.batch_size=auto"),
+            "--trainer.reload_dataloaders_every_n_epochs=1",
+        ],
         ["--model.network=changes.Memory"],
     ],
-    ids=["finetuning", "callback", "batch size", "buffer"],
+    ids=["finetuning", "callback", "batch size", "batch size that was auto", "buffer"],
 )
 def test_what_changes_in_a_fit_is_as_it_was(render, tmp_path, monkeypatch, recwarn, options):
     """What is trained, how large batches are, and a buffer that grows."""
@@ -256,6 +276,11 @@ def test_what_no_checkpoint_holds_is_named(render, tmp_path, monkeypatch):
             UserWarning, match=r"changes Loose.scale, Loose.center, which no .*buffer"
         ):
             command("train", "fit", *OPTIONS, "--model.network=changes.Loose")
+        with pytest.warns(UserWarning, match="changes Own.weight_of_it, which no .*buffer"):
+            late = ["--model=changes.Own", "--model.network=models.networks.mlp.MLP"]
+            command("train", "fit", *OPTIONS, *late, "--trainer.callbacks+=changes.Late")
+        last = torch.load("logs/version_1/checkpoints/last.ckpt", weights_only=True)
+        assert last["lr_schedulers"][0]["last_epoch"] == last["epoch"] + 1 == 3
 
 
 @pytest.mark.parametrize("size", [8, 32])

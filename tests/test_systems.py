@@ -59,6 +59,9 @@ def test_a_schedule_gets_the_length_of_the_fit_and_goes_on(render, tmp_path, opt
         continued = command("train", *FIT, *given, f"--ckpt_path={first}")
         weights = continued.model.state_dict()
         assert all(torch.equal(w, weights[n]) for n, w in whole.model.state_dict().items())
+        from engine.predictor import load_system
+
+        assert load_system(first).scheduler is not None  # as for `load` and export.py
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,8 @@ def test_a_mean_is_over_samples_whatever_a_batch_begins_with(render):
         assert system.size_of(batch) == 2
         # Images of 3 channels and boxes, both in lists; an object.
         listed = [torch.ones(3, 4, 4)] * 2, [{"boxes": torch.ones(count, 4)} for count in (5, 0)]
-        for unclear in (listed, SimpleNamespace(x=torch.ones(2))):
+        graphs = {"nodes": torch.ones(9, 4), "edges": torch.ones(2, 20), "target": torch.ones(3)}
+        for unclear in (listed, graphs, SimpleNamespace(x=torch.ones(2))):
             with pytest.raises(MisconfigurationException, match="Have System.size_of say it"):
                 system.size_of(unclear)
 
@@ -241,11 +245,16 @@ def test_logits_that_are_not_as_many_as_the_classes_are_refused(render, tmp_path
         "class Wrong(MLP):\n"
         "    def __init__(self, input_shape):\n"
         "        super().__init__(input_shape, 12)\n"
+        "class Two(Wrong):\n"
+        "    def forward(self, images):\n"
+        "        return super().forward(images), images\n"
     )
     with inside(render(model="mlp"), tmp_path):
         monkeypatch.syspath_prepend(tmp_path)
         with pytest.raises(SystemExit, match="gives 12 logits for 10 classes"):
             command("train", *FIT, "--model.network=wrong.Wrong")
+        with pytest.raises(SystemExit, match=r"A tuple in the place of a tensor: .*classifier.py"):
+            command("train", *FIT, "--model.network=wrong.Two")
 
 
 @pytest.mark.parametrize("scheduler", ["CosineAnnealingLR", "OneCycleLR"])

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.image_files import ImageFiles
+from data.image_range import read_through
 from engine.errors import UserError
-from engine.loaders import read_through
 
 VERSION = 2  # of the way in which images are read: another one makes caches useless
 

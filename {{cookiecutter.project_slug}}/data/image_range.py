@@ -1,13 +1,23 @@
-"""A look at some images before a fit: the values of those of 16 bits."""
+"""A look at images before a fit: at all of them, and at the values of those of 16 bits."""
 
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
+from torch.utils.data import DataLoader, default_convert
 
 from data.image_files import Range
 from engine.errors import UserError
+
+
+def read_through(samples: Any, num_workers: int) -> DataLoader:
+    """Whole batches of all samples, in order. It draws no random number."""
+    options: Any = {"num_workers": num_workers, "generator": torch.Generator()}
+    # Whole batches: each tensor that a worker hands over takes an open file of the process.
+    return DataLoader(samples, batch_size=64, collate_fn=default_convert, **options)
 
 
 def spread(count: int, most: int) -> list[int]:

@@ -10,13 +10,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import Subset
 
-from data.image_range import check_range, find_range
+from data.image_range import check_range, find_range, read_through
 from data.image_sources import find_images
 from data.mask_files import IGNORED, MaskFiles, refuse_alike
 from data.mask_search import find_masks, find_splits, tell_palettes
 from data.segmentation import SegmentationData
 from engine.errors import UserError
-from engine.loaders import read_through, workers
+from engine.loaders import workers
 from engine.samples import TensorSamples
 from engine.splits import Rows
 

@@ -78,5 +78,5 @@ class PlainData(Data):
         if isinstance(self.given["train"], IterableDataset):
             self.splits = {**self.given, "predict": self.given["test"]}
         super().setup(stage)
-        if self.predicted is not None:
+        if self.predicted is not None and not self.reads_other(stage):
             self.splits["predict"] = self.predicted

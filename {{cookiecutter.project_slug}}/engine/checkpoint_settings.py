@@ -64,13 +64,9 @@ def as_defaults(parser: ArgumentParser, settings: dict[str, Any]) -> Iterator[No
 
 
 def model_of(class_path: str, hparams: dict[str, Any], given: Namespace) -> dict[str, Any]:
-    """The configuration of a checkpoint's system. One that keeps its network out of the checkpoint
-    gets that which is given; a schedule gets the length that is."""
-    network = given.init_args.get("network")
+    """The configuration of a checkpoint's system; a schedule gets the length that is given."""
     if "compile" in hparams:  # says how to run it, not what it is
         hparams["compile"] = given.init_args.get("compile", False)
-    if network and "network" not in hparams and class_path == given.class_path:
-        hparams["network"] = network.as_dict()
     wanted, scheduler = given.init_args.get("scheduler"), hparams.get("scheduler")
     if wanted and scheduler and wanted.class_path == scheduler["class_path"]:
         for name in LENGTHS:

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
 from callbacks import ALWAYS
 from engine import checkpoint_settings, runs
-from engine.compat import forget_averages
+from engine.compat import forget_averages, keep_settings
 from engine.divergence import Divergence
 from engine.errors import UserError, plain_errors
 from engine.exact_resume import ExactResume
@@ -169,6 +169,8 @@ class CLI(LightningCLI):
         record = RunRecord(self.settings, self.is_new, *self.label)
         own = [record, ExactResume(), Monitors(), Divergence(), *self.headings]
         self.trainer_defaults["callbacks"] = own
+        keep_settings(self.model, self.config_dump["model"])
+        keep_settings(self.datamodule, self.config_dump["data"])
         trainer = super().instantiate_trainer(**kwargs)
         prepare(trainer, self.model, self.best)
         if self.subcommand == "fit":

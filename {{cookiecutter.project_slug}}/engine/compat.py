@@ -8,7 +8,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace, _required, _typehints
 from lightning.fabric.utilities.load import _load_distributed_checkpoint
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import _InstantiatorFn
 from lightning.pytorch.loggers import CSVLogger
@@ -20,6 +20,7 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 # Makes systems and data modules, and hands their settings to the checkpoint. What it passes on
 # cannot be chosen: links whose target a class has no argument for are among it.
 ModuleInstantiator = _InstantiatorFn
+INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"  # what makes them of a checkpoint
 # Of callbacks and systems, each called once in a training step.
 STEP_HOOKS = (
     *("on_train_batch_start", "on_train_batch_end", "on_before_zero_grad"),
@@ -44,6 +45,15 @@ def pop_class_path(hyper_parameters: dict[str, Any]) -> str | None:
     hyperparameters; those of a fit from Python have none."""
     hyper_parameters.pop("_instantiator", None)
     return hyper_parameters.pop("_class_path", None)
+
+
+def keep_settings(made: LightningModule | LightningDataModule, settings: dict[str, Any]) -> None:
+    """Has checkpoints hold all that the command line made a system or data module with: without
+    what a class saves nothing of, or ignores, they could not make it again."""
+    kept = {"_class_path": settings["class_path"], "_instantiator": INSTANTIATOR}
+    kept |= {**settings.get("init_args", {}), **settings.get("dict_kwargs", {})}
+    kept.pop("init_from", None)  # a checkpoint has its own weights
+    made.hparams.update(kept | made.hparams)
 
 
 def load_sharded(folder: Path) -> dict[str, Any]:

@@ -125,14 +125,17 @@ class DataModule(LightningDataModule):
 
     def predict_dataloader(self) -> Any:
         if "predict" not in self.splits:
-            samples = self.read(self.hparams.predict_dir)
-            if not isinstance(samples, IterableDataset):
-                if not len(samples):
-                    source = self.hparams.predict_dir
-                    raise UserError(f"There is nothing to predict in {source!r:.80}.")
-                samples = Subset(samples, range(len(samples)))
-            self.splits["predict"] = samples
+            self.read_inputs()
         return loaders.evaluation_loader(self, self.splits["predict"])
+
+    def read_inputs(self) -> None:
+        samples = self.read(self.hparams.predict_dir)
+        if not isinstance(samples, IterableDataset):
+            if not len(samples):
+                source = self.hparams.predict_dir
+                raise UserError(f"There is nothing to predict in {source!r:.80}.")
+            samples = Subset(samples, range(len(samples)))
+        self.splits["predict"] = samples
 
     def go_on_with(self, facts: dict[str, Any], checkpoint: Any, adopted: bool = False) -> None:
         """Keeps what can be kept of the facts of a checkpoint. Raises a UserError if the data has
@@ -158,6 +161,7 @@ class DataModule(LightningDataModule):
         or if what would be measured was trained on."""
         if self.predicts_other:  # what comes from elsewhere is read as that of the fit was
             self.adopt(state_dict["facts"])
+            self.read_inputs()
             return
         checkpoint = (self.trainer and self.trainer.ckpt_path) or "The checkpoint"
         self.go_on_with(state_dict["facts"], checkpoint)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch import Tensor
 from torch.multiprocessing import ProcessExitedException
 
 from engine.warning_filters import silence
@@ -32,6 +33,7 @@ SINGLE = (
     "One of the data and the weights is float64, as NumPy's numbers are: have the data set give "
     "float32 (`.float()`), or set --trainer.precision 64-true"
 )
+NO_TENSOR = "A {} in the place of a tensor: pick one in `forward`, or `loss`, of the system's child"
 POSITION = (  # Lightning makes the loaders of `predict`, and of several processes, anew
     "Lightning gives a DataLoader its {} itself here: in yours name what comes after the data set, "
     "as DataLoader(samples, batch_size=8)"
@@ -120,6 +122,9 @@ def kind_and_message(error: BaseException) -> tuple[str, str]:
         return "UserError", f"{error} {hint}"
     if given := re.search(r"more than one `__init__` argument.* `(\w+)=\.\.\.`", str(error)):
         return "UserError", POSITION.format(given[1])
+    if isinstance(given := getattr(error, "obj", None), dict | list | tuple):
+        if hasattr(Tensor, str(error.name)):  # type: ignore[attr-defined]
+            return "UserError", NO_TENSOR.format(type(given).__name__)
     if type(error) is RuntimeError and DOUBLES.search(str(error)):
         return "UserError", f"{error}. {SINGLE}"
     _, title, trace = str(error).rpartition("Traceback (most recent call last):")

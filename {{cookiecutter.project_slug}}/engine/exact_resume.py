@@ -20,7 +20,7 @@ class ExactResume(Callback):
     counts batches, the sampler samples."""
 
     before: dict[str, Tensor] = {}  # `attributes` at the start
-    frozen: Any = None  # the names of the parameters that were at the save
+    frozen: list[bool] = []  # each parameter, at the save
 
     def state_dict(self) -> dict[str, Any]:
         numpy: Any = np.random.get_state()
@@ -46,32 +46,34 @@ class ExactResume(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.before = attributes(pl_module)
         # A callback that freezes at the start may have unfrozen before the save.
-        for name, parameter in parameters_of(pl_module) if self.frozen is not None else ():
-            if parameter.requires_grad == (name in self.frozen):
-                parameter.requires_grad_(name not in self.frozen)
+        for parameter, frozen in zip(pl_module.parameters(), self.frozen, strict=False):
+            if parameter.requires_grad == frozen:
+                parameter.requires_grad_(not frozen)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The first of the fit, before it adds up numbers of its own.
         now = attributes(pl_module) if self.before else {}
         if changed := [n for n, one in self.before.items() if n in now and not one.equal(now[n])]:
             lost = f"Training changes {', '.join(changed)}, which no checkpoint holds"
             rank_zero_warn(f"{lost}: keep what matters in a tensor, by register_buffer")
-        self.before = {}
+            self.before = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.before = self.before and attributes(pl_module)  # with numbers of the validation's own
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint["batches"] = batches_of(trainer)
-        checkpoint["frozen"] = [n for n, p in parameters_of(pl_module) if not p.requires_grad]
+        checkpoint["frozen"] = [not one.requires_grad for one in pl_module.parameters()]
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        self.frozen = checkpoint.get("frozen")
+        self.frozen = checkpoint.get("frozen", [])
         size, processes = checkpoint.get("batches", (0, 0))
         given = checkpoint.get("datamodule_hyper_parameters", {}).get("batch_size")
         same = size and given == trainer.datamodule.hparams.get("batch_size")
-        if same and isinstance(given, int):
+        if same and (isinstance(given, int) or processes == trainer.world_size):
             trainer.datamodule.batch_size = size  # which a callback may have changed
         before, now = size * processes, prod(batches_of(trainer))
         if before and now and "loops" in checkpoint:
@@ -100,12 +102,6 @@ def attributes(system: LightningModule) -> dict[str, Tensor]:
     }
     tensors = {name: torch.as_tensor(value).detach() for name, value in found.items()}
     return {name: one.to("cpu", copy=True) for name, one in tensors.items() if not one.is_meta}
-
-
-def parameters_of(system: LightningModule) -> list[tuple[str, Tensor]]:
-    """The parameters, by the names that they have whatever the strategy."""
-    named = system.named_parameters()
-    return [(name.replace("_fsdp_wrapped_module.", ""), one) for name, one in named]
 
 
 def batches_of(trainer: Trainer) -> tuple[int, int]:

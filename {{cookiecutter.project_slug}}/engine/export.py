@@ -139,7 +139,7 @@ def export(
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Recurrent layers do it, to no harm: what the file gives is compared.
-    warnings.filterwarnings("ignore", message="The tensor attributes .* were assigned")
+    warnings.filterwarnings("ignore", message="The tensor attributes? .* w(as|ere) assigned")
     path = find_checkpoint(checkpoint, "best", root)
     output = output or run_of(path)
     output = output / f"model.{format}" if output.is_dir() else output

@@ -152,11 +152,14 @@ class Facts:
         return made
 
     def complete_all(self, settings: Any) -> None:
-        """Completes the arguments of every network in a configuration, in place."""
+        """Completes the networks and schedules (-1: as long as the fit) in settings, in place."""
         for spec in specs(settings):
             kind = resolve_name(spec["class_path"])
+            given = spec["init_args"] = spec.get("init_args") or {}
             if makes_module(kind):
-                spec["init_args"] = self.complete(kind, spec.get("init_args") or {})
+                spec["init_args"] = self.complete(kind, given)
+            elif "T_max" in may_lack(kind) and "T_max" in arguments_of(kind):
+                given["T_max"] = given.get("T_max") or -1
 
 
 def same(a: Any, b: Any) -> bool:

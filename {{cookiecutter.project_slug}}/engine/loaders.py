@@ -109,13 +109,6 @@ def wants_on_device(data: Any) -> bool:
     return data.hparams.on_device
 
 
-def read_through(samples: Any, num_workers: int) -> DataLoader:
-    """Whole batches of all samples, in order. It draws no random number."""
-    options: Any = {"num_workers": num_workers, "generator": torch.Generator()}
-    # Whole batches: each tensor that a worker hands over takes an open file of the process.
-    return DataLoader(samples, batch_size=64, collate_fn=default_convert, **options)
-
-
 def loader_options(data: Any, split: Any) -> dict[str, Any]:
     samples = samples_of(split)
     num_workers = workers(data, samples)

@@ -1,8 +1,9 @@
 """A trained system in a notebook or a service: what `predict` does, from Python."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from pkgutil import resolve_name
@@ -93,11 +94,11 @@ class Predictor:
         state: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
-        if not hasattr(data, "read"):
+        if not hasattr(data, "read_inputs"):
             raise UserError(f"{type(data).__name__} has no `read`: let it be a data.base.Data")
         silence()
         self.system, self.data = system, data
-        self.found = Found(state)
+        self.found = Found(partial(data.load_state_dict, state) if state else data.read_inputs)
         self.lock = Lock()  # a Trainer serves one thread at a time
         plugins = [LightningEnvironment()]  # whatever job or cluster this process belongs to
         with quiet():
@@ -119,16 +120,15 @@ class Predictor:
 
 
 class Found(Predictions):
-    """Keeps the table; gives the data module its state before it reads anything."""
+    """Keeps the table; has the data module take its state and read what is predicted."""
 
-    def __init__(self, state: dict[str, Any] | None) -> None:
+    def __init__(self, read: Callable[[], None]) -> None:
         super().__init__()
-        self.state = state
+        self.read = read
         self.table: dict[str, list] = {}
 
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
-        if self.state:
-            trainer.datamodule.load_state_dict(self.state)
+        self.read()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_predict_start(trainer, pl_module)

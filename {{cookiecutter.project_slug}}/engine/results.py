@@ -58,9 +58,7 @@ def why_it_ended(trainer: Trainer, trains: bool) -> str:
         return f"before its first step: {steps}, and {reason}"
     for callback in trainer.early_stopping_callbacks:
         if callback.stopped_epoch and trainer.should_stop:  # else it was before this fit went on
-            reason = str(callback.stopping_reason_message).removesuffix(
-                " Signaling Trainer to stop."
-            )
+            reason = callback.stopping_reason_message
             return f"early, after epoch {callback.stopped_epoch}: {reason}"
     if 0 <= trainer.max_steps <= trainer.global_step:
         return f"after all {trainer.max_steps} steps"

@@ -7,7 +7,7 @@ from contextlib import suppress
 from math import ceil, inf
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -28,8 +28,6 @@ def configure(system: Any, optimizer: Optimizer) -> dict[str, Any]:
     config: Any = {"scheduler": scheduler, "interval": system.scheduler_interval or interval}
     if system.automatic_optimization:
         config["monitor"] = system.scheduler_monitor
-        if config["interval"] == "epoch" and isinstance(scheduler, ReduceLROnPlateau):
-            config["frequency"] = sys.maxsize  # on_train_epoch_end steps it
     return {"optimizer": optimizer, "lr_scheduler": config}
 
 
@@ -48,7 +46,8 @@ def make_scheduler(
             raise MisconfigurationException(f"{text}: name a class of your own") from error
         raise
     name = next((name for name in LENGTHS if hasattr(scheduler, name)), "")
-    return scheduler, name, getattr(scheduler, name, None)
+    length = getattr(scheduler, name, None)
+    return scheduler, name, None if length == -1 else length
 
 
 def set_lengths(system: Any, lengths: dict[LRScheduler, tuple[str, float | None]]) -> None:
@@ -103,19 +102,20 @@ def resize(scheduler: Any, make: Any, name: str, length: float) -> LRScheduler:
     return resized
 
 
-def step_on_plateau(system: LightningModule, monitor: str) -> None:
+def step_on_plateau(system: Any) -> None:
     """Steps the schedulers that look at a metric after each epoch with a validation."""
-    trainer = system.trainer
-    metrics = trainer.callback_metrics
-    if (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1):
-        return
+    trainer: Trainer = system.trainer
+    metrics, known = trainer.callback_metrics, ", ".join(trainer.callback_metrics)
+    validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
     for config in trainer.lr_scheduler_configs:
-        if config.interval != "epoch" or not isinstance(config.scheduler, ReduceLROnPlateau):
+        plateau = isinstance(config.scheduler, ReduceLROnPlateau) and config.interval == "epoch"
+        if not plateau or config.frequency not in (1, sys.maxsize):
             continue
-        if monitor in metrics:
+        config.frequency = sys.maxsize  # Lightning passes over it
+        monitor = config.monitor or system.scheduler_monitor
+        if validated and monitor in metrics:
             config.scheduler.step(metrics[monitor])
-        elif not trainer.enable_validation or any(name.startswith("val/") for name in metrics):
+        elif validated and ("val/" in known or not trainer.enable_validation):
             raise MisconfigurationException(
-                f"scheduler_monitor is {monitor}, which is not logged. What is: "
-                f"{', '.join(metrics)}"
+                f"scheduler_monitor is {monitor}, which is not logged. What is: {known}"
             )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from engine.checkpoint_io import AtomicCheckpointIO
 from engine.errors import UserError
-from engine.facts import same
+from engine.facts import same, unlike
 from engine.runs import find_checkpoint, read_checkpoint
 
 WRAPPINGS = ("state_dict", "model_state_dict", "model")  # under which files keep the weights
@@ -59,19 +59,9 @@ def tell_other_data(source: str, known: dict[str, Any]) -> None:
     facts: dict[str, Any] = next((part["facts"] for part in states if "facts" in part), {})
     other = [name for name in facts.keys() & known.keys() if not same(facts[name], known[name])]
     if other:
-        listed = (f"{name} {first_unlike(facts[name], known[name])}" for name in sorted(other))
+        pairs = ((name, facts[name], known[name]) for name in sorted(other))
+        listed = (f"{n} {unlike(a, b)!s:.60} (here {unlike(b, a)!s:.60})" for n, a, b in pairs)
         rank_zero_info(f"{path} was trained on other data: {'; '.join(listed)}")
-
-
-def first_unlike(there: Any, here: Any) -> str:
-    """The first values that are unlike in two facts."""
-    pairs: Any = []
-    if isinstance(there, dict) and isinstance(here, dict) and there.keys() == here.keys():
-        pairs = [(there[key], here[key]) for key in there]
-    elif isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
-        pairs = zip(there, here, strict=True)
-    unlike = (first_unlike(one, other) for one, other in pairs if not same(one, other))
-    return next(unlike, f"{there!s:.40} (here {here!s:.40})")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

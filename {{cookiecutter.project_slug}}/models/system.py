@@ -55,12 +55,9 @@ class System(LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
-        # From the command line, the configuration of these objects is saved, and rebuilds them.
-        # Made in Python they are not saved: a checkpoint holds no pickled code.
+        # A checkpoint holds no pickled code; the command line adds the objects' configuration.
         objects = ["network", "optimizer", "scheduler", "metrics", "loss", "init_from"]
         self.save_hyperparameters(ignore=objects)
-        if "_class_path" in self.hparams:
-            self.save_hyperparameters(ignore="init_from")
         for name in [n for n, value in self.hparams.items() if isinstance(value, nn.Module)]:
             self.hparams.pop(name)  # such objects of a subclass
         if not isinstance(network, nn.Module):
@@ -122,17 +119,16 @@ class System(LightningModule):
         self.add_to_mean("loss", loss * self.batch_weight, self.batch_weight)
 
     def size_of(self, batch: Any) -> int | Tensor:
-        """How much a batch counts in the mean loss of an evaluation: the rows of its first tensor.
-        A system whose batches are objects, or have lists, overrides it."""
-        rows: list[int] = []
-        apply_to_collection(batch, Tensor, lambda tensor: rows.extend(tensor.shape[:1]))
-        kind = type(batch).__name__
-        listed = kind in ("list", "tuple") and isinstance(batch[0], list | tuple)
-        if not rows or (listed and rows[0] != rows[-1]):
+        """How much a batch counts in the mean loss of an evaluation: the rows of its tensors. A
+        system whose batches are objects, or have tensors of several lengths, overrides it."""
+        rows: set[int] = set()
+        apply_to_collection(batch, Tensor, lambda tensor: rows.update(tensor.shape[:1]))
+        if len(rows) != 1:
             raise MisconfigurationException(
-                f"How many samples has a batch, a {kind}? Have {type(self).__name__}.size_of say it"
+                f"How many samples has a {type(batch).__name__} whose tensors have "
+                f"{sorted(rows)} rows? Have {type(self).__name__}.size_of say it"
             )
-        return rows[0]
+        return rows.pop()
 
     def stage_of(self, loader: int) -> str:
         """`val` or `test`; of further loaders `val_NAME`, by the data's `val_names`, or `val_1`."""
@@ -234,10 +230,10 @@ class System(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         # Lightning would do this after the checkpoint: a fit that continues would miss a step.
-        if self.scheduler:
+        if self.trainer.lr_scheduler_configs:
             from engine import schedules
 
-            schedules.step_on_plateau(self, self.scheduler_monitor)
+            schedules.step_on_plateau(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if not isinstance(self.preparation, nn.Identity):
