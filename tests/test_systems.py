@@ -228,6 +228,23 @@ def test_what_a_metric_cannot_do_is_one_sentence(render, tmp_path, metric, messa
         command("train", *FIT, *options)
 
 
+def test_metrics_that_nothing_updates_are_refused(render, tmp_path, monkeypatch):
+    (tmp_path / "silent.py").write_text(
+        "from models.classifier import Classifier\n"
+        "class Silent(Classifier):\n"
+        "    def loss(self, batch):\n"
+        "        return self.criterion(self(batch[0]), batch[1])\n"
+    )
+    metric = "--model.metrics.own=torchmetrics.MeanSquaredError"
+    monkeypatch.syspath_prepend(tmp_path)
+    for model, options, message in (
+        ("mlp", ["--model=silent.Silent"], "loss has to call update_metrics"),
+        ("gan", [], "a gan has no targets to compare with"),
+    ):
+        with inside(render(model=model), tmp_path), pytest.raises(SystemExit, match=message):
+            command("train", *FIT, *options, "--best_checkpoint.monitor=val/loss", metric)
+
+
 def test_a_checkpoint_from_python_holds_no_network_that_a_child_has(render):
     with inside(render(model="mlp")):
         from models.system import System

@@ -38,6 +38,8 @@ class GAN(System):
         **kwargs: Any,
     ) -> None:
         super().__init__(network, optimizer, lr, scheduler_monitor=scheduler_monitor, **kwargs)
+        if self.metrics:
+            raise MisconfigurationException("metrics: a gan has no targets to compare with")
         self.automatic_optimization = False
         self.num_samples = num_samples
 
@@ -116,8 +118,7 @@ class GAN(System):
     def predict_step(
         self, batch: Batch, batch_idx: int = 0, dataloader_idx: int = 0
     ) -> dict[str, Tensor]:
-        """As many new images (B, C, H, W) in [-1, 1] as the batch has, and the discriminator's
-        logits (B,) of them."""
+        """New images (B, C, H, W) in [-1, 1], and the discriminator's logits (B,) of them."""
         # A sample in a table belongs to its row, on whichever process that is.
         if indices := self.trainer.predict_loop.current_batch_indices:
             noise = torch.cat([self.noise(1, seed=i) for i in indices])

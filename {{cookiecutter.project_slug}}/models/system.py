@@ -27,8 +27,7 @@ class System(LightningModule):
             ``T_max`` is left out, it becomes the length of the fit.
         scheduler_interval: whether it counts each ``step`` or ``epoch``; by default its own
             attribute ``interval``, or else ``step`` if it gets the length of the fit.
-        scheduler_monitor: metric for schedulers that need one (``ReduceLROnPlateau``); they step
-            after each epoch with a validation.
+        scheduler_monitor: metric for ``ReduceLROnPlateau``, which steps after each validation.
         metrics: further torchmetrics by name, which become ``val/NAME`` and ``test/NAME``.
         init_from: weights to start from: a checkpoint, a run or the file of a ``state_dict``.
         compile: compile the network with ``torch.compile``; checkpoints stay the same.
@@ -102,8 +101,8 @@ class System(LightningModule):
         return loss
 
     def should_log(self, step: int) -> bool:
-        """Whether anything uses what this step logs: a logger, or the end of the epoch. To log each
-        step takes a quarter of the speed (with `prog_bar` the CPU waits for the device, too)."""
+        """Whether a logger, or the end of the epoch, uses what this step logs."""
+        # Logging every step takes a quarter of the speed; `prog_bar` makes the CPU wait, too.
         return step % max(self.trainer.log_every_n_steps, 1) == 0 or self.trainer.is_last_batch
 
     def on_validation_epoch_start(self) -> None:
@@ -163,6 +162,8 @@ class System(LightningModule):
         means = dict(zip(self.sums, sums / counts, strict=True))
         self.sizes = dict(zip(self.sums, counts, strict=True))
         self.log_dict(means, prog_bar=True, sync_dist=True)
+        if self.metrics and not self.measured:
+            raise MisconfigurationException("metrics: the system's loss has to call update_metrics")
         measured = {name: metric.compute() for name, metric in self.measured.items()}
         for name, value in measured.items():
             if name in means or getattr(value, "ndim", False):
