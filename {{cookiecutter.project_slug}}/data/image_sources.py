@@ -82,11 +82,11 @@ def open_images(source: Any, channels: int) -> list[str | Image.Image]:
     colors = (1, 3, 4)
     if pixels.ndim > 2 and pixels.shape[-3] == channels and pixels.shape[-1] not in colors:
         if channels > 1 or pixels.ndim == 4:
-            pixels = np.moveaxis(pixels, -3, -1)
+            pixels = np.moveaxis(pixels, -3, -1)  # channels come last
     if pixels.ndim == 2 or pixels.ndim == 3 and pixels.shape[-1] in colors:
-        pixels = pixels[None]
+        pixels = pixels[None]  # a single image
     if pixels.ndim == 4 and pixels.shape[-1] == 1:
-        pixels = pixels[..., 0]
+        pixels = pixels[..., 0]  # grey images (N, H, W)
     if pixels.ndim != 3 and (pixels.ndim != 4 or pixels.shape[-1] not in colors):
         raise UserError(f"An array of shape {pixels.shape} is no images: give (N, H, W, C).")
     return [Image.fromarray(np.ascontiguousarray(image)) for image in pixels]

@@ -97,6 +97,7 @@ def random_crop(images: Tensor, padding: int, flip: bool) -> Tensor:
         mirrored = torch.rand(batch, 1, device=device) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
     rows = torch.arange(height, device=device) + top
+    # Of each pixel (B, H, W), its place in the flattened padded image.
     pixels = rows[:, :, None] * padded.shape[-1] + (columns + left)[:, None, :]
     index = pixels.view(batch, 1, -1).expand(-1, channels, -1)
     return padded.flatten(2).gather(2, index).view_as(images)

@@ -86,6 +86,7 @@ class FromSeason(nn.Module):
         history, season = batch["past"], self.season
         window = history.shape[1]
         mean, std = self.mean[: self.num_series], self.std[: self.num_series]
+        # The steps of the past that are a season, or several, before those of the horizon.
         before = window - season + torch.arange(self.horizon, device=history.device) % season
         pattern = history[:, before]
         base = pattern

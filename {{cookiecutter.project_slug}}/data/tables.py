@@ -144,7 +144,7 @@ class TableData(Data):
     def load(self) -> tuple[TensorSamples, Rows]:
         if self.keys is None:
             self.study()
-        table, rows = self.__dict__.pop("whole", None) or self.whole
+        table, rows = self.__dict__.pop("whole", None) or self.whole  # not needed any longer
         samples = self.encoded(table, self.source)
         samples.keys = self.keys
         return samples, rows

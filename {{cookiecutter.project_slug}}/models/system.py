@@ -25,7 +25,7 @@ class System(LightningModule):
         decay_all: apply weight decay to norms and biases (parameters of one dimension), too.
         scheduler: makes the learning-rate scheduler from the optimizer. If its ``total_steps`` or
             ``T_max`` is left out, it becomes the length of the fit.
-        scheduler_interval: whether it counts each ``step`` or ``epoch``; by default its own
+        scheduler_interval: whether it steps after each ``step`` or ``epoch``; by default its own
             attribute ``interval``, or else ``step`` if it gets the length of the fit.
         scheduler_monitor: metric for ``ReduceLROnPlateau``, which steps after each validation.
         metrics: further torchmetrics by name, which become ``val/NAME`` and ``test/NAME``.
