@@ -202,6 +202,7 @@ class System(LightningModule):
         return [self.configure_optimizer(part) for part in self.parts]
 
     def configure_optimizer(self, part: str) -> dict[str, Any]:
+        """The optimizer of one of `parts`, and its learning-rate schedule."""
         prefix = f"{part}." if len(self.parts) > 1 else ""  # one part: with what a subclass adds
         named = [(n, p) for n, p in self.named_parameters() if n.startswith(prefix)]
         named = [(n.replace("_fsdp_wrapped_module.", ""), p) for n, p in named if p.requires_grad]
