@@ -73,6 +73,7 @@ def test_own_data_sets_take_arrays_of_their_kind(render, tmp_path):
         from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_convert
 
         from data.plain import PlainData
+        from engine.errors import mistake_of
         from models.classifier import Classifier
         from models.networks.mlp import MLP
 
@@ -92,11 +93,25 @@ def test_own_data_sets_take_arrays_of_their_kind(render, tmp_path):
 
         class Own(PlainData):
             def predict_dataloader(self):
-                options = {"batch_size": 2, "collate_fn": default_convert}
-                return DataLoader(self.splits["predict"], **options)
+                options = {"collate_fn": default_convert} if self.predicted else {}
+                return DataLoader(self.splits["predict"], batch_size=2, **options)
 
         own = Own(data.given["train"], predict=data.given["train"])
         assert numbers(Predictor(system, own)(inputs[3:5])) == numbers(predictor(inputs[3:5]))
+        with pytest.raises(RuntimeError) as raised:
+            Predictor(system, Own(data.given["train"]))(inputs[3:5])
+        assert "Your loader needs a collate_fn" in mistake_of(raised.value)
+
+        class Boxes(Classifier):
+            def predict_step(self, batch, batch_idx=0, dataloader_idx=0):
+                return {
+                    "best": batch[0].amax(1),
+                    "boxes": [*batch[0].split(1)],
+                    "mean": batch[0].mean(),
+                }
+
+        [*_, row] = Predictor(Boxes(system.network), data)(inputs[:3])
+        assert torch.equal(row["boxes"], inputs[2:3]) and "mean" not in row
 
         class Stream(IterableDataset):
             def __iter__(self):

@@ -48,8 +48,7 @@ def pop_class_path(hyper_parameters: dict[str, Any]) -> str | None:
 
 
 def keep_settings(made: LightningModule | LightningDataModule, settings: dict[str, Any]) -> None:
-    """Has checkpoints hold all that the command line made a system or data module with: without
-    what a class saves nothing of, or ignores, they could not make it again."""
+    """Has checkpoints hold all that makes a system or data module again, also what it ignores."""
     kept = {"_class_path": settings["class_path"], "_instantiator": INSTANTIATOR}
     kept |= {**settings.get("init_args", {}), **settings.get("dict_kwargs", {})}
     kept.pop("init_from", None)  # a checkpoint has its own weights

@@ -132,8 +132,7 @@ class DataModule(LightningDataModule):
         samples = self.read(self.hparams.predict_dir)
         if not isinstance(samples, IterableDataset):
             if not len(samples):
-                source = self.hparams.predict_dir
-                raise UserError(f"There is nothing to predict in {source!r:.80}.")
+                raise UserError(f"There is nothing to predict in {self.hparams.predict_dir!r:.80}.")
             samples = Subset(samples, range(len(samples)))
         self.splits["predict"] = samples
 

@@ -122,6 +122,8 @@ def kind_and_message(error: BaseException) -> tuple[str, str]:
         return "UserError", f"{error} {hint}"
     if given := re.search(r"more than one `__init__` argument.* `(\w+)=\.\.\.`", str(error)):
         return "UserError", POSITION.format(given[1])
+    if "stack expects each tensor to be equal size" in str(error):
+        return "UserError", f"{error}. Your loader needs a collate_fn (in memory default_convert)"
     if isinstance(given := getattr(error, "obj", None), dict | list | tuple):
         if hasattr(Tensor, str(error.name)):  # type: ignore[attr-defined]
             return "UserError", NO_TENSOR.format(type(given).__name__)

@@ -147,7 +147,7 @@ class Facts:
             elif needed:
                 raise UserError(
                     f"{name} of {path} is {value}, but it takes that of the data, and {data} has "
-                    f"{here}; leave the option out"
+                    f"{here}; leave the option out, or have a child of the class set it"
                 )
         return made
 

@@ -14,7 +14,6 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import instantiate_module
-from torch import Tensor
 
 from engine.checkpoint_io import AtomicCheckpointIO
 from engine.compat import pop_class_path
@@ -135,9 +134,9 @@ class Found(Predictions):
         self.others: dict[str, list] = {}
 
     def save(self, trainer: Trainer, outputs: dict[str, Any], index: list[int]) -> None:
-        for name, values in outputs.items():
-            if isinstance(values, Tensor) and values.shape[:1] == (len(index),):
-                self.others.setdefault(name, []).extend(values)
+        for name, found in outputs.items():
+            if (isinstance(found, list) or getattr(found, "ndim", 0)) and len(found) == len(index):
+                self.others.setdefault(name, []).extend(found)
 
     def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
         self.table = table | self.others

@@ -56,10 +56,11 @@ def why_it_ended(trainer: Trainer, trains: bool) -> str:
             reason = "trainer.limit_train_batches is 0, also where a finder stops"
         steps = f"{trainer.current_epoch} epochs, {trainer.global_step} steps were done"
         return f"before its first step: {steps}, and {reason}"
-    for callback in trainer.early_stopping_callbacks:
-        if callback.stopped_epoch and trainer.should_stop:  # else it was before this fit went on
-            reason = callback.stopping_reason_message
-            return f"early, after epoch {callback.stopped_epoch}: {reason}"
+    for stopping in trainer.early_stopping_callbacks:
+        if stopping.stopped_epoch and trainer.should_stop:  # else it was before this fit went on
+            return (
+                f"early, after epoch {stopping.stopped_epoch}: {stopping.stopping_reason_message}"
+            )
     if 0 <= trainer.max_steps <= trainer.global_step:
         return f"after all {trainer.max_steps} steps"
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:
