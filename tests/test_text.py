@@ -240,6 +240,23 @@ def test_a_text_that_has_got_new_characters_keeps_those_of_the_fit(
     assert "ж" not in found.datamodule.characters == found.model.characters
 
 
+def test_text_that_was_trained_on_is_told_though_it_has_moved(project, tmp_path, recwarn):
+    generator = torch.Generator().manual_seed(0)
+    old, new = (torch.randint(97, 123, (n,), generator=generator) for n in (9000, 60_001))
+    (tmp_path / "old.txt").write_bytes(bytes(old.tolist()))
+    with inside(project, tmp_path):
+        options = [*GPT, f"--data.data_dir={tmp_path}", "--data.pattern=*.txt", "--data.context=16"]
+        command("train", "fit", *options, "--trainer.max_epochs=1")
+        test = ["test", *options, "--ckpt_path=best"]
+        command("train", *test)
+        (tmp_path / "zz.txt").write_bytes(bytes(new.tolist()))
+        command("train", *test)
+        assert not [one for one in recwarn if "trained on" in str(one.message)]
+        (tmp_path / "zz.txt").rename(tmp_path / "aa.txt")
+        with pytest.warns(UserWarning, match="places in the test split are text that was trained"):
+            command("train", *test)
+
+
 def test_goes_on_with_prompts_where_the_text_is_not(trained, project):
     """The most likely of what follows, without a cache; and the same from a fresh process's view."""
     folder, _ = trained

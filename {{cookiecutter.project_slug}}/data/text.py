@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 from data.base import Data
 from data.text_reading import find_files, read_bytes, read_characters, read_lines
 from engine.errors import UserError
+from engine.sample_keys import keys_of
 from engine.samples import TensorSamples
 from engine.sizes import choose_fraction
 from engine.splits import Rows
@@ -143,6 +144,27 @@ class TextData(Data):
     def keep(self, facts: dict[str, Any]) -> None:
         if self.unit == "character" and facts["characters"]:
             self.characters = facts["characters"]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if "splits" in state_dict and "test" in self.splits and not self.predicts_other:
+            self.tell_repeats(state_dict["splits"]["keys"]["train"])
+
+    def tell_repeats(self, trained: Tensor) -> None:
+        """Warns if much of the test split was trained on, whose windows have these keys: what is
+        put before a text moves windows and splits, and the keys are others then."""
+        first = int(self.rows["test"][0]) * self.context
+        last = max(len(self.text) - 2 * self.context, first + 1)
+        starts = range(first, last, max((last - first) // 64, 1))
+        pieces = [self.text[i : i + 2 * self.context] for i in starts]  # windows at each unit
+        shifted = [TensorSamples(piece.unfold(0, self.context + 1, 1)) for piece in pieces]
+        keys = torch.stack([keys_of(windows, {}) for windows in shifted])
+        seen = int(torch.isin(keys, trained).any(dim=1).sum())
+        if 8 * seen > len(starts):
+            rank_zero_warn(
+                f"{seen} of {len(starts)} places in the test split are text that was trained on: "
+                "put new text behind the old one, or start a new fit."
+            )
 
     def read(self, source: str | Path | list[str] | None) -> TensorSamples:
         """The windows of a file or folder; prompts of a list, or of the settings."""
