@@ -79,6 +79,20 @@ def test_an_unknown_argument_of_a_swapped_class_is_named_with_its_nearest(projec
 def test_an_option_without_its_group_is_named_with_it(project, capfd):
     assert "Did you mean --trainer.max_epochs?" in error(capfd, "--max_epochs=3")
     assert "Did you mean" not in error(capfd, "extra")
+    # As other tools write them: rather an option that people want often than one that is like it.
+    words = {"--epochs=3": "trainer.max_epochs", "trainer.max_epochs=3": "trainer.max_epochs"}
+    words |= {"--batch-size=3": "data.batch_size", "--seed=3": "seed_everything"}
+    for word, meant in words.items():
+        assert f"Did you mean --{meant}?" in error(capfd, word)
+
+
+def test_a_word_that_is_no_command_is_told_which_trains(project, capfd):
+    with pytest.raises(SystemExit):
+        command("train", "train")
+    assert "invalid choice: 'train' (choose from 'fit', which trains," in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        command("train", "trainer.max_epochs=3")  # as with Hydra
+    assert "Did you mean --trainer.max_epochs?" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -524,7 +538,24 @@ def test_several_checkpoints_want_several_names(project, capfd, name, k):
             "batch_size is null: leave it out, which means auto",
         ),
         ("model: {init_args: {optimizer: null}}", "optimizer is null: .* means AdamW"),
-        ("trainer: {accumulate_grad_batches: 0}", "accumulate_grad_batches must be 1 or more"),
+        ("trainer: {accumulate_grad_batches: 0}", "accumulate_grad_batches is 0: .* 1 or more"),
+        ("trainer: {gradient_clip_val: -1}", "trainer.gradient_clip_val is -1.*: it must be 0 or"),
+        ("trainer: {check_val_every_n_epoch: 0}", "n_epoch is 0: it must be 1 or more"),
+        ("trainer: {val_check_interval: 0}", "val_check_interval is 0"),
+        ("early_stopping: {patience: -1}", "early_stopping.patience is -1: it must be 0 or more"),
+        (
+            "trainer: {callbacks+: {class_path: engine.lightning_callbacks.EMA, init_args: {decay: 2}}}",
+            "decay is 2.*: it must be 0 or more, and less than 1",
+        ),
+        ("recipe: {epochs: -1}", "recipe.epochs is -1: it must be 0 or more"),
+        (
+            "model: {init_args: {network: {init_args: {dropout: -0.1}}}}",
+            r"between 0 and 1, but got -0.1 \(models/networks/cnn.py:",
+        ),
+        (
+            "model: {init_args: {scheduler: {init_args: {warmup_steps: -1}}}}",
+            "warmup_steps and total_steps must be 0 or more",
+        ),
         ("name: \xfc", "mine.yaml is to be saved as UTF-8"),
     ],
 )
@@ -533,12 +564,19 @@ def test_a_value_that_means_nothing_is_named(project, capfd, text, message):
     assert re.search(message, error(capfd, "--config=mine.yaml"))
 
 
+def test_numbers_below_zero_that_mean_something_are_taken(project):
+    options = ["--trainer.max_epochs=-1", "--trainer.max_steps=1", "--early_stopping.min_delta=-1"]
+    options += ["--trainer.num_sanity_val_steps=-1", "--early_stopping.stopping_threshold=-2.5"]
+    assert command("train", *FIT, *options).trainer.global_step == 1
+
+
 @pytest.mark.parametrize(
     ("option", "message"),
     [
         ("--ckpt_path=", "--ckpt_path : no checkpoint there"),
         ("--model.init_from=", "--model.init_from : no checkpoint there"),
         ("--data.predict_dir=", "predict_dir is empty"),
+        ("--config=", "--config holds no settings"),
     ],
 )
 def test_an_empty_value_is_no_value_left_out(project, capfd, option, message):

@@ -129,6 +129,7 @@ def test_values_are_written_as_in_a_configuration(compare):
         (["--sort=lr"], "no run has lr. Did you mean model.lr"),
         (["--filter=model.lrr<1"], "no run has model.lrr. Did you mean model.lr"),
         (["version_0", "version_9"], "version_9: no folder or name of a run under logs"),
+        (["version_0", "logs"], "logs: no folder or name of a run under logs"),
     ],
 )
 def test_a_word_that_is_not_known_is_not_left_out(compare, options, message):

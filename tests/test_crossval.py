@@ -30,6 +30,8 @@ def test_fits_each_fold_and_prints_mean_and_deviation(render, tmp_path, capfd):
             assert (run / "checkpoints/last.ckpt").is_file()
             [record] = yaml.safe_load((run / "run.yaml").read_text())
             assert record["name"] == f"both/fold_{fold}"
+        # Of a fold no commands are told: what comes next is of all of them.
+        assert output.count("Best epoch:") == 2 and "train.py test" not in output
         for command_line in (["test"], ["fit", "--ckpt_path=last"]):
             with pytest.raises(
                 SystemExit, match="version_0, has several fits: name one, as in .*_0"

@@ -667,6 +667,19 @@ def test_image_folder_with_splits(tmp_path):
     assert {len(ready(folder(tmp_path, num_folds=2)).splits["val"])} == {14}  # train and val
 
 
+def test_copies_of_images_are_told(tmp_path):
+    """The same bytes in two classes, or in train and test: the score says nothing."""
+    write_images(tmp_path, ("cat", "dog"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folder(tmp_path)
+    photo = (tmp_path / "cat" / "00003.jpg").read_bytes()
+    (tmp_path / "dog" / "cat.jpg").write_bytes(photo)
+    (tmp_path / "dog" / "other.jpg").write_bytes(b"x" + photo[1:])  # of the same size and end
+    with pytest.warns(UserWarning, match="1 of 26 images are copies .* dog.cat.jpg of cat.00003"):
+        folder(tmp_path)
+
+
 def test_images_without_pixels_are_refused(tmp_path):
     with pytest.raises(ValueError, match="image_size is 0: it must be 1 or more"):
         folder(tmp_path, image_size=0)

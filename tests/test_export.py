@@ -217,6 +217,17 @@ def test_no_checkpoint_is_a_sentence(trained, tmp_path):
         command("export", "best")
 
 
+def test_a_mistake_in_its_options_is_one_line(trained, tmp_path, capfd):
+    project, _ = trained("cnn")
+    wrong = {"--format=onx": "error: format: expected Literal['onnx', 'pt2', 'torchscript']. Given"}
+    wrong["--outptu=x"] = "error: unrecognized arguments: --outptu=x. Did you mean --output?"
+    for option, message in wrong.items():
+        with inside(project, tmp_path), pytest.raises(SystemExit):
+            command("export", "best", option)
+        [line] = capfd.readouterr().err.splitlines()
+        assert line.startswith(message)
+
+
 def test_a_checkpoint_of_a_fit_from_python_is_a_sentence(trained, tmp_path):
     project, folder = trained("cnn")
     checkpoint = torch.load(folder / "logs/version_0/checkpoints/best.ckpt")

@@ -100,3 +100,9 @@ def test_the_best_checkpoint_of_an_older_run_is_not_taken_for_the_newest(project
     assert find_checkpoint("last", "best", root) == root / "version_9/checkpoints/last.ckpt"
     with pytest.raises(UserError, match="best: no checkpoint there.*\n.*version_0.*\n.*version_9"):
         find_checkpoint("best", "best", root)
+    for number in range(10, 20):
+        path = root / f"version_{number}/checkpoints/best.ckpt"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    with pytest.raises(UserError, match="newest of 12:(\n.*/version_1[4-9].*){6}$"):
+        find_checkpoint("nowhere", "best", root)

@@ -234,9 +234,32 @@ def test_a_space_that_is_wrong_is_a_sentence(folder, space, message):
 
 
 @pytest.mark.parametrize("name", ["workers", "trials"])
-def test_none_of_them_are_refused(folder, name):
+def test_none_of_them_are_refused(folder, name, capsys):
     with pytest.raises(SystemExit, match=f"--{name} 0: it must be 1 or more"):
         command("sweep", f"--{name}=0")
+    with pytest.raises(SystemExit):
+        command("sweep", f"--{name}=x")
+    assert capsys.readouterr().err == f"error: {name}: expected int. Got value: x\n"
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"model.optimizer": "torch.optim.Rprop"},  # none of its choices
+        {"data.batch_size": 8},  # below
+        {"model.lr": 0.1},  # no choice
+        "torch.optim.SGD",
+    ],
+)
+def test_a_condition_that_is_never_met_is_refused(folder, when):
+    momentum = {"type": "float", "low": 0.0, "high": 0.9, "when": when}
+    space = {name: SPACE[name] for name in ("model.lr", "model.optimizer")}
+    space |= {"model.optimizer.momentum": momentum, "data.batch_size": SPACE["data.batch_size"]}
+    write_config(Path("sweep.yaml"), space=space)
+    with pytest.raises(
+        SystemExit, match="^error: space: model.optimizer.momentum: .* not understood"
+    ):
+        command("sweep", "--config=sweep.yaml", "--trials=1")
 
 
 def test_each_choice_has_to_take_the_arguments_of_all(folder, capsys):
@@ -252,6 +275,45 @@ def test_each_choice_has_to_take_the_arguments_of_all(folder, capsys):
             command("sweep", "--config=sweep.yaml", "--trials=1")
         assert "momentum" in capsys.readouterr().err
     assert not Path("logs/version_0").exists()
+
+
+def test_what_only_some_choices_take_is_drawn_beside_them(folder, capsys):
+    """As `if optimizer == "SGD": trial.suggest_float("momentum", ...)` with Optuna itself."""
+    sgd, adam, adamw = (f"torch.optim.{name}" for name in ("SGD", "Adam", "AdamW"))
+    both = {"model.optimizer": [adam, adamw], "model.decay_all": False}
+    space = {
+        "model.decay_all": {"type": "categorical", "choices": [False]},
+        "model.optimizer": {"type": "categorical", "choices": [sgd, adam, adamw]},
+        "model.optimizer.momentum": {
+            **{"type": "float", "low": 0.5, "high": 0.9},
+            "when": {"model.optimizer": sgd},
+        },
+        "model.optimizer.amsgrad": {"type": "categorical", "choices": [False, True], "when": both},
+    }
+    write_config(Path("sweep.yaml"), space=space)
+    command("sweep", "--config=sweep.yaml", "--trials=2")
+    first = finished()
+    command("sweep", "--config=sweep.yaml", "--trials=6")
+    assert len(finished()) == 6 and finished().items() > first.items()
+    drawn = [trial.params for trial in trials()]
+    assert len({params["model.optimizer"] for params in drawn}) > 1
+    for params in drawn:
+        own = "momentum" if params["model.optimizer"] == sgd else "amsgrad"
+        assert [*params][1:] == ["model.optimizer", f"model.optimizer.{own}"]
+    best = optuna.load_study(study_name="default", storage=STORAGE).best_trial.params
+    optimizer = yaml.safe_load(Path("logs/default/best.yaml").read_text())["model"]["init_args"][
+        "optimizer"
+    ]
+    assert optimizer["class_path"] == best.pop("model.optimizer")
+    assert best.pop("model.decay_all") is False
+    [(key, value)] = best.items()
+    assert optimizer["init_args"][key.rpartition(".")[2]] == value
+    # Each choice is looked at before the search, with what it takes: here one that it does not.
+    space["model.optimizer.momentum"]["when"] = both
+    write_config(Path("sweep.yaml"), space=space)
+    with pytest.raises(SystemExit):
+        command("sweep", "--config=sweep.yaml", "--study=other")
+    assert "momentum" in capsys.readouterr().err and not trials("other")
 
 
 def test_choices_are_read_once_and_judged_by_one_score(folder, monkeypatch):

@@ -20,8 +20,7 @@ class ConfusionMatrix(Charts):
     """Writes ``confusion_matrix.csv`` into the run folder, a row for each true class and a column
     for each predicted one, and ``accuracy_by_class.csv``; draws the matrix there and in the logger;
     prints how many samples of each class were right. Does nothing where a system predicts no
-    ``probability``, or a sample has several classes.
-    """
+    ``probability``, or a sample has several classes."""
 
     name = "confusion matrix, which takes classes and probabilities"  # in a warning
 

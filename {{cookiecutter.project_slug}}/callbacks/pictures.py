@@ -72,9 +72,8 @@ def log_picture(trainer: Trainer, name: str, picture: Image.Image | str) -> None
 
 
 class Pictures(Callback):
-    """Shows what the system's ``pictures`` method makes of the first samples: images with captions,
-    a ready picture, or a text. Those of a validation go to the loggers, those of ``predict`` into a
-    file beside the table.
+    """Shows what the system's ``pictures`` makes of the first samples (images with captions, or a
+    picture, or a text): of a validation in the loggers, of ``predict`` in a file beside the table.
 
     Args:
         every_n_epochs: how often in a fit; 0 turns the pictures off.

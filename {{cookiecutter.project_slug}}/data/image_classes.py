@@ -3,16 +3,19 @@
 import os
 import unicodedata
 from collections import Counter
+from contextlib import suppress
+from filecmp import cmp
 from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from data.image_sources import extensions, find_images, tell_others
 from engine.errors import UserError
 from engine.splits import SPLITS, Rows
 
+MOST_COMPARED = 20_000
 SPLIT_WORDS = {*SPLITS, "training", "valid", "validation", "eval", "testing"}
 
 
@@ -85,6 +88,30 @@ def least_images(split: str, folders: dict[str, Path]) -> int:
     return 1 + len(SPLITS) - len(folders) if split == "train" else 0
 
 
+def tell_copies(names: list[str], root: Path) -> None:
+    """Warns of images that are others byte for byte: they may be in train and test, or in several
+    classes. Files of one size and end are compared, up to their first difference. Those of a large
+    set, which takes long to open, are left alone: it is not put together by hand."""
+    if len(names) > MOST_COMPARED:
+        return
+    known: dict[tuple[int, int], str] = {}
+    copies = []
+    for name in names:
+        with suppress(OSError), open(name, "rb") as file:  # an error comes when it is read
+            size = file.seek(0, os.SEEK_END)
+            file.seek(-min(size, 1024), os.SEEK_END)
+            first = known.setdefault((size, hash(file.read())), name)
+            if first != name and cmp(first, name, shallow=False):
+                copies.append((first, name))
+    if copies:
+        one, other = (os.path.relpath(path, root) for path in copies[0])
+        rank_zero_warn(
+            f"{len(copies)} of {len(names)} images are copies of others, such as {other} of {one}: "
+            "a score measured on copies of what was trained on is too good. Remove them, and look "
+            "whether some are in several classes"
+        )
+
+
 def list_images(
     root: Path, folders: dict[str, Path], class_names: list[str]
 ) -> tuple[list[str], Tensor, Rows]:
@@ -123,4 +150,5 @@ def list_images(
         rank_zero_info(
             f"Left out, since in no folder of a class: {len(loose)} images, as {loose[0]}"
         )
+    tell_copies(names, root)
     return names, torch.tensor(labels), rows

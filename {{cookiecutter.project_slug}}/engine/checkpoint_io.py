@@ -17,8 +17,7 @@ from engine.modules import SEQUENCES, is_plain
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames, so that a kill leaves the old checkpoint whole. Reads
-    the weights of sharded checkpoints, too."""
+    """Writes beside the target and renames: a kill leaves the old one whole. Reads sharded ones."""
 
     is_read = False  # whether one of this fit can be; callbacks may come to hold something else
 

@@ -76,8 +76,7 @@ def model_of(class_path: str, hparams: dict[str, Any], given: Namespace) -> dict
 
 
 def with_model(parser: Any, config: Namespace, saved: dict, checkpoint: Path) -> Namespace:
-    """The configuration with the system of a checkpoint, if the command line made it. Names what
-    else was configured."""
+    """The configuration with a checkpoint's system, if a command line made it; names the rest."""
     hparams = saved.get("hyper_parameters", {})
     if not (class_path := pop_class_path(hparams)):
         return config

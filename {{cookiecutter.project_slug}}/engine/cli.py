@@ -30,7 +30,7 @@ from engine.recipe import Recipe, await_data
 from engine.records import label_of, read_record
 from engine.results import tell_end, tell_metrics
 from engine.run_record import RunRecord
-from engine.trainer_settings import allow_clipping, drop_callbacks, headings, prepare
+from engine.trainer_settings import allow_clipping, check_numbers, drop_callbacks, headings, prepare
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DEFAULTS = [str(CONFIGS / f"{name}.yaml") for name in ("model", "data", "default", "trainer")]
@@ -140,6 +140,7 @@ class CLI(LightningCLI):
         settings.pop("ckpt_path")
         self.settings = self.subparser.dump(settings, skip_unset=False)
         tell_swaps(self.settings)
+        check_numbers({name: config[name] for name in ("trainer", *CALLBACKS)})
         await_data(trainer, config.recipe)
         if config.float32_matmul_precision:
             torch.set_float32_matmul_precision(config.float32_matmul_precision)

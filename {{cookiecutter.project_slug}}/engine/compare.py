@@ -1,7 +1,6 @@
 """Compares runs: what differs in their settings, their best scores, epochs and time.
 
-Trials of sweeps are runs tagged with the study; folds and seeds stand below their mean.
-"""
+Trials of sweeps are runs tagged with the study; folds and seeds stand below their mean."""
 
 import argparse
 import csv
@@ -175,7 +174,7 @@ def main() -> None:
         for name in arguments.runs:
             places = [path for path in (Path(name), arguments.root / name) if path.is_dir()]
             folders += (found := places[:1] or runs_named(name, arguments.root))
-            if not found:
+            if not any((run / n).exists() for run in found for n in ("run.yaml", "summary.csv")):
                 raise UserError(f"{name}: no folder or name of a run under {arguments.root}")
         runs = [Run(folder, arguments.root) for folder in folders]
         runs = [run for run in runs if len(run.columns) > 1]

@@ -69,8 +69,7 @@ def shard_over_all(strategy: ModelParallelStrategy) -> None:
 
 
 def find_unused(strategy: Strategy) -> None:
-    """Lets ddp take backward passes that leave parameters out: its constructor wants to be told,
-    and `auto` becomes ddp unasked."""
+    """Lets ddp leave parameters out: its constructor wants to be told, and `auto` becomes ddp."""
     if isinstance(strategy, DDPStrategy):
         strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
 
@@ -87,8 +86,7 @@ def validates_next(trainer: Trainer) -> bool:
 
 
 def log_step(trainer: Trainer) -> None:
-    """Logs the step at hand, as Lightning would after the hooks: a fit that stops in one does not
-    come so far."""
+    """Logs the step at hand, as Lightning would after the hook in which a fit stops."""
     trainer._logger_connector.update_train_step_metrics()
 
 

@@ -1,8 +1,7 @@
 """Cross-validates, or repeats a fit: `python crossval.py --folds 5 [options of train.py]`.
 
 Each fold validates on another part of the training data; with --seeds each fit has another seed.
-The fits are runs in one folder, logs/version_N/fold_0 and so on, and summary.csv has the scores.
-"""
+The fits are runs in one folder, logs/version_N/fold_0 and so on, and summary.csv has the scores."""
 
 import argparse
 import sys

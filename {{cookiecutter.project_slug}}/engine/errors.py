@@ -1,5 +1,4 @@
-"""A user's mistake ends in a sentence; any other error in its traceback, and with FULL_TRACEBACK=1
-in the environment each."""
+"""A user's mistake ends in a sentence; another error, or with FULL_TRACEBACK=1, in a traceback."""
 
 import difflib
 import errno
@@ -8,7 +7,7 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -109,12 +108,11 @@ def is_mistake(error: BaseException) -> bool:
         return isinstance(error, REFUSALS) and (refuses or made)
     if not isinstance(error, ValueError | TypeError):
         return False
-    return refuses and (own and last.name == "__init__" or "optim" in parts)
+    return refuses and (own and last.name == "__init__" or bool({"optim", "modules"} & {*parts}))
 
 
 def kind_and_message(error: BaseException) -> tuple[str, str]:
-    """Of an error in a data worker or a process of ddp_spawn, torch hands on its whole traceback as
-    text: what stands below it."""
+    """Of an error in another process torch hands on the traceback as text: what stands below it."""
     if lacks := COMPILER.search(str(error)):
         return "UserError", f"model.compile: {lacks[0]}; install one, or set model.compile to false"
     if "could not create a primitive" in str(error):
@@ -162,9 +160,10 @@ def last_line(error: BaseException) -> str:
     return "".join(traceback.format_tb(error.__traceback__)[-1:])
 
 
-def nearest(unknown: str, keys: set[str]) -> str | None:
-    """The known key that ends in an unknown one, or else the most like it."""
-    known = sorted(keys, key=len)
-    ends = [key for key in known if key.endswith(f".{unknown}")]
+def nearest(unknown: str, keys: set[str], wanted: Collection[str] = ()) -> str | None:
+    """The key that ends in an unknown one, or is `wanted` and has it within; or the likest."""
+    known, unknown = sorted(keys, key=len), unknown.replace("-", "_")
+    ends = [key for key in wanted if unknown in key and key in keys]
+    ends += [key for key in known if key.endswith(f".{unknown}")]
     near = ends or difflib.get_close_matches(unknown, known, n=1, cutoff=0.65)
     return near[0] if near else None

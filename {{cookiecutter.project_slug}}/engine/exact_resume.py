@@ -15,9 +15,8 @@ from engine.errors import is_own
 
 
 class ExactResume(Callback):
-    """With it a continued fit draws the numbers that the uninterrupted one would have drawn. One
-    that goes on in mid-epoch with larger or smaller batches takes the rest of the epoch: Lightning
-    counts batches, the sampler samples."""
+    """With it a continued fit draws the numbers that the uninterrupted one would have drawn. With
+    batches of another size it takes the rest of the epoch: Lightning counts them, not samples."""
 
     before: dict[str, Tensor] = {}  # `attributes` at the start
     frozen: list[bool] = []  # each parameter, at the save

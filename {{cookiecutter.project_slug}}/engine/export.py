@@ -2,8 +2,7 @@
 
 The inputs are those of a raw batch of the loaders (or of `export_batch` of the data module) that
 the predictions need: one is called `input`, several by their keys or numbers (`input_0`). The
-outputs are those of `predict_step`. Batches have any size. The metadata has the data's facts.
-"""
+outputs are those of `predict_step`. Batches have any size. The metadata has the data's facts."""
 
 import json
 import logging
@@ -22,6 +21,7 @@ from torch.utils.data import Subset
 
 from engine.errors import UserError, causes, plain_errors
 from engine.facts import check_classes, facts_of, same
+from engine.parsing import Parser
 from engine.predictor import ONE_DEVICE, load_system
 from engine.program import Program, rows_of
 from engine.runs import find_checkpoint, read_checkpoint, run_of
@@ -177,7 +177,7 @@ def export(
 def main() -> None:
     with plain_errors():
         try:
-            auto_cli(export)
+            auto_cli(export, parser_class=Parser, description=__doc__)
         except ModuleNotFoundError as error:
             if error.name not in ("onnx", "onnxscript", "onnxruntime"):
                 raise

@@ -86,8 +86,7 @@ def may_lack(kind: Any) -> set[str]:
 
 
 def check_classes(settings: dict[str, Any], checkpoint: Any) -> None:
-    """Raises a UserError if a class with which a checkpoint was fitted, or an argument of it, is
-    gone, or it needs another now."""
+    """Refuses a checkpoint of which a class, or an argument, is gone, or one more is needed now."""
     for spec in specs(settings):
         path = spec["class_path"]
         try:

@@ -11,6 +11,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from engine.errors import UserError
 
 
+def relative(path: str | Path) -> str:
+    """The path from here, if it lies below; else the whole path."""
+    whole, here = Path(path).absolute(), Path.cwd()
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
+
+
 def files_below(folder: Path) -> list[str]:
     """Paths of all files in and below a folder, sorted; hidden files and folders are left out.
     Links are followed, but not into a folder that they lie in themselves."""
@@ -33,8 +39,7 @@ def write_rows(path: Path, rows: Iterable[Iterable]) -> None:
 
 @contextmanager
 def may_be_missing(path: Path) -> Iterator[None]:
-    """For a file beside the figures, such as a drawing: a disk that is full, or where one may not
-    write, costs that file and not the run."""
+    """For a drawing and the like: a full disk, or lack of rights, costs that file, not the run."""
     try:
         yield
     except OSError as error:

@@ -30,13 +30,12 @@ FIT_ONLY = ("model.", "data.val", "trainer.max", "early_stopping", "test_after_f
 def default_to_fit() -> None:
     """Bare options are a fit's. Lightning starts further processes with the same `sys.argv`."""
     [first] = sys.argv[1:2] or ["-"]
-    if first.startswith("-"):
+    if first.startswith("-") or "=" in first:
         sys.argv.insert(1, "fit")
 
 
 def show_wanted(files: list[str]) -> None:
-    """Answers `COMMAND --help`, with the values that the configuration files have, and ends there;
-    `COMMAND --help all` is left to the parser."""
+    """Answers `COMMAND --help` with the values of these files; `--help all` is the parser's."""
     command, *options = sys.argv[1:] or [""]
     if options == ["--help", "all"]:
         sys.argv.pop()

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from engine.compat import log_step, spawns, validates_next
 from engine.errors import UserError
+from engine.files import relative
 
 # SLURM sends SIGUSR1 (launch/slurm.sbatch asks for it) to a job that has to make way.
 SIGNALS = ("SIGINT", "SIGTERM", *(["SIGUSR1"] if "SLURM_JOB_ID" in os.environ else []))
@@ -112,8 +113,7 @@ class LastCheckpoint(Checkpoint):
             self.stop(trainer)
 
     def save_if_due(self, trainer: Trainer) -> None:
-        """Saves after so many steps, and a fit that ends in mid-epoch: before Lightning takes the
-        epoch's rest as done."""
+        """Saves after so many steps, and at an end in mid-epoch, before the rest counts as done."""
         step, every = trainer.global_step, self.every_n_train_steps
         is_due = every and step // every > self.saved_step // every
         least_epochs, least_steps = trainer.min_epochs or 0, trainer.min_steps or 0
@@ -166,14 +166,6 @@ class LastCheckpoint(Checkpoint):
 def named(filename: str) -> str:
     """The name of a checkpoint with those of its metrics, whose slashes would make folders."""
     return re.sub(r"\{([^:}]*)", lambda key: f"{key[1].replace('/', '_')}={key[0]}", filename)
-
-
-def relative(path: str) -> str:
-    """The path from here; the whole path, if that is on another drive of Windows."""
-    try:
-        return os.path.relpath(path)
-    except ValueError:
-        return path
 
 
 def command_line(*words: str) -> str:

@@ -29,6 +29,8 @@ class EMA(callbacks.WeightAveraging):
         device: torch.device | str | None = None,
         use_buffers: bool = True,
     ) -> None:
+        if not 0 <= decay < 1:
+            raise UserError(f"decay is {decay}: it must be 0 or more, and less than 1")
         super().__init__(device, use_buffers, multi_avg_fn=self.average)
         self.decay = decay
 

@@ -1,5 +1,4 @@
-"""The loaders of a data module: whole batches, exact resume, each sample once in evaluations. Which
-process gets which sample, and when, is known from seed, epoch and rank alone."""
+"""The loaders of a data module: whole batches, exact resume, each sample once in evaluations."""
 
 import os
 import warnings
@@ -25,8 +24,7 @@ warnings.filterwarnings("ignore", message=".*does not have many workers")
 
 
 class TrainSampler(StatefulDistributedSampler):
-    """Shuffles anew in each epoch; continues in the middle of one after a resume. A saved position
-    applies only to the epoch that it was saved in."""
+    """Shuffles anew in each epoch; goes on in the middle of that which a position was saved in."""
 
     next_yielded: Any  # how many samples of this process come before
 

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from textwrap import indent
-from typing import Any
 
 import yaml
 from jsonargparse import Namespace
@@ -17,8 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.compat import step_saved
 from engine.errors import UserError
-from engine.files import write_rows
-from engine.last_checkpoint import relative
+from engine.files import relative, write_rows
 from engine.records import flat, read_record, root_of
 from engine.runs import read_checkpoint
 from engine.tensorboard import TensorBoardLogger
@@ -151,8 +149,10 @@ def log_settings(logger: Logger, path: Path) -> None:
     """Logs the settings that runs are compared by as hyperparameters, by the keys of their options,
     and all of them as the file that has them; to TensorBoard, which takes no files, as a text."""
     config = path.read_text(encoding="utf-8")
-    settings = compared(flat(yaml.safe_load(config)))
-    settings = {k: v if isinstance(v, str | int | float) else str(v) for k, v in settings.items()}
+    known = flat(yaml.safe_load(config)).items()
+    kept = {k: v for k, v in known if k.startswith(COMPARED) and v is not None}
+    kept = {k: v for k, v in kept.items() if k.rpartition(".")[2] not in LEFT_OUT}
+    settings = {k: v if isinstance(v, str | int | float) else str(v) for k, v in kept.items()}
     logger.log_hyperparams(settings)
     kind, experiment = type(logger).__name__, logger.experiment
     if isinstance(logger, TensorBoardLogger):
@@ -170,14 +170,3 @@ def log_settings(logger: Logger, path: Path) -> None:
         experiment.log_artifact(str(path), f"config-{experiment.id}", "config")
     elif kind == "CometLogger":
         experiment.log_asset(str(path))
-
-
-def compared(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings that matter between runs, for TensorBoard's tab HPARAMS and the like."""
-    return {
-        name: value
-        for name, value in settings.items()
-        if name.startswith(COMPARED)
-        and name.rpartition(".")[2] not in LEFT_OUT
-        and value is not None
-    }

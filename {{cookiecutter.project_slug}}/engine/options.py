@@ -52,8 +52,7 @@ def read_options(options: list[str]) -> Namespace:
 
 
 def split_words(words: list[str], names: set[str]) -> tuple[list[str], list[str]]:
-    """The options of these names, and those of train.py. A --config file goes to the first if it
-    has a key of that name."""
+    """The options of these names, or a --config file that has one as a key; those of train.py."""
     OWN.update(names)
     parts: tuple[list[str], list[str]] = [], []
     part = parts[0]

@@ -21,13 +21,14 @@ from engine.compat import ModuleInstantiator, make_optional, on_class_swap
 from engine.data_module import DataModule
 from engine.errors import UserError, nearest, place
 from engine.facts import Facts, makes_module, may_lack, specs
+from engine.help import WANTED
 from engine.records import check_keys
 
-UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: --([\w.]+)")
+UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: (?:--)?([\w.-]+)")
 # What jsonargparse says about every value that it refuses, whatever the reason.
 FILLER = re.compile(
     r"$|Expected a path but|Does not validate|Subtypes:|Errors:|Given value|Problem with given"
-    r"|Expected a <class 'NoneType'>|Parser key"
+    r"|Expected a <class 'NoneType'>"
 )
 # A class path is wanted, and a word was given.
 WANTS_CLASS = r"\1 is no class path; a network: --model.network models.networks.NAME.CLASS"
@@ -60,13 +61,15 @@ class Parser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         message = message.replace("<unicode string>", getattr(self, "reads", ""))
+        message = message.replace("Unexpected config:", "--config holds no settings:")
+        message = message.replace("choose from 'fit'", "choose from 'fit', which trains")
         unknown = UNKNOWN.search(message)
         if unknown and "Did you mean" not in message:
             parser: LightningArgumentParser = getattr(ex, "subcommand_parser", None) or self
             keys = parser.get_defaults().keys(branches=True)
             keys = {key.replace("init_args.", "") for key in keys}
             name = unknown[1] or unknown[2]
-            near = nearest(name, OWN) or nearest(name, keys)
+            near = nearest(name, OWN) or nearest(name, keys, WANTED)
             message += f". Did you mean --{near}?" if near else ""
         if os.environ.get("FULL_TRACEBACK") and self.exit_on_error and ex:
             raise ex
@@ -79,7 +82,8 @@ class Parser(LightningArgumentParser):
 def condense(message: str) -> str:
     """Of jsonargparse's account of all its attempts the key, the reasons and the value."""
     key = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)":', message)))
-    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    plain = re.sub(r'Parser key "[^"]+":', "", message)
+    lines = [line.strip().removeprefix("- ") for line in plain.splitlines()]
     reasons = dict.fromkeys(line for line in lines if not FILLER.match(line))
     if not key or not reasons:
         return message
@@ -96,9 +100,8 @@ def condense(message: str) -> str:
 
 
 def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
-    """Forgets the arguments of a class that is swapped for another; a child of it keeps those that
-    it takes, and has not set itself. jsonargparse keeps all whose names the new class knows: SGD
-    would inherit AdamW's weight decay."""
+    """Forgets the arguments of a class that is swapped: SGD would inherit AdamW's weight decay.
+    A child of the class keeps those that it takes, and has not set itself."""
     if not (old and old.get("init_args")) or old["class_path"] == new["class_path"]:
         return
     kinds = resolve_name(new["class_path"]), resolve_name(old["class_path"])
@@ -155,8 +158,7 @@ on_class_swap(reset_on_swap)
 
 
 def hand_on_settings(cli: Any) -> None:
-    """Has systems, their parts and data modules made with what the data, or their checkpoint, is to
-    say of them."""
+    """Has systems, their parts and data modules made with what the data or a checkpoint says."""
     dump = cli.parser.dump(cli.config, skip_link_targets=False, skip_unset=False)
     cli.config_dump = yaml.safe_load(dump)[cli.subcommand]
     kinds = {"model": LightningModule, "data": LightningDataModule, "part": nn.Module}
@@ -169,8 +171,7 @@ def hand_on_settings(cli: Any) -> None:
 
 
 class Instantiator(ModuleInstantiator):
-    """Makes the data module first, then the networks and the system, with its facts. The checkpoint
-    gets what they were made with."""
+    """Makes the data module first, then networks and system with its facts, kept in checkpoints."""
 
     def __call__(self, class_type: type, *args: Any, **kwargs: Any) -> Any:
         links: dict[str, Any] = {"applied_instantiation_links": {}}

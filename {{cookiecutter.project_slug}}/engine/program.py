@@ -24,8 +24,7 @@ def leaves(batch: Any, name: str = "input") -> dict[str, Tensor]:
 
 
 def rows_of(batch: Any, size: int) -> Any:
-    """So many rows of a batch, from the first on, and over again where it has fewer. What has no
-    row for each sample stays whole."""
+    """So many rows of a batch, again where it has fewer; what has no row for each sample, whole."""
     count = next((tensor.shape[:1] for tensor in leaves(batch).values() if tensor.ndim), None)
 
     def pick(tensor: Tensor) -> Tensor:
@@ -83,8 +82,7 @@ class Program(nn.Module):
 
     @property
     def shapes(self) -> tuple:
-        """The dimensions of each input that vary, for `torch.export`: of those with a row for each
-        of the three samples."""
+        """The dimensions that vary, for `torch.export`: of inputs with a row for each sample."""
         names = getattr(self.system, "export_dims", ("batch",))
         dims = [torch.export.Dim(name) for name in names]
         tensors = self.inputs.values()
@@ -107,8 +105,7 @@ class Program(nn.Module):
             raise UserError(text) from error
 
     def used(self) -> list[str]:
-        """The tensors of a batch whose values lead to the outputs: others are prepared, or counted,
-        for nothing."""
+        """The tensors of a batch whose values lead to the outputs."""
         graph = self.exported.run_decompositions({}).graph
         *_, end = graph.nodes
         found: set[torch.fx.Node] = set()

@@ -7,7 +7,6 @@ from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
-from engine.errors import UserError
 from engine.last_checkpoint import LastCheckpoint
 from engine.splits import is_classes
 
@@ -74,10 +73,7 @@ class Recipe(Callback):
 
 
 def await_data(trainer: Namespace, recipe: Namespace) -> None:
-    """Gives the Trainer some length where none is set, until the size of the data is known. Raises
-    a UserError if a step is to be made of no batch: Lightning divides by their number."""
-    if trainer.accumulate_grad_batches < 1:
-        raise UserError("trainer.accumulate_grad_batches must be 1 or more")
+    """Gives the Trainer some length where none is set, until the size of the data is known."""
     if trainer.max_epochs is None and trainer.max_steps == -1:
         trainer.max_epochs = recipe.epochs
     else:

@@ -50,8 +50,7 @@ def root_of(run: Path) -> Path:
 
 
 def all_runs(root: Path) -> list[Path]:
-    """The run folders under `root`, the oldest first; each before those that lie in it, which are
-    the folds or seeds of a cross-validation."""
+    """The run folders under `root`, the oldest first; each before the folds or seeds in it."""
     found = []
     renamed = {path.parent for path in root.glob("*/run.yaml")}
     renamed |= {path.parents[1] for path in root.glob("*/*/run.yaml")}

@@ -8,7 +8,8 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from engine.last_checkpoint import command_line, relative
+from engine.files import relative
+from engine.last_checkpoint import command_line
 from engine.records import read_record, root_of
 from engine.runs import read_checkpoint
 
@@ -118,6 +119,8 @@ def tell_end(trainer: Trainer, best: ModelCheckpoint) -> None:
     kinds = [type(logger).__name__ for logger in trainer.loggers]
     if known := [CURVES[kind] for kind in kinds if kind in CURVES]:
         lines["Curves"] = known[0].format(run=run, root=relative(str(root_of(Path(run)))))
+    if root_of(Path(run)) != Path(run).parent:  # a fold: what comes next is of all of them
+        lines = {name: lines[name] for name in lines if name not in ("Test", "Predict", "Curves")}
     print()
     for name, text in lines.items():
         print(f"{name + ':':12}{text}")

@@ -15,15 +15,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.multiprocessing.spawn import ProcessException
 
 from engine.errors import UserError
+from engine.files import relative
 from engine.records import all_runs, number_of, runs_named
 
 
 def run_folder(
     root: Path, checkpoint: Path | None, is_new: bool, writes: bool, folder: Path | None
 ) -> Path:
-    """The folder that a command writes into: that of its checkpoint, or for a new fit a new one,
-    which is `folder` if that is given. Only the first process of a fit that leaves anything makes
-    one; it sends it to the others."""
+    """The folder that a command writes into: that of its checkpoint, or for a new fit a new one
+    (`folder`, if given). Only the first process of a fit makes it, and sends it to the others."""
     if checkpoint and not is_new:
         return run_of(checkpoint)
     if folder and writes:
@@ -108,7 +108,7 @@ def is_in_run(checkpoint: Path) -> bool:
 def run_of(checkpoint: Path) -> Path:
     """Where evaluations of a checkpoint are written: its run folder, or the folder it lies in."""
     folder = checkpoint.absolute().parent
-    return folder.parent if is_in_run(checkpoint) else folder
+    return Path(relative(folder.parent if is_in_run(checkpoint) else folder))
 
 
 def find_checkpoint(
@@ -137,8 +137,8 @@ def find_checkpoint(
         if _description(path):
             return path
     saved = [path for run in all_runs(root) for path in run.glob("checkpoints/*.ckpt")]
-    known = "".join(f"\n  {path}" for path in saved) or f" none under {root}; train first"
-    raise UserError(f"{option} {name}: no checkpoint there. There are:{known}")
+    newest = "".join(f"\n  {path}" for path in saved[-6:]) or f" none under {root}; train first"
+    raise UserError(f"{option} {name}: no checkpoint there. The newest of {len(saved)}:{newest}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

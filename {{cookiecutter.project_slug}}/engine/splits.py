@@ -52,8 +52,7 @@ def record_splits(keys: Tensor, rows: Rows, hparams: Any, earlier: Record | None
 
 
 def is_classes(labels: Any) -> bool:
-    """Whether labels are integers of one dimension. Those of which most are there once, such as
-    prices, are no classes."""
+    """Whether labels are integers (N,), of which most are not there once, as prices are."""
     try:
         labels = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError):  # none, or texts
@@ -77,8 +76,7 @@ def first_of_class(classes: Tensor, counts: Tensor) -> Tensor:
 
 
 def split_off(rows: Tensor, labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """The rest of `rows`, and the first `fraction` of each class in them, rounded up; a class that
-    is there once is in the rest."""
+    """The rest of `rows`, with classes of one; the first `fraction` of each class, rounded up."""
     rows = rows[labels[rows].argsort(stable=True)]
     sizes = labels[rows].bincount()
     counts = torch.where(sizes > 1, (sizes.double() * fraction).ceil(), 0)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
 
 from engine.cli import CONFIGS
 from engine.errors import UserError, mistake_of, plain_errors
 from engine.last_checkpoint import command_line
 from engine.options import read_options, split_words
+from engine.parsing import Parser
 from engine.records import read_record
 
 try:
@@ -40,11 +40,26 @@ OF_TRIALS = (
 )
 
 
+def conditions(domain: dict[str, Any]) -> dict[str, list]:
+    """The choices beside which alone a parameter is drawn, by their keys."""
+    when = domain.get("when", {}).items()
+    return {key: value if isinstance(value, list) else [value] for key, value in when}
+
+
 def suggest(trial: optuna.Trial, space: dict[str, dict[str, Any]]) -> None:
+    """Draws the parameters of a trial; those with a `when` only beside one of its choices."""
+    choices: dict[str, Any] = {}  # of those before
     for key, domain in space.items():
         arguments = dict(domain)
         try:
-            getattr(trial, f"suggest_{arguments.pop('type')}")(key, **arguments)
+            when = conditions(arguments)
+            arguments.pop("when", None)
+            for other, values in when.items():
+                if not set(values) <= set(choices.get(other, ())):
+                    raise ValueError(f"{other} has no such choice, or stands below")
+            choices[key] = arguments.get("choices", ())
+            if all(trial.params.get(other) in values for other, values in when.items()):
+                getattr(trial, f"suggest_{arguments.pop('type')}")(key, **arguments)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"space: {key}: {domain} is not understood: {error}") from error
 
@@ -138,16 +153,20 @@ def sweep(
     if sum(word.startswith("--settings.") for word in sys.argv) > 1:
         raise UserError("only the last --settings.KEY would count; write all into a --config file")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    suggest(example := optuna.create_study().ask(), space)  # is it well formed?
+    asked = optuna.create_study()
+    suggest(example := asked.ask(), space)  # is it well formed?
     fixed = [*as_options(settings), *(options or [])]
-    # Each class has to take the arguments of all: better now than in the middle of the search.
-    drawn = example.params
+    # Each class has to take its arguments: better now than in the middle of the search.
+    examples = [example.params]
     choices = [(key, one) for key, domain in space.items() for one in domain.get("choices", ())]
-    others = [{key: one} for key, one in choices if one != drawn[key]]
-    checkpoints = [
-        read_options([*fixed, *as_options(drawn | change)]).best_checkpoint
-        for change in [{}, *others]
-    ]
+    for key, one in choices:
+        if one != example.params.get(key):
+            when = {other: values[0] for other, values in conditions(space[key]).items()}
+            asked.enqueue_trial(example.params | when | {key: one})
+            suggest(other := asked.ask(), space)
+            examples.append(other.params)
+    read = [read_options([*fixed, *as_options(params)]) for params in examples]
+    checkpoints = [one.best_checkpoint for one in read]
     best = {"monitor": checkpoints[0].monitor, "mode": checkpoints[0].mode}
     if any((one.monitor, one.mode) != (*best.values(),) for one in checkpoints):
         raise UserError(
@@ -207,7 +226,7 @@ def main() -> None:
     with plain_errors():
         try:
             default = str(CONFIGS / "sweep" / "default.yaml")
-            parser = ArgumentParser(description=__doc__, allow_abbrev=False)
+            parser = Parser(description=__doc__, allow_abbrev=False)
             parser.default_config_files = [default]
             parser.add_argument("--config", action="config")
             parser.add_function_arguments(sweep, skip={"options"})

@@ -1,6 +1,7 @@
 """What is changed of the Trainer's settings before it is made, and of the Trainer after."""
 
 import os
+from math import inf
 from typing import Any
 
 import torch
@@ -16,10 +17,25 @@ from engine.compat import find_unused, skip_idle_hooks
 from engine.errors import UserError
 from engine.last_checkpoint import named
 
+# The least numbers that mean something, where that is not 0: -1 is all, or without end.
+ENDLESS = ("max_epochs", "max_steps", "devices", "save_top_k", "num_sanity_val_steps")
+ANY = ("min_delta", "stopping_threshold", "divergence_threshold")
+LEAST = dict.fromkeys(ENDLESS, -1) | dict.fromkeys(ANY, -inf) | {"val_check_interval": 1e-6}
+LEAST |= dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch"), 1)
+
 
 def as_list(setting: Any) -> list[Any]:
     """What the Trainer takes one of, a list, or none."""
     return setting if isinstance(setting, list) else [setting] if setting else []
+
+
+def check_numbers(groups: dict[str, Namespace]) -> None:
+    """Raises a UserError for numbers of the Trainer and the callbacks that are too small."""
+    for group, settings in groups.items():
+        for name, value in vars(settings).items():
+            least = LEAST.get(name, 0)
+            if isinstance(value, int | float) and value < least:
+                raise UserError(f"{group}.{name} is {value}: it must be {least} or more")
 
 
 def allow_clipping(model: Namespace, trainer: Namespace) -> None:

@@ -83,8 +83,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def best_names(given: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, str]:
-    """For names of the network those in the file: one prefix is dropped there and another put in
-    its place, so that most tensors fit."""
+    """For names of the network those in the file, with the prefix by which most tensors fit."""
     best: tuple[int, dict[str, str]] = (-1, {})
     for old in prefixes(given):
         for new in prefixes(own):

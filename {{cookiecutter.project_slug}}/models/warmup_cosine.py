@@ -23,6 +23,8 @@ class WarmupCosine(LRScheduler):
     def __init__(
         self, optimizer: Optimizer, warmup_steps: int = 20, total_steps: int | None = None
     ) -> None:
+        if min(warmup_steps, total_steps or 0) < 0:
+            raise ValueError("warmup_steps and total_steps must be 0 or more")
         self.warmup_steps = warmup_steps
         self.total_steps = total_steps
         super().__init__(optimizer)
