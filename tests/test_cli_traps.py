@@ -241,7 +241,7 @@ def test_the_architecture_comes_from_the_checkpoint(project):
     assert cli.model.hparams.network["init_args"]["width"] == 8
 
 
-def test_a_folder_is_predicted_as_the_fit_read_its_images(render, tmp_path):
+def test_a_folder_is_predicted_as_the_fit_read_its_images(render, tmp_path, caplog):
     with inside(render(data="image_folder"), tmp_path):
         write_images(tmp_path / "mine", classes=("cat", "dog"), count=10)
         command("train", *FIT, "--data.data_dir=mine", "--data.image_size=24")
@@ -250,6 +250,7 @@ def test_a_folder_is_predicted_as_the_fit_read_its_images(render, tmp_path):
         photos = write_images(tmp_path / "new", classes=("",), count=3)
         for given in ([], ["--data.data_dir=nowhere"]):
             cli = command("train", "predict", *SMALL, f"--data.predict_dir={photos}", *given)
+            assert "data.predict_dir" not in caplog.text  # what is asked for is no difference
             assert cli.datamodule.image_shape == (3, 24, 24)
             with open("logs/version_0/predictions.csv", newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))

@@ -96,9 +96,9 @@ def tell(there: dict[str, Any], configured: Namespace, taken: Namespace) -> None
     before, now = flat(configured.as_dict()), flat(taken.as_dict())
     kept, given = [], []
     for key, value in flat(there).items():
-        if not same(now.get(key), value):
+        if not same(now.get(key), value) and key != "data.predict_dir":  # it is this command's
             given.append(f"{key}={now.get(key)} (there {value})")
-        elif not same(before.get(key), value):
+        elif not same(before.get(key), now.get(key)):
             kept.append(f"{key}={value}")
     say(KEPT, kept)
     say("As given, not as in the checkpoint", given)
