@@ -86,6 +86,8 @@ def test_a_fit_that_ends_before_a_validation_says_how_to_have_one(
         assert not [one for one in recwarn if "monitored" in str(one.message)]
         fit("--trainer.max_steps=1", "--trainer.val_check_interval=1")  # as it says
         assert Path("logs/version_1/checkpoints/best.ckpt").is_file()
+        fit("--trainer.max_epochs=1", "--trainer.enable_checkpointing=false")  # it is measured
+        assert "nothing has measured" not in capsys.readouterr().out
 
 
 def test_the_best_checkpoint_of_an_older_run_is_not_taken_for_the_newest(project):

@@ -35,8 +35,7 @@ def on_class_swap(function: Callable[[Any, Namespace | None, Namespace], None]) 
 
 
 def make_optional(parser: ArgumentParser, name: str) -> None:
-    """Lets a configuration leave out an argument of a function. Those of a class may be the targets
-    of links; ``add_function_arguments`` takes none."""
+    """Lets a configuration leave out an argument of a function, which takes no links."""
     _required.clear_required(parser, name)
 
 

@@ -104,6 +104,7 @@ def tell_end(trainer: Trainer, best: ModelCheckpoint) -> None:
         score = f"{result['monitor']} {told(result['best'])}"
         lines["Best epoch"] = f"{result['best_epoch']}: {', '.join([score, *values])}"
     lines["Run"] = run
+    saves = best in trainer.callbacks and best.monitor and best.save_top_k
     if best.best_model_path:
         # Its configuration knows what options this fit had.
         options = ["--config", os.path.join(run, "config.yaml")] if len(sys.argv) > 2 else []
@@ -111,7 +112,7 @@ def tell_end(trainer: Trainer, best: ModelCheckpoint) -> None:
         for name, more in {"test": [], "predict": source}.items():
             path = ["--ckpt_path", relative(best.best_model_path)]
             lines[name.title()] = command_line("python", "train.py", name, *options, *more, *path)
-    elif best.monitor and best.save_top_k and trainer.limit_train_batches:
+    elif saves and trainer.limit_train_batches:
         hint = "--trainer.val_check_interval N validates after so many steps"
         if trainer.current_epoch:  # it could have been measured
             hint = "see trainer.limit_val_batches and check_val_every_n_epoch"
