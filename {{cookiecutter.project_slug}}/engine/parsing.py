@@ -82,8 +82,8 @@ class Parser(LightningArgumentParser):
 def condense(message: str) -> str:
     """Of jsonargparse's account of all its attempts the key, the reasons and the value."""
     key = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)":', message)))
-    plain = re.sub(r'Parser key "[^"]+":', "", message)
-    lines = [line.strip().removeprefix("- ") for line in plain.splitlines()]
+    account = re.sub(r'Parser key "[^"]+":', "", message)
+    lines = [line.strip().removeprefix("- ") for line in account.splitlines()]
     reasons = dict.fromkeys(line for line in lines if not FILLER.match(line))
     if not key or not reasons:
         return message

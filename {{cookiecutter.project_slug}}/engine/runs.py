@@ -137,8 +137,8 @@ def find_checkpoint(
         if _description(path):
             return path
     saved = [path for run in all_runs(root) for path in run.glob("checkpoints/*.ckpt")]
-    newest = "".join(f"\n  {path}" for path in saved[-6:]) or f" none under {root}; train first"
-    raise UserError(f"{option} {name}: no checkpoint there. The newest of {len(saved)}:{newest}")
+    listed = "".join(f"\n  {path}" for path in saved[-6:]) or f" none under {root}; train first"
+    raise UserError(f"{option} {name}: no checkpoint there. The newest of {len(saved)}:{listed}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
