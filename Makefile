@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
-.PHONY: demo test test-fast test-slurm test-all test-gpu wheels clean
+.PHONY: demo test test-fast test-slurm test-all test-lowest test-gpu wheels clean
 
 demo: .venv/base
 	$(BIN)/python benchmarks/demo.py
@@ -19,6 +19,10 @@ test-slurm: .venv/test
 
 test-all: .venv/test
 	$(PYTEST)
+
+# With the oldest packages that a project takes, in an environment made anew.
+test-lowest: .venv/base
+	$(BIN)/python benchmarks/lowest.py
 
 # With the Python that has torch for CUDA and Lightning (PYTHON=...), not with .venv; no network.
 test-gpu:

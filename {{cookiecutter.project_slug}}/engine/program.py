@@ -1,6 +1,7 @@
 """What an exported file computes: a raw batch's preparation and the system's predictions."""
 
 from dataclasses import is_dataclass
+from inspect import Parameter, Signature
 from typing import Any
 
 import torch
@@ -86,12 +87,16 @@ class Program(nn.Module):
         names = getattr(self.system, "export_dims", ("batch",))
         dims = [torch.export.Dim(name) for name in names]
         tensors = self.inputs.values()
-        return (
-            tuple(dict(enumerate(dims[: t.ndim])) if t.shape[:1] == (3,) else {} for t in tensors),
+        return tuple(
+            dict(enumerate(dims[: t.ndim])) if t.shape[:1] == (3,) else {} for t in tensors
         )
 
     def export(self) -> torch.export.ExportedProgram:
         example = tuple(self.inputs.values())
+        # torch 2.9 decomposes no program that takes any number of inputs.
+        names = ["self", *(f"tensors_{i}" for i in range(len(example)))]
+        parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        Program.forward.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
         try:
             return torch.export.export(self, example, dynamic_shapes=self.shapes)
         except Exception as error:  # torch's own names are private
