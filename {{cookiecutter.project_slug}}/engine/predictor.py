@@ -135,7 +135,8 @@ class Found(Predictions):
 
     def save(self, trainer: Trainer, outputs: dict[str, Any], index: list[int]) -> None:
         for name, found in outputs.items():
-            if (isinstance(found, list) or getattr(found, "ndim", 0)) and len(found) == len(index):
+            has_rows = isinstance(found, list) or getattr(found, "ndim", 0) > 0
+            if has_rows and len(found) == len(index):
                 self.others.setdefault(name, []).extend(found)
 
     def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
