@@ -430,8 +430,9 @@ def test_an_evaluation_does_not_speak_of_the_networks_that_its_checkpoint_swaps(
     Path("own_data.py").write_text(OWN_DATA)
     monkeypatch.syspath_prepend(project)
     with caplog.at_level("INFO"):
-        command("train", *FIT, "--model.network=own_data.Sevens")
-        assert "own_data.Sevens instead of models.networks.cnn.CNN: reset width=32" in caplog.text
+        command("train", *FIT, "--model.network.width=8", "--model.network=own_data.Sevens")
+        # What was at its default anyway is not named.
+        assert "Sevens instead of models.networks.cnn.CNN: reset width=8\n" in caplog.text
         caplog.clear()
         command("train", "test", *SMALL)
         assert "instead of" not in caplog.text

@@ -105,15 +105,24 @@ def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
     if not (old and old.get("init_args")) or old["class_path"] == new["class_path"]:
         return
     kinds = resolve_name(new["class_path"]), resolve_name(old["class_path"])
-    kept: list[str] = []
+    kept: Any = ()
     if all(map(isclass, kinds)) and issubclass(*kinds):
-        kept = ArgumentParser().add_class_arguments(kinds[0], fail_untyped=False)
+        kept = defaults_of(kinds[0])
     parts = {key: part for key, part in vars(old["init_args"]).items() if key not in kept}
-    arguments = Namespace(**parts).items(branches=False)
-    if dropped := ", ".join(f"{key}={value}" for key, value in arguments if value is not None):
-        SWAPS.setdefault(new["class_path"], (old["class_path"], dropped))
+    arguments = dict(Namespace(**parts).items(branches=False))
+    defaults = defaults_of(kinds[1])
+    dropped = [f"{k}={v}" for k, v in arguments.items() if v not in (None, defaults.get(k))]
+    if dropped:
+        SWAPS.setdefault(new["class_path"], (old["class_path"], ", ".join(dropped)))
     for key in parts:
         old["init_args"].pop(key)
+
+
+def defaults_of(kind: Any) -> Namespace:
+    parser = ArgumentParser()
+    add = parser.add_class_arguments if isclass(kind) else parser.add_function_arguments
+    add(kind, fail_untyped=False)
+    return parser.get_defaults()
 
 
 def replace_model(parser: Parser, config: Namespace, model: dict[str, Any]) -> Namespace:
