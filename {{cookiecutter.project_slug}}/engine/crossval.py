@@ -9,7 +9,6 @@ from math import isfinite, nan
 from pathlib import Path
 from pkgutil import resolve_name
 from statistics import mean, stdev
-from typing import Any
 
 from engine import runs
 from engine.cli import CLI
@@ -27,13 +26,13 @@ def fit(folder: Path, options: list[str]) -> dict[str, float]:
     set_options(options)
     with plain_errors():
         trainer = CLI(folder).trainer
-    best: Any = trainer.checkpoint_callback
-    if best is None or best.best_model_score is None:
+    # What was written down, since a fit in processes of its own leaves no scores in this one.
+    result = [{}, *read_record(folder)][-1].get("result", {})
+    if "best" not in result:
         raise UserError("this fit saves no best checkpoint, so there is no score to compare")
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
     tests = {name: value for name, value in metrics.items() if name.startswith("test")}
-    others = read_record(folder)[-1]["result"]["metrics"]
-    return {best.monitor: best.best_model_score.item(), **others, **tests}
+    return {result["monitor"]: result["best"], **result["metrics"], **tests}
 
 
 def write_summary(path: Path, scores: dict[str, dict[str, float]]) -> None:
