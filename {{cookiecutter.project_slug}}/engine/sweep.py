@@ -165,8 +165,9 @@ def sweep(
             asked.enqueue_trial(example.params | when | {key: one})
             suggest(other := asked.ask(), space)
             examples.append(other.params)
-    read = [read_options([*fixed, *as_options(params)]) for params in examples]
-    checkpoints = [one.best_checkpoint for one in read]
+    checkpoints = [
+        read_options([*fixed, *as_options(params)]).best_checkpoint for params in examples
+    ]
     best = {"monitor": checkpoints[0].monitor, "mode": checkpoints[0].mode}
     if any((one.monitor, one.mode) != (*best.values(),) for one in checkpoints):
         raise UserError(
