@@ -212,7 +212,7 @@ def test_folds_partition_what_is_not_test(name, files):
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size is 0: it must be 1 or more"),
-        ({"num_workers": -1}, "num_workers is -1: it must be auto, 0 or more"),
+        ({"num_workers": -1}, "num_workers is -1: it must be 0 or more, or auto"),
         ({"num_workers": 2, "on_device": True}, "num_workers must be auto, and is 2"),
     ],
 )

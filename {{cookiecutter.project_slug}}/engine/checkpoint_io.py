@@ -30,13 +30,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                save(checkpoint, file)
+                torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
             if not self.is_read or foreign(checkpoint.get("callbacks", {})):
-                check_read(temporary, checkpoint)
+                torch.load(temporary, map_location="meta", weights_only=True, mmap=True)
                 self.is_read = True
             temporary.replace(path)
+        except (PicklingError, UnpicklingError, AttributeError, TypeError) as error:
+            raise unreadable(checkpoint, error) from error
         except (OSError, RuntimeError) as error:
             # torch may hide the system's reason behind its own.
             reason = error if isinstance(error, OSError) else error.__context__ or error
@@ -78,24 +80,8 @@ def without_numpy(value: Any) -> Any:
     return value
 
 
-def save(checkpoint: dict[str, Any], file: Any) -> None:
-    """Raises a UserError if a part of it, such as a lambda, cannot be written at all."""
-    try:
-        torch.save(checkpoint, file)
-    except (PicklingError, AttributeError, TypeError) as error:
-        raise unreadable(checkpoint, error) from error
-
-
-def check_read(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Raises a UserError if a checkpoint that was written cannot be read."""
-    try:
-        torch.load(path, map_location="meta", weights_only=True, mmap=True)
-    except UnpicklingError as error:
-        raise unreadable(checkpoint, error) from error
-
-
 def unreadable(checkpoint: dict[str, Any], error: Exception) -> UserError:
-    """Says what of a checkpoint cannot be read."""
+    """Says what of a checkpoint, such as a lambda, cannot be written, or not be read again."""
     parts = {**checkpoint, **checkpoint.get("callbacks", {})}
     parts.pop("callbacks", None)
     names = (f"{part}: {name}" for part, value in parts.items() for name in foreign(value))

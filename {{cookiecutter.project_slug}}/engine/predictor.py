@@ -24,14 +24,8 @@ from engine.runs import find_checkpoint, read_checkpoint
 from engine.warning_filters import silence
 
 PROJECT = Path(__file__).parents[1]
-ONE_DEVICE = {
-    "accelerator": "cpu",
-    "devices": 1,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
+OFF = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+ONE_DEVICE: dict[str, Any] = {"accelerator": "cpu", "devices": 1} | dict.fromkeys(OFF, False)
 
 
 def load(name: str | Path = "best", **options: Any) -> "Predictor":

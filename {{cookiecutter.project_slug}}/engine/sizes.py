@@ -7,11 +7,10 @@ from engine.errors import UserError
 
 def check_settings(given: Any) -> None:
     """Raises a UserError for settings of a data module that make no sense."""
-    if given.batch_size != "auto" and given.batch_size < 1:
-        raise UserError(f"batch_size is {given.batch_size}: it must be 1 or more, or auto.")
     workers, fraction = given.num_workers, given.val_fraction
-    if workers != "auto" and workers < 0:
-        raise UserError(f"num_workers is {workers}: it must be auto, 0 or more.")
+    for name, value, least in ("batch_size", given.batch_size, 1), ("num_workers", workers, 0):
+        if value != "auto" and value < least:
+            raise UserError(f"{name} is {value}: it must be {least} or more, or auto.")
     if given.on_device is True and workers not in ("auto", 0):
         raise UserError(f"on_device is true: num_workers must be auto, and is {workers}.")
     if given.predict_dir == "":

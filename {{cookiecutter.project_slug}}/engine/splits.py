@@ -57,9 +57,8 @@ def is_classes(labels: Any) -> bool:
         labels = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError):  # none, or texts
         return False
-    if labels.ndim != 1 or labels.is_floating_point() or labels.is_complex():
-        return False
-    return 2 * len(labels.unique()) <= len(labels)
+    whole = labels.ndim == 1 and not (labels.is_floating_point() or labels.is_complex())
+    return whole and 2 * len(labels.unique()) <= len(labels)
 
 
 def classes_of(labels: Any, count: int) -> Tensor:
