@@ -309,7 +309,8 @@ def test_fast_dev_run_writes_nothing(folder, logger):
     assert not list(Path(".").iterdir())
 
 
-def test_a_run_finds_its_logger_again_after_a_fit_without_it(folder):
+def test_a_run_finds_its_logger_again_after_a_fit_without_it(folder, caplog):
+    caplog.set_level("INFO", "lightning.pytorch")
     loggers = ["MLFlowLogger", "CSVLogger", "MLFlowLogger"]
     for epochs, logger in enumerate(loggers, start=1):
         resume = ["--ckpt_path=last"] * (epochs > 1)
@@ -317,8 +318,20 @@ def test_a_run_finds_its_logger_again_after_a_fit_without_it(folder):
         train("fit", *OPTIONS, *options, *(resume or NAMED))
     run = Path("logs/version_0")
     assert read_mlflow(run)[0]["val/acc"] == [3, 11]
+    said = {r.message for r in caplog.records if r.message.startswith("As configured")}
+    old, new = LOGGERS + "MLFlowLogger", LOGGERS + "CSVLogger"
+    said = {text.partition("trainer.logger=")[2] for text in said}
+    assert said == {f"{new} (there {old})", f"{old} (there {new})"}, "and no arguments of theirs"
     metrics, settings, _ = read_csv(run)
     assert (metrics["val/acc"], settings["model.lr"]) == ([7], 0.00123)
+
+
+def test_predictions_are_no_run_of_the_logger(folder):
+    """W&B and Comet would make another folder, MLflow would go on with the run."""
+    train("fit", *OPTIONS, "--trainer.max_epochs=1")
+    trainer = train("predict", *OPTIONS, f"--trainer.logger={LOGGERS}MLFlowLogger").trainer
+    assert type(trainer.logger).__name__ == "AppendingCSVLogger"
+    assert not {"mlflow.db", "metrics.csv"} & {path.name for path in Path("logs").rglob("*")}
 
 
 @pytest.mark.slow

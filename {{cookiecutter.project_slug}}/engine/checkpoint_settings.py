@@ -2,6 +2,7 @@
 is given on the command line, or in a file that it names, wins, and is named."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -87,19 +88,19 @@ def with_model(parser: Any, config: Namespace, saved: dict, checkpoint: Path) ->
     before = flat({"model": given.as_dict()}).items()
     classes = {key.rpartition(".")[0] for key in now}  # null leaves one out, or what is not known
     other = [k for k, v in before if (v is not None or k in classes) and now.get(k, v) != v]
-    say(KEPT, [f"{key}={now[key]}" for key in other])
+    say(KEPT, {key: now[key] for key in other})
     return config
 
 
 def tell(there: dict[str, Any], configured: Namespace, taken: Namespace) -> None:
     """Names what is as in the checkpoint and not as configured, and what is given otherwise."""
     before, now = flat(configured.as_dict()), flat(taken.as_dict())
-    kept, given = [], []
+    kept, given = {}, {}
     for key, value in flat(there).items():
         if not same(now.get(key), value) and key != "data.predict_dir":  # it is this command's
-            given.append(f"{key}={now.get(key)} (there {value})")
+            given[key] = f"{now.get(key)} (there {value})"
         elif not same(before.get(key), now.get(key)):
-            kept.append(f"{key}={value}")
+            kept[key] = value
     say(KEPT, kept)
     say("As given, not as in the checkpoint", given)
 
@@ -109,11 +110,18 @@ def tell_others(before: str, now: str) -> None:
     there, here = (flat(yaml.safe_load(text)) for text in (before, now))
     told = (*KEPT_BY_FITS, "data", "model", "name", "tags", "trainer.max_", "trainer.log_every")
     other = [k for k in here | there if here.get(k) != there.get(k) and not k.startswith(told)]
-    settings = [f"{key}={here.get(key)} (there {there.get(key)})" for key in other]
+    settings = {key: f"{at(here, key)} (there {at(there, key)})" for key in other}
     say("As configured, not as in the checkpoint", settings)
 
 
-def say(title: str, settings: list[str]) -> None:
-    classes = [key for key in settings if key.startswith("data=")]  # with other arguments
-    if settings:
-        rank_zero_info(f"{title}: {', '.join(classes or settings)}")
+def at(known: dict[str, Any], key: str) -> Any:
+    """A setting, or the classes of a list."""
+    return known.get(key, [v for k, v in known.items() if re.fullmatch(rf"{key}\.\d+", k)] or None)
+
+
+def say(title: str, settings: dict[str, Any]) -> None:
+    """Prints settings by their keys; where a class is another one, so are its arguments."""
+    classes = tuple(f"{key}." for key in settings)
+    told = [f"{key}={value}" for key, value in settings.items() if not key.startswith(classes)]
+    if told:
+        rank_zero_info(f"{title}: {', '.join(told)}")

@@ -48,7 +48,7 @@ def place_loggers(
     if trainer.logger in (None, True):
         kind = "TensorBoardLogger" if find_spec("tensorboard") else "CSVLogger"
         trainer.logger = Namespace(class_path=f"lightning.pytorch.loggers.{kind}")
-    if trainer.logger and (rank_zero_only.rank or trainer.fast_dev_run):
+    if trainer.logger and (rank_zero_only.rank or trainer.fast_dev_run or command == "predict"):
         # One that writes nothing, since some write as soon as they are made.
         trainer.logger = Namespace(class_path="lightning.pytorch.loggers.CSVLogger")
     ids = {kind: id for part in read_record(run) for kind, id in part.get("loggers", {}).items()}
