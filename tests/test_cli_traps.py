@@ -82,6 +82,7 @@ def test_an_option_without_its_group_is_named_with_it(project, capfd):
     # As other tools write them: rather an option that people want often than one that is like it.
     words = {"--epochs=3": "trainer.max_epochs", "trainer.max_epochs=3": "trainer.max_epochs"}
     words |= {"--batch-size=3": "data.batch_size", "--seed=3": "seed_everything"}
+    words |= {"--learning-rate=1": "model.lr", "--resume=x": "ckpt_path"}
     for word, meant in words.items():
         assert f"Did you mean --{meant}?" in error(capfd, word)
 
@@ -550,6 +551,16 @@ def test_several_checkpoints_want_several_names(project, capfd, name, k):
             "decay is 2.*: it must be 0 or more, and less than 1",
         ),
         ("recipe: {epochs: -1}", "recipe.epochs is -1: it must be 0 or more"),
+        ("seed_everything: -1", "seed_everything: -1 is not in bounds, .* from 0 to 4294967295"),
+        (
+            "model: {init_args: {network: {init_args: {depth: 0}}}}",
+            "depth of .*CNN is 0: .* 1 or more",
+        ),
+        (
+            "trainer: {callbacks+: {class_path: engine.lightning_callbacks.Pruning, init_args: "
+            "{final_share: 2}}}",
+            "final_share is 2.0 in 10 epochs: it must be 0 or more, and less than 1",
+        ),
         (
             "model: {init_args: {network: {init_args: {dropout: -0.1}}}}",
             r"between 0 and 1, but got -0.1 \(models/networks/cnn.py:",
@@ -564,6 +575,15 @@ def test_several_checkpoints_want_several_names(project, capfd, name, k):
 def test_a_value_that_means_nothing_is_named(project, capfd, text, message):
     Path("mine.yaml").write_bytes(text.encode("latin-1"))
     assert re.search(message, error(capfd, "--config=mine.yaml"))
+
+
+def test_what_pruning_refuses_is_one_sentence(project):
+    prune = "--trainer.callbacks+=ModelPruning"
+    options = [
+        f"--trainer.callbacks.{name}" for name in ("pruning_fn=l1_unstructured", "amount=-2")
+    ]
+    with pytest.raises(SystemExit, match="^error: amount=-2 should either be a float"):
+        command("train", *FIT, prune, *options)
 
 
 def test_numbers_below_zero_that_mean_something_are_taken(project):

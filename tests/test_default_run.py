@@ -40,7 +40,7 @@ def test_begins_with_what_is_trained_and_draws_no_bar_in_a_pipe(default_run):
 
 def test_ends_with_what_came_out(default_run):
     project, (output, tested) = default_run
-    assert "Ended:      after all 2 epochs, 40 steps\n" in output
+    assert "Ended:      after 2 of 2 epochs, 40 steps\n" in output
     figures = re.findall(
         r"^Best epoch: \d: val/brier (\S+), val/acc (\S+) \((\d+) of (\d+)\)", output, re.M
     )

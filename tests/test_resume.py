@@ -552,7 +552,7 @@ def test_patience_and_length_of_the_schedule_are_as_given(render, tmp_path, capl
             Path("logs/version_0/run.yaml").read_text("utf-8")
         )
         assert "early, after epoch 1: Monitored metric val/brier" in first["result"]["ended"]
-        assert second["result"]["ended"] == "after all 5 epochs, 50 steps"
+        assert second["result"]["ended"] == "after 5 of 5 epochs, 50 steps"
         assert third["result"]["ended"].startswith("before its first step: 5 epochs, 50 steps")
         for option, reason in {
             "max_time=00:00:00:00": "max_time",

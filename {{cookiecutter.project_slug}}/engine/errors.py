@@ -106,15 +106,17 @@ def is_mistake(error: BaseException) -> bool:
         # Before a first step, a TypeError of Python's comes from arguments, too.
         made = any(frame.name == "instantiate_trainer" for frame in frames)
         return isinstance(error, REFUSALS) and (refuses or made)
-    if not isinstance(error, ValueError | TypeError):
+    if not (refuses and isinstance(error, ValueError | TypeError)):
         return False
-    return refuses and (own and last.name == "__init__" or bool({"optim", "modules"} & {*parts}))
+    return own and last.name == "__init__" or bool({"optim", "modules", "prune.py"} & {*parts})
 
 
 def kind_and_message(error: BaseException) -> tuple[str, str]:
     """Of an error in another process torch hands on the traceback as text: what stands below it."""
     if lacks := COMPILER.search(str(error)):
         return "UserError", f"model.compile: {lacks[0]}; install one, or set model.compile to false"
+    if "numpy accepts" in str(error):
+        return "UserError", f"seed_everything: {error}"
     if "could not create a primitive" in str(error):
         hint = "This CPU cannot do that in 16 bits: --trainer.precision 32-true"
         return "UserError", f"{error} {hint}"

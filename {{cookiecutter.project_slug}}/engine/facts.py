@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from engine.errors import UserError
 
 PLAIN = (bool, int, float, str, list, tuple, dict)
+SIZE = re.compile(r"(width|depth|dims?|heads|kernel|sizes?)$")  # means nothing below 1
 
 
 def facts_of(data: Any) -> dict[str, Any]:
@@ -130,6 +131,10 @@ class Facts:
         path, data, defaults = path_of(kind), path_of(type(self.data)), arguments_of(kind)
         for name, value in given.items():
             default, here = defaults.get(name), self.known.get(name)
+            numbers = value if isinstance(value, list | tuple) else [value]
+            if any(type(number) is int and number < 1 for number in numbers):
+                if SIZE.search(name) and path.startswith("models.") and not same(value, default):
+                    raise UserError(f"{name} of {path} is {value}: it must be 1 or more")
             needed = default is Parameter.empty
             if name not in self.known or not (needed or self.publishes):
                 if needed and value is None:

@@ -24,6 +24,8 @@ WANTED = {
     "ckpt_path": "a checkpoint, a run, its name, best or last",
     "config": "a file of settings; may be given several times",
 }
+# What other tools call an option.
+ALIASES = {"learning_rate": "lr", "gpus": "devices", "resume": "ckpt_path", "amp": "precision"}
 FIT_ONLY = ("model.", "data.val", "trainer.max", "early_stopping", "test_after_fit", "name")
 
 

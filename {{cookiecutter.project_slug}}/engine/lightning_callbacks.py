@@ -74,8 +74,10 @@ class Pruning(callbacks.ModelPruning):
     """
 
     def __init__(self, final_share: float = 0.5, epochs: int = 10) -> None:
-        self.final_share = final_share
-        self.epochs = epochs
+        if not 0 <= final_share < 1 or epochs < 1:
+            text = "it must be 0 or more, and less than 1, in at least 1 epoch"
+            raise UserError(f"final_share is {final_share} in {epochs} epochs: {text}")
+        self.final_share, self.epochs = final_share, epochs
         super().__init__(
             "l1_unstructured",
             parameter_names=["weight"],

@@ -21,7 +21,7 @@ from engine.compat import ModuleInstantiator, make_optional, on_class_swap
 from engine.data_module import DataModule
 from engine.errors import UserError, nearest, place
 from engine.facts import Facts, makes_module, may_lack, specs
-from engine.help import WANTED
+from engine.help import ALIASES, WANTED
 from engine.records import check_keys
 
 UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: (?:--)?([\w.-]+)")
@@ -69,6 +69,7 @@ class Parser(LightningArgumentParser):
             keys = parser.get_defaults().keys(branches=True)
             keys = {key.replace("init_args.", "") for key in keys}
             name = unknown[1] or unknown[2]
+            name = ALIASES.get(name.replace("-", "_"), name)
             near = nearest(name, OWN) or nearest(name, keys, WANTED)
             message += f". Did you mean --{near}?" if near else ""
         if os.environ.get("FULL_TRACEBACK") and self.exit_on_error and ex:

@@ -63,9 +63,10 @@ def why_it_ended(trainer: Trainer, trains: bool) -> str:
                 f"early, after epoch {stopping.stopped_epoch}: {stopping.stopping_reason_message}"
             )
     if 0 <= trainer.max_steps <= trainer.global_step:
-        return f"after all {trainer.max_steps} steps"
+        return f"after {trainer.global_step} of {trainer.max_steps} steps"
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:
-        return f"after all {trainer.max_epochs} epochs, {trainer.global_step} steps"
+        epochs = f"{trainer.current_epoch} of {trainer.max_epochs} epochs"
+        return f"after {epochs}, {trainer.global_step} steps"
     return f"in epoch {trainer.current_epoch}, as a callback or trainer.max_time said"
 
 
