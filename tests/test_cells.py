@@ -95,6 +95,7 @@ def test_the_projects_own_tests_pass(render, data, model, extras):
     pytest_command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     result = subprocess.run(pytest_command, cwd=project, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-4000:] + result.stderr[-2000:]
+    assert "warning" not in result.stdout, result.stdout[-4000:]
     assert not (project / "logs").exists(), "the tests leave files in the project"
 
 

@@ -370,7 +370,10 @@ def test_what_the_network_must_be_told_comes_from_the_data(project, monkeypatch,
     monkeypatch.syspath_prepend(project)
     given = ("--model.network.image_shape=[1,8,8]", "--model.network.num_classes=10")
     message = error(capfd, "--data=own_data.Plain")
-    assert "own_data.Plain has no image_shape, which models.networks.cnn.CNN takes" in message
+    assert (
+        "models.networks.cnn.CNN takes image_shape: give it, or let facts of own_data.Plain"
+        in message
+    )
     message = error(capfd, "--model.network.num_classes=12")
     assert "num_classes of models.networks.cnn.CNN is 12" in message
     assert "data.digits.Digits has 10" in message

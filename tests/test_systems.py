@@ -178,6 +178,37 @@ def test_labels_that_are_floats_are_refused(render):
         system = Classifier(torch.nn.Flatten()).train()
         with pytest.raises(MisconfigurationException, match="labels are floats"):
             system.loss((torch.randn(4, 3), torch.rand(4)))
+        with pytest.raises(
+            MisconfigurationException, match="labels are floats"
+        ):  # of several classes
+            system.eval().loss((torch.randn(4, 3), torch.ones(4, 3)))
+
+
+def test_a_training_batch_may_be_mixed(render, tmp_path, monkeypatch):
+    """MixUp and CutMix give probabilities in the place of classes."""
+    (tmp_path / "mixing.py").write_text(
+        "from data.digits import Digits\n"
+        "from torchvision.transforms.v2 import CutMix\n"
+        "class Mixing(Digits):\n"
+        "    def augment(self, batch):\n"
+        "        return CutMix(num_classes=10)(*batch)\n"
+    )
+    with inside(render(model="mlp"), tmp_path):
+        monkeypatch.syspath_prepend(tmp_path)
+        fit = command(
+            "train", *FIT, "--data=mixing.Mixing", "--model.loss=torch.nn.CrossEntropyLoss"
+        )
+        images, labels = fit.datamodule.augment(next(iter(fit.datamodule.train_dataloader())))
+        assert labels.shape == (len(images), 10)
+        batch = fit.datamodule.preparation()((images, labels))
+        system = fit.model.train()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            loss = system.loss(batch)
+            torch.manual_seed(0)
+            expected = -(labels * system.network(batch[0]).log_softmax(dim=1)).sum(dim=1).mean()
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        assert "val/acc" in fit.trainer.callback_metrics  # of the classes that are not mixed
 
 
 def test_a_prediction_is_the_class_of_the_largest_logit_in_any_precision(render):

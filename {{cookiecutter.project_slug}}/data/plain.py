@@ -1,5 +1,6 @@
 """Data sets of your own or of any library, by class path: any torch Dataset will do."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ class PlainData(Data):
         val: the validation samples.
         test: the test samples.
         predict: what to predict; by default test.
+        collate_fn: makes a batch of a list of samples; by default torch's `default_collate`.
         known_facts: plain values that networks or systems take by name, such as num_classes.
     """
 
@@ -34,6 +36,7 @@ class PlainData(Data):
         val: Dataset | None = None,
         test: Dataset | None = None,
         predict: Dataset | None = None,
+        collate_fn: Callable[[list], Any] | None = None,
         known_facts: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -42,6 +45,7 @@ class PlainData(Data):
         missing = [name for name, samples in given.items() if samples is None]
         self.given = {name: samples for name, samples in given.items() if samples is not None}
         self.predicted, self.known_facts = predict, known_facts or {}
+        self.collate_fn = collate_fn
         if isinstance(train, IterableDataset) and (missing or self.hparams.num_folds):
             instead = f"give {missing} as well" if missing else "there are no folds of it"
             raise UserError(f"{type(train).__name__} is iterable and cannot be split: {instead}")

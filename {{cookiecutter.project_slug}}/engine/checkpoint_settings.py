@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from engine.compat import pop_class_path
-from engine.facts import arguments_of, check_classes, same
+from engine.facts import arguments_of, check_classes, plain, same
 from engine.parsing import SWAPS, replace_model
 from engine.records import flat
 from engine.schedules import LENGTHS
@@ -42,9 +42,14 @@ def settings_of(saved: dict[str, Any], fit: bool) -> dict[str, Any]:
     return found | {name: settings[name] for name in KEPT_BY_FITS if name in settings}
 
 
+def values(config: Namespace, key: str = "") -> dict[str, Any]:
+    """Settings by the keys of their options, each as a checkpoint has it."""
+    return {name: plain(value) for name, value in flat(config.as_dict(), key).items()}
+
+
 def differ(there: dict[str, Any], configured: Namespace) -> bool:
     """Whether the configuration says anything else: to read it again takes a moment."""
-    now = flat(configured.as_dict())
+    now = values(configured)
     return not all(same(now.get(key), value) for key, value in flat(there).items())
 
 
@@ -84,8 +89,8 @@ def with_model(parser: Any, config: Namespace, saved: dict, checkpoint: Path) ->
     given = config[config.subcommand].model
     check_classes(model := model_of(class_path, hparams, given), checkpoint)
     config = replace_model(parser, config, model)
-    now = flat({"model": config[config.subcommand].model.as_dict()})
-    before = flat({"model": given.as_dict()}).items()
+    now = values(config[config.subcommand].model, "model")
+    before = values(given, "model").items()
     classes = {key.rpartition(".")[0] for key in now}  # null leaves one out, or what is not known
     other = [k for k, v in before if (v is not None or k in classes) and now.get(k, v) != v]
     say(KEPT, {key: now[key] for key in other})
@@ -94,7 +99,7 @@ def with_model(parser: Any, config: Namespace, saved: dict, checkpoint: Path) ->
 
 def tell(there: dict[str, Any], configured: Namespace, taken: Namespace) -> None:
     """Names what is as in the checkpoint and not as configured, and what is given otherwise."""
-    before, now = flat(configured.as_dict()), flat(taken.as_dict())
+    before, now = values(configured), values(taken)
     kept, given = {}, {}
     for key, value in flat(there).items():
         if not same(now.get(key), value) and key != "data.predict_dir":  # it is this command's

@@ -28,6 +28,8 @@ CLEAR = (
 COMPILER = re.compile(r"No working C\+\+ compiler found|Cannot find a working triton installation")
 # How torch says that float64 met float32.
 DOUBLES = re.compile(r"\bdouble\b.*\bfloat\b|\bfloat\b.*\bdouble\b", re.IGNORECASE)
+# How torch says that samples differ in size, here and in a worker.
+UNEQUAL = re.compile(r"stack expects each tensor to be equal size.*|resize storage that is not.*")
 SINGLE = (
     "One of the data and the weights is float64, as NumPy's numbers are: have the data set give "
     "float32 (`.float()`), or set --trainer.precision 64-true"
@@ -122,8 +124,9 @@ def kind_and_message(error: BaseException) -> tuple[str, str]:
         return "UserError", f"{error} {hint}"
     if given := re.search(r"more than one `__init__` argument.* `(\w+)=\.\.\.`", str(error)):
         return "UserError", POSITION.format(given[1])
-    if "stack expects each tensor to be equal size" in str(error):
-        return "UserError", f"{error}. Your loader needs a collate_fn (in memory default_convert)"
+    if unequal := UNEQUAL.search(str(error)):
+        hint = "Your loader needs a collate_fn (--data.collate_fn; in memory default_convert)"
+        return "UserError", f"{unequal[0]}. {hint}"
     if isinstance(given := getattr(error, "obj", None), dict | list | tuple):
         if hasattr(Tensor, str(error.name)):  # type: ignore[attr-defined]
             return "UserError", NO_TENSOR.format(type(given).__name__)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from engine.errors import is_own
 
+OF_A_STEP = ("training", "batch_weight")  # attributes that each step sets anew
+
 
 class ExactResume(Callback):
     """With it a continued fit draws the numbers that the uninterrupted one would have drawn. With
@@ -97,7 +99,7 @@ def attributes(system: LightningModule) -> dict[str, Tensor]:
         for name, part in system.named_modules()
         if type(part).__module__ in own and not name.startswith("preparation")
         for key, value in vars(part).items()
-        if isinstance(value, int | float | Tensor) and key[0] != "_" and key != "training"
+        if isinstance(value, int | float | Tensor) and key[0] != "_" and key not in OF_A_STEP
     }
     tensors = {name: torch.as_tensor(value).detach() for name, value in found.items()}
     return {name: one.to("cpu", copy=True) for name, one in tensors.items() if not one.is_meta}

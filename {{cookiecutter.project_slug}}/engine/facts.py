@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from inspect import Parameter, isclass, signature
+from enum import Enum
+from inspect import Parameter, isclass, isroutine, signature
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, get_type_hints
 
@@ -138,7 +140,7 @@ class Facts:
             needed = default is Parameter.empty
             if name not in self.known or not (needed or self.publishes):
                 if needed and value is None:
-                    raise UserError(f"{data} has no {name}, which {path} takes: give it that fact")
+                    raise UserError(f"{path} takes {name}: give it, or let facts of {data} have it")
             elif value is None or (not needed and same(value, default)):
                 made[name] = here
             elif self.adopted or same(value, here):
@@ -178,7 +180,14 @@ def unlike(one: Any, other: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    return [plain(v) for v in value] if isinstance(value, list | tuple) else value
+    """As a file has it."""
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.name
+    if isroutine(value) or isclass(value):
+        return path_of(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def specs(settings: Any) -> Iterator[dict[str, Any]]:

@@ -125,6 +125,6 @@ def loader_options(data: Any, split: Any) -> dict[str, Any]:
         "persistent_workers": num_workers > 0,
         "pin_memory": data.device.type == "cuda" and not on_device,
         "worker_init_fn": leave_signals if num_workers else None,
-        "collate_fn": collate,
+        "collate_fn": getattr(data, "collate_fn", None) or collate,
         "generator": torch.Generator(),  # else each loader would draw from the global one
     }

@@ -16,7 +16,8 @@ class Classifier(System):
 
     Args:
         network: maps inputs (B, ...) to logits (B, num_classes, ...).
-        loss: mean loss of logits (B, num_classes, ...) and class indices (B, ...).
+        loss: mean loss of logits (B, num_classes, ...) and class indices (B, ...) or, of training
+            batches that `augment` has mixed, probabilities (B, num_classes, ...).
         class_weights: weight of each class in the loss; balanced: the rarer, the larger.
         class_names: for predictions and pictures; the data module provides them.
     """
@@ -50,7 +51,7 @@ class Classifier(System):
     def loss(self, batch: Batch) -> Tensor:
         inputs, labels = batch
         logits = self(inputs)
-        if labels.is_floating_point():
+        if labels.is_floating_point() and not (self.training and labels.shape == logits.shape):
             raise MisconfigurationException("The labels are floats: give class indices (int64)")
         self.check(logits)
         if not self.training:
