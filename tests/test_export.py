@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -338,6 +339,21 @@ def test_what_no_file_can_hold_is_said(trained, monkeypatch, tmp_path):
             with pytest.raises(SystemExit, match=message):
                 command("export", "best", f"--format={kind}", f"--output={tmp_path / 'x'}")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_small_number_that_is_added_stays(render, tmp_path):
+    """torch.onnx's own optimizer takes 1e-8 for 0, and a row of zeros would become -inf."""
+
+    class Logs(torch.nn.Module):
+        def predict_step(self, batch, batch_idx):
+            return {"logs": (batch["a"] + 1e-8).log()}
+
+    with inside(render()):
+        export = importlib.import_module("engine.export")
+        program = export.Program(Logs(), {"a": torch.ones(3, 2)}, SimpleNamespace())
+        export.write(program, {}, "onnx", str(tmp_path / "logs.onnx"))
+        [found] = export.run("onnx", str(tmp_path / "logs.onnx"), {"a": torch.zeros(5, 2)})
+    assert found.flatten().tolist() == pytest.approx([log(1e-8)] * 10)
 
 
 def test_a_constant_batch_size_is_refused_with_the_reason(render):

@@ -107,7 +107,7 @@ def test_images_of_16_bits_are_read_in_the_range_of_the_fit(folder):
     assert other.read("middle.png")[0][0].unique().tolist() in ([127], [128])
 
 
-def test_a_mask_is_turned_as_its_image_is(folder):
+def test_a_mask_is_turned_as_its_image_is(folder, recwarn):
     """By the EXIF data of each: upside down, and on its side, which changes height and width."""
     right, right_mask = make().splits["train"].dataset[0]
     path, array = mask(folder)
@@ -121,8 +121,14 @@ def test_a_mask_is_turned_as_its_image_is(folder):
         found, found_mask = make().splits["train"].dataset[0]
         assert torch.equal(found_mask, right_mask)
         assert (found.float() - right.float()).abs().mean() < 8
+    assert not [w for w in recwarn if "EXIF" in str(w.message)]
     Image.fromarray(np.rot90(array).copy()).save(path)
     with pytest.raises(ValueError, match=r"00.jpg, turned as its EXIF data says, has 48 x 40 pix"):
+        make()
+    exif[0x0112] = 3
+    image.save(folder / "images" / "00.jpg", exif=exif)
+    Image.fromarray(array).save(path)
+    with pytest.warns(UserWarning, match=r"00.jpg is turned .*00.png is not: see whether"):
         make()
 
 

@@ -171,6 +171,9 @@ def test_parquet_is_read_as_csv(tmp_path):
     found = read(str(tmp_path / "x.parquet"))
     assert found.times_as_text() == ["2024-01-01", "2024-01-02", "2024-01-03"]
     assert found.steps[:2].tolist() == [[1.0], [2.5]] and found.num_known == 2
+    table = table.set_column(0, "time", pyarrow.array([7, 8, 9], pyarrow.int16()))
+    parquet.write_table(table, tmp_path / "x.parquet")
+    assert read(str(tmp_path / "x.parquet")).times_as_text() == ["7", "8", "9"]
 
 
 def test_rows_are_sorted_and_times_with_offsets_become_utc(tmp_path):

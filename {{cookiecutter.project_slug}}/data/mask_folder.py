@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 from data.image_range import check_range, find_range, read_through
 from data.image_sources import find_images
 from data.mask_files import IGNORED, MaskFiles, refuse_alike
-from data.mask_search import find_masks, find_splits, tell_palettes
+from data.mask_search import find_masks, find_splits, tell_palettes, tell_turned
 from data.segmentation import SegmentationData
 from engine.errors import UserError
 from engine.loaders import workers
@@ -111,6 +111,7 @@ class MaskFolder(SegmentationData):
             raise UserError(f"{self.root}: {len(names)} images, too few for train, val and test.")
         if not self.colored:
             tell_palettes(masks, self.values)
+        tell_turned(names, masks)
         options = {
             "ids": [os.path.relpath(name, self.root) for name in names],
             "value_range": self.hparams.value_range,

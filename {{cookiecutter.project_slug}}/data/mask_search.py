@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.image_range import spread
 from data.image_sources import find_images
-from data.mask_files import refuse_alike, stem
+from data.mask_files import ORIENTATION, refuse_alike, stem
 from engine.errors import UserError
 from engine.splits import SPLITS
 
@@ -83,3 +83,18 @@ def tell_palettes(masks: list[str], values: Collection[int]) -> None:
                         "numbers count; if the colours do, give those in class_values."
                     )
                     return
+
+
+def tell_turned(names: list[str], masks: list[str]) -> None:
+    """Warns of an image that is turned as its EXIF data says and whose mask has no such data, if
+    the sizes do not tell whether the mask was drawn on it as it is shown, or as it is stored."""
+    for i in spread(len(names), 1024):
+        with suppress(Exception), Image.open(names[i]) as image, Image.open(masks[i]) as mask:
+            turn, other = (each.getexif().get(ORIENTATION, 1) for each in (image, mask))
+            if turn != other and (turn < 5 or image.width == image.height):
+                rank_zero_warn(
+                    f"{names[i]} is turned as its EXIF data says, and its mask {masks[i]} is not: "
+                    "see whether they fit. If masks were drawn on images as they are stored, "
+                    "remove the EXIF data."
+                )
+                return

@@ -91,7 +91,7 @@ class SeriesData(Data):
         steps, window, horizon = len(samples.samples), self.window, self.horizon
         test = steps - round(steps * self.test_fraction)
         val, end = test - round(test * choose_fraction(self, test)), test  # of the steps
-        advice = "a larger val_fraction"
+        advice = "another val_fraction"
         if folds := self.hparams.num_folds:
             part = test // (folds + 1)  # the first one has the rest, too
             val = test - part * (folds - self.hparams.fold)

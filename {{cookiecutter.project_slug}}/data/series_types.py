@@ -153,7 +153,7 @@ def read_times(column: Any, date_format: str | None, place: str) -> tuple[np.nda
         column = arrow.strptime(column.cast(pyarrow.string()), format=date_format, unit="us")
     column = as_days(column)
     if types.is_integer(column.type):
-        return column.to_numpy(), False
+        return column.cast(pyarrow.int64()).to_numpy(), False  # Parquet has smaller ones
     if (
         types.is_string(column.type)
         and arrow.all(arrow.match_substring_regex(column, MONTH)).as_py()

@@ -1,8 +1,8 @@
 """Exports a checkpoint: `python export.py CKPT --format onnx|pt2|torchscript --output PATH`.
 
-The inputs are those of a raw batch of the loaders (or of `export_batch` of the data module) that
-the predictions need: one is called `input`, several by their keys or numbers (`input_0`). The
-outputs are those of `predict_step`. Batches have any size. The metadata has the data's facts."""
+The inputs are what the predictions need of a raw batch (or of the data's `export_batch`): `input`,
+or by their keys or numbers (`input_0`). The outputs are those of `predict_step`. Batches have any
+size. The metadata has the data's facts."""
 
 import json
 import logging
@@ -46,8 +46,7 @@ def load(path: Path, settings: dict[str, Any]) -> tuple[Any, LightningDataModule
 
 def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], list[Any]]:
     """Raw batches of these sizes from what `predict` would read, and what it gives for them."""
-    trainer = Trainer(**ONE_DEVICE)
-    data.trainer = trainer
+    data.trainer = trainer = Trainer(**ONE_DEVICE)
     data.prepare_data()
     data.setup("predict")
     loaders = data.predict_dataloader()
@@ -63,8 +62,8 @@ def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], 
 
 def write(program: Program, metadata: dict[str, str], kind: str, path: str) -> None:
     if kind == "torchscript":
-        example = tuple(program.inputs.values())
-        script = torch.jit.trace(program, example, strict=False)  # for the dict that it returns
+        # Not strict, for the dict that it returns.
+        script = torch.jit.trace(program, tuple(program.inputs.values()), strict=False)
         torch.jit.save(script, path, _extra_files=metadata)
         return
     if kind == "pt2":
@@ -74,12 +73,17 @@ def write(program: Program, metadata: dict[str, str], kind: str, path: str) -> N
         onnx: Any = torch.onnx.export(
             program.exported,
             dynamic_shapes=program.shapes,
+            optimize=False,  # it drops what adds 1e-8 or less, so that log(x + 1e-8) is log(x)
             verbose=False,
             input_names=program.named(),
             output_names=program.named_outputs(),
         )
     except torch.onnx.OnnxExporterError as error:
         raise UserError(f"{causes(error)[-1]}. Try --format pt2") from error
+    from onnxscript.optimizer import fold_constants, inline, remove_unused_nodes
+
+    for simplify in (inline, fold_constants, remove_unused_nodes):
+        simplify(onnx.model)
     rename_inner(onnx.model.graph, {*program.named(), *program.named_outputs()})
     onnx.model.metadata_props.update(metadata)
     onnx.save(path)
@@ -95,10 +99,9 @@ def rename_inner(graph: Any, outer: set[str]) -> None:
 
 def run(kind: str, path: str, inputs: dict[str, Tensor]) -> list[Tensor]:
     """What the file gives, in its order."""
-    if kind == "torchscript":
-        return list(torch.jit.load(path)(*inputs.values()).values())
-    if kind == "pt2":
-        return list(torch.export.load(path).module()(*inputs.values()).values())
+    if kind != "onnx":
+        module = torch.export.load(path).module() if kind == "pt2" else torch.jit.load(path)
+        return list(module(*inputs.values()).values())
     from onnxruntime import InferenceSession
 
     session = InferenceSession(path, providers=["CPUExecutionProvider"])
