@@ -237,6 +237,16 @@ def test_a_fault_in_a_number_is_named(tmp_path, fault):
         read(path)
 
 
+def test_a_number_beside_which_the_others_look_alike_is_told(tmp_path, recwarn):
+    """Its deviation, and the mean change, would make errors of all others nothing."""
+    values = [10 + i % 24 for i in range(300)]
+    read(write(tmp_path / "x.csv", [*zip(hours(300), [*values[1:], 1000], strict=True)]))
+    assert not [w for w in recwarn if "look alike" in str(w.message)]
+    values[50] = 1e12
+    with pytest.warns(UserWarning, match=r"column load has 1e\+12, beside which most others look"):
+        read(write(tmp_path / "x.csv", [*zip(hours(300), values, strict=True)]))
+
+
 TIMES = {
     "twice": (
         ["2024-01-01", "2024-01-02", "2024-01-02"],

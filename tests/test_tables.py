@@ -612,6 +612,8 @@ def test_what_float32_does_not_tell_apart_is_said(tables, caplog):
     assert "left out a (always about 115292150460684" in caplog.text
     with pytest.warns(UserWarning, match="a differs in digits that float32 does not hold"):
         tables(lines("a,y", lambda i: f"{10**9 + i % 5},{i}.5")).setup("fit")
+    with pytest.warns(UserWarning, match="a has 1e.12, beside which most others look alike"):
+        tables(lines("a,y", lambda i: f"{10**12 if i == 5 else i % 5},{i}.5")).setup("fit")
 
 
 def test_a_column_of_another_kind_than_in_the_training_is_refused(tables):

@@ -124,4 +124,6 @@ def fill(series: Series, names: list[str], path: str, most: int) -> None:
         filled += int((before < places).sum())
         values[:] = values[before]
     if filled:
-        rank_zero_info(f"{path}: {filled} missing numbers took the value before.")
+        rank_zero_info(
+            f"{path}: {filled} missing numbers took the value before, in evaluations, too."
+        )
