@@ -50,8 +50,7 @@ def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], 
     data.prepare_data()
     data.setup("predict")
     loaders = data.predict_dataloader()
-    loader = loaders[0] if isinstance(loaders, list | tuple) else loaders
-    raw = next(iter(loader))
+    raw = next(iter(loaders[0] if isinstance(loaders, list | tuple) else loaders))
     export_batch = getattr(data, "export_batch", lambda batch: batch)
     batches: Any = [rows_of(export_batch(raw), size) for size in sizes]
     # The whole way of `predict`, of these rows. (A list would be several loaders.)
