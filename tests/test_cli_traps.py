@@ -94,6 +94,12 @@ def test_a_word_that_is_no_command_is_told_which_trains(project, capfd):
     with pytest.raises(SystemExit):
         command("train", "trainer.max_epochs=3")  # as with Hydra
     assert "Did you mean --trainer.max_epochs?" in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        command("train", "--trainer.max_epochs=3", "test")
+    assert "arguments: test: it comes first, train.py test\n" in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        command("train", "fit", "–-max_epochs", "3")  # a dash of a word processor's
+    assert "Did you mean --trainer.max_epochs?" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -101,6 +107,14 @@ def test_a_word_that_is_no_command_is_told_which_trains(project, capfd):
     [
         ("--model.lr=fast", "model.lr: expected float. Got value: fast"),
         ("--model.network.width=x", "model.network.width: expected int. Got value: x"),
+        (
+            "--model.optimizer.betas=[0.9]",
+            "model.optimizer.betas: expected tuple with 2 elements. Got value: [0.9]",
+        ),
+        (
+            "--model.scheduler.warmup_steps=1.5",
+            "model.scheduler.warmup_steps: expected int. Got value: 1.5",
+        ),
         ("--trainer.max_epochs=x", "trainer.max_epochs: expected int. Given value: x"),
         (
             "--data.on_device=maybe",

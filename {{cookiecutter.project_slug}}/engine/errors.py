@@ -170,5 +170,4 @@ def nearest(unknown: str, keys: set[str], wanted: Collection[str] = ()) -> str |
     known, unknown = sorted(keys, key=len), unknown.replace("-", "_")
     ends = [key for key in wanted if unknown in key and key in keys]
     ends += [key for key in known if key.endswith(f".{unknown}")]
-    near = ends or difflib.get_close_matches(unknown, known, n=1, cutoff=0.65)
-    return near[0] if near else None
+    return next(iter(ends or difflib.get_close_matches(unknown, known, cutoff=0.65)), None)

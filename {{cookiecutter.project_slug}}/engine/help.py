@@ -24,6 +24,7 @@ WANTED = {
     "ckpt_path": "a checkpoint, a run, its name, best or last",
     "config": "a file of settings; may be given several times",
 }
+COMMANDS = ("fit", "validate", "test", "predict")
 # What other tools call an option.
 ALIASES = {"learning_rate": "lr", "gpus": "devices", "resume": "ckpt_path", "amp": "precision"}
 FIT_ONLY = ("model.", "data.val", "trainer.max", "early_stopping", "test_after_fit", "name")
@@ -41,7 +42,7 @@ def show_wanted(files: list[str]) -> None:
     command, *options = sys.argv[1:] or [""]
     if options == ["--help", "all"]:
         sys.argv.pop()
-    if command not in ("fit", "validate", "test", "predict") or options not in (["--help"], ["-h"]):
+    if command not in COMMANDS or options not in (["--help"], ["-h"]):
         return
     settings = {k: v for file in files for k, v in flat(read_yaml(Path(file)) or {}).items()}
     print("usage: python train.py [fit|validate|test|predict] [--KEY VALUE ...]\n")

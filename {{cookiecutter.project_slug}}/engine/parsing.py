@@ -21,14 +21,14 @@ from engine.compat import ModuleInstantiator, make_optional, on_class_swap
 from engine.data_module import DataModule
 from engine.errors import UserError, nearest, place
 from engine.facts import Facts, makes_module, may_lack, specs
-from engine.help import ALIASES, WANTED
+from engine.help import ALIASES, COMMANDS, WANTED
 from engine.records import check_keys
 
-UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: (?:--)?([\w.-]+)")
+UNKNOWN = re.compile(r"(?:Option|option) '([\w.]+)'|arguments: [-–—]*([\w.-]+)")
 # What jsonargparse says about every value that it refuses, whatever the reason.
 FILLER = re.compile(
     r"$|Expected a path but|Does not validate|Subtypes:|Errors:|Given value|Problem with given"
-    r"|Expected a <class 'NoneType'>"
+    r"|Expected a <class 'NoneType'>|Type .* expects .*:$"
 )
 # A class path is wanted, and a word was given.
 WANTS_CLASS = r"\1 is no class path; a network: --model.network models.networks.NAME.CLASS"
@@ -66,12 +66,12 @@ class Parser(LightningArgumentParser):
         unknown = UNKNOWN.search(message)
         if unknown and "Did you mean" not in message:
             parser: LightningArgumentParser = getattr(ex, "subcommand_parser", None) or self
-            keys = parser.get_defaults().keys(branches=True)
-            keys = {key.replace("init_args.", "") for key in keys}
+            keys = {k.replace("init_args.", "") for k in parser.get_defaults().keys(branches=True)}
             name = unknown[1] or unknown[2]
             name = ALIASES.get(name.replace("-", "_"), name)
             near = nearest(name, OWN) or nearest(name, keys, WANTED)
-            message += f". Did you mean --{near}?" if near else ""
+            hint = f". Did you mean --{near}?" if near else ""
+            message += f": it comes first, train.py {name}" if name in COMMANDS else hint
         if os.environ.get("FULL_TRACEBACK") and self.exit_on_error and ex:
             raise ex
         if not self.exit_on_error:  # parses one class; the outer parser may try another type

@@ -112,7 +112,7 @@ def tell_end(trainer: Trainer, best: ModelCheckpoint) -> None:
         source = ["--data.predict_dir", "PATH"] * reads_folders(trainer.datamodule)
         for name, more in {"test": [], "predict": source}.items():
             path = ["--ckpt_path", relative(best.best_model_path)]
-            lines[name.title()] = command_line("python", "train.py", name, *options, *more, *path)
+            lines[name.title()] = command_line("python", sys.argv[0], name, *options, *more, *path)
     elif saves and trainer.limit_train_batches:
         hint = "--trainer.val_check_interval N validates after so many steps"
         if trainer.current_epoch:  # it could have been measured

@@ -119,7 +119,7 @@ def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
     figures, place = (found[0], run) if found else ({}, "whose run is gone")
     others = "".join(f", {name} {value:.4g}" for name, value in figures.items() if name != monitor)
     print(f"Best: {monitor} {best.value:.4g}{others} in trial {best.number}, {place}")
-    again = command_line("python", "train.py", "fit", "--config", str(path))
+    again = command_line("python", os.path.relpath(sys.argv[0]), "fit", "--config", str(path))
     print(f"Fit with its settings: {again}")
 
 
