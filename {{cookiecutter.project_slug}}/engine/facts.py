@@ -181,7 +181,7 @@ def unlike(one: Any, other: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """As a file has it."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | set):
         return [plain(item) for item in value]
     if isinstance(value, Enum):
         return value.name
