@@ -115,6 +115,11 @@ def test_a_word_that_is_no_command_is_told_which_trains(project, capfd):
             "--model.scheduler.warmup_steps=1.5",
             "model.scheduler.warmup_steps: expected int. Got value: 1.5",
         ),
+        (
+            "--model.network.widht=8",
+            "model.network: Option 'widht' is not accepted by models.networks.cnn.CNN. "
+            "Did you mean --model.network.width?",
+        ),
         ("--trainer.max_epochs=x", "trainer.max_epochs: expected int. Given value: x"),
         (
             "--data.on_device=maybe",

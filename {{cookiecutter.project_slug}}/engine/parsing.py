@@ -84,6 +84,9 @@ def condense(message: str) -> str:
     """Of jsonargparse's account of all its attempts the key, the reasons and the value."""
     key = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)":', message)))
     account = re.sub(r'Parser key "[^"]+":', "", message)
+    account = re.sub(
+        r"Problem with given class_path '(.+)':\s*(Option .* accepted)", r"\2 by \1", account
+    )
     lines = [line.strip().removeprefix("- ") for line in account.splitlines()]
     reasons = dict.fromkeys(line for line in lines if not FILLER.match(line))
     if not key or not reasons:
