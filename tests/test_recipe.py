@@ -28,7 +28,9 @@ def test_is_chosen_by_the_number_of_samples_printed_and_written_down(folder, cap
     assert (trainer.max_epochs, trainer.current_epoch, trainer.global_step) == (14, 14, 56)
     recipe = "Recipe for 38 training samples: 14 epochs of 4 steps, batches of 8, 10 validation"
     assert recipe in caplog.text
-    assert "10 validation samples: an accuracy is known to ± 16 points" in caplog.text
+    assert (
+        "10 validation samples: an accuracy is known to ± 16 points; --data.val_fr" in caplog.text
+    )
     config = yaml.safe_load((folder / trainer.default_root_dir / "config.yaml").read_text())
     assert config["trainer"]["max_epochs"] == 14
     assert config["trainer"]["log_every_n_steps"] == 4  # a point in each epoch
@@ -45,6 +47,15 @@ def test_what_is_said_stays(folder, caplog):
     assert "Recipe" not in caplog.text
     trainer = command("train", *FIT, "--trainer.max_steps=3", "--recipe.epochs=1").trainer
     assert (trainer.max_epochs, trainer.global_step) == (-1, 3)
+
+
+def test_a_validation_split_of_the_data_sets_own_is_not_said_to_grow(folder, caplog):
+    caplog.set_level("INFO")
+    for split in ("train", "val"):
+        write_images(folder / "split" / split, count=8, size=16)
+    command("train", *FIT, "--data.data_dir=split", "--trainer.max_epochs=1")
+    assert "16 validation samples: an accuracy is known to ± 12 points" in caplog.text
+    assert "val_fraction" not in caplog.text
 
 
 def test_epochs_of_few_steps_are_validated_a_few_at_a_time(folder):

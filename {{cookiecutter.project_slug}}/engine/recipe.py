@@ -49,10 +49,10 @@ class Recipe(Callback):
                 f"{measured} validation samples"
             )
         if measured < FEW and is_classes(getattr(splits["val"].dataset, "labels", None)):
-            rank_zero_info(
-                f"{measured} validation samples: an accuracy is known to ± "
-                f"{50 / measured**0.5:.0f} points; --data.val_fraction keeps more of them"
-            )
+            own = "val" in getattr(getattr(data, "dealing", None), "given", ())  # the data set's
+            more = "; --data.val_fraction keeps more of them" * (not own)
+            points = f"± {50 / measured**0.5:.0f} points"
+            rank_zero_info(f"{measured} validation samples: an accuracy is known to {points}{more}")
 
     def choose_length(self, trainer: Trainer, steps: int) -> int:
         """The number of epochs of so many steps. Of short ones a few are validated at a time."""
