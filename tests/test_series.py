@@ -33,7 +33,7 @@ def hours(count: int, start: str = "2024-01-01T00:00") -> list[str]:
 
 def series_csv(path: str, **options):
     options = {"window": WINDOW, "horizon": HORIZON, "season": SEASON} | options
-    return importlib.import_module("data.series_csv").SeriesCSV(path=path, **options)
+    return importlib.import_module("data.series_csv").SeriesCSV(data_path=path, **options)
 
 
 def read(path: str, date_format: str | None = None, **columns):

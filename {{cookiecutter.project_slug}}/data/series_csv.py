@@ -16,7 +16,7 @@ class SeriesCSV(SeriesData):
     with offsets from UTC they become UTC.
 
     Args:
-        path: of the file, .csv or .parquet.
+        data_path: a .csv or .parquet file.
         time: column of the times.
         values: columns that are forecast; by default all others.
         covariates: columns of numbers that are known of the future, too. A file to predict from has
@@ -34,7 +34,7 @@ class SeriesCSV(SeriesData):
 
     def __init__(
         self,
-        path: str = "datasets/series.csv",
+        data_path: str = "datasets/series.csv",
         time: str = "time",
         values: list[str] | None = None,
         covariates: list[str] | None = None,
@@ -52,7 +52,7 @@ class SeriesCSV(SeriesData):
         super().__init__(window, horizon, season, **kwargs)
         if fill_gaps < 0:
             raise UserError(f"fill_gaps is {fill_gaps}: it must be 0 or more.")
-        self.path = Path(path).expanduser()
+        self.path = Path(data_path).expanduser()
         reading = {name: self.hparams[name] for name in OPTIONS}
         self.columns = Columns(time, values, list(covariates or []), fill_gaps, reading)
         if self.path.is_file() or not self.hparams.predict_dir:

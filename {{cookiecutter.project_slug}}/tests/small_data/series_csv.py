@@ -18,6 +18,6 @@ def write(folder: Path) -> list[str]:
                 [time.isoformat(), 20 + day + hour % 7, 300 - day, int(hour % 168 > 143)]
             )
     return [
-        *(f"--data.path={path}", "--data.values=[load, price]", "--data.covariates=[holiday]"),
+        *(f"--data.data_path={path}", "--data.values=[load, price]", "--data.covariates=[holiday]"),
         *("--data.window=36", "--data.horizon=6", "--data.season=24"),
     ]
