@@ -58,7 +58,7 @@ def test_a_package_without_a_name_is_left_out(project, monkeypatch):
     assert "torch" in records()[0]["packages"]
 
 
-def test_each_part_of_a_run_has_its_own_record(project):
+def test_each_part_of_a_run_has_its_own_record(project, capsys):
     notes = project / "train.py"
     notes.write_text(notes.read_text("utf-8") + "# first\n", "utf-8")
     fit("--trainer.max_epochs=1", "--model.lr=0.0042")
@@ -75,6 +75,14 @@ def test_each_part_of_a_run_has_its_own_record(project):
     assert first["git_commit"] == second["git_commit"] != third["git_commit"]
     assert (RUN / "config.yaml").read_text("utf-8") == config, "it starts the whole run anew"
     assert "ckpt_path" not in yaml.safe_load(config)
+    settings = [yaml.safe_load((RUN / f"config_{part}.yaml").read_text("utf-8")) for part in (1, 2)]
+    assert [each["trainer"]["max_epochs"] for each in settings] == [2, 3]
+    fit("--trainer.max_epochs=3", "--ckpt_path=last")  # with the same settings
+    assert not (RUN / "config_3.yaml").exists()
+    capsys.readouterr()
+    assert [each["model"]["init_args"]["lr"] for each in settings] == [0.0042, 0.0042]
+    command("compare", "--filter=trainer.max_epochs=3")
+    assert "version_0" in capsys.readouterr().out
 
 
 def test_a_fit_that_ends_before_a_validation_says_how_to_have_one(

@@ -19,7 +19,7 @@ import yaml
 from engine.errors import UserError, plain_errors
 from engine.files import write_rows
 from engine.parsing import nearest
-from engine.records import all_runs, flat, read_record, read_yaml, runs_named
+from engine.records import all_runs, config_of, flat, read_record, read_yaml, runs_named
 from engine.runs import read_checkpoint
 
 OPERATORS = {"<=": le, ">=": ge, "==": eq, "=": eq, "<": lt, ">": gt}
@@ -35,7 +35,7 @@ class Run:
         self.mode = "min"
         place = folder.relative_to(root) if folder.is_relative_to(root) else folder
         self.columns: dict[str, Any] = {"run": place.as_posix()}
-        self.settings = flat(read_yaml(folder / "config.yaml") or {})
+        self.settings = flat(read_yaml(config_of(folder)) or {})
         if record:
             self.read(folder, record)
         elif (folder / "summary.csv").exists():

@@ -38,6 +38,13 @@ def read_record(run: Path) -> list[dict[str, Any]]:
     return record
 
 
+def config_of(run: Path) -> Path:
+    """The settings of a run: those of its last part that had others than the one before."""
+    found = {number_of(path.with_suffix("")): path for path in run.glob("config_*.yaml")}
+    found[-1] = run / "config.yaml"
+    return found[max(found)]
+
+
 def number_of(run: Path) -> int:
     """That of `version_3` or `fold_3`; -1 if there is none."""
     digits = run.name.rpartition("_")[2]

@@ -1,6 +1,5 @@
 """What a fit or an evaluation found, in figures that mean something."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from engine.files import relative
 from engine.last_checkpoint import command_line
-from engine.records import read_record, root_of
+from engine.records import config_of, read_record, root_of
 from engine.runs import read_checkpoint
 
 # Where a logger shows its curves.
@@ -108,7 +107,7 @@ def tell_end(trainer: Trainer, best: ModelCheckpoint) -> None:
     saves = best in trainer.callbacks and best.monitor and best.save_top_k
     if best.best_model_path:
         # Its configuration knows what options this fit had.
-        options = ["--config", os.path.join(run, "config.yaml")] if len(sys.argv) > 2 else []
+        options = ["--config", str(config_of(Path(run)))] if len(sys.argv) > 2 else []
         source = ["--data.predict_dir", "PATH"] * reads_folders(trainer.datamodule)
         for name, more in {"test": [], "predict": source}.items():
             path = ["--ckpt_path", relative(best.best_model_path)]

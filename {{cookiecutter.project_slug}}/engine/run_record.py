@@ -20,7 +20,7 @@ from engine.checkpoint_settings import tell_others
 from engine.loggers import log_settings
 from engine.monitors import check_place, move
 from engine.recipe import Recipe
-from engine.records import filled, read_record
+from engine.records import config_of, filled, read_record
 from engine.results import best_of, figures, why_it_ended
 
 PROJECT = Path(__file__).parents[1]
@@ -29,8 +29,8 @@ PROJECT = Path(__file__).parents[1]
 class RunRecord(Callback):
     """Leaves in the run folder of each fit: ``config.yaml``, every setting; ``run.yaml``, command,
     code, packages and hardware, in the end what came out; ``uncommitted.diff``, what git had not
-    committed. A fit that goes on, and is not new, adds to ``run.yaml``, and a diff of its own. The
-    settings (as YAML) go to the loggers as well."""
+    committed. A fit that goes on, and is not new, adds to ``run.yaml``; it has a diff of its own,
+    and, if settings are others, ``config_1.yaml``. They go (as YAML) to the loggers as well."""
 
     def __init__(
         self, config: str, is_new: bool, name: str | None = None, tags: list[str] | None = None
@@ -49,14 +49,16 @@ class RunRecord(Callback):
             self.config = filled(self.config, recipe.chosen)
         run = Path(trainer.default_root_dir)
         run.mkdir(parents=True, exist_ok=True)
-        if self.is_new:
-            run.joinpath("config.yaml").write_text(self.config, encoding="utf-8")
         self.started = datetime.now(timezone.utc)
         earlier = read_record(run)
+        part = f"_{len(earlier)}" if earlier else ""
+        if not (config := config_of(run)).exists() or config.read_text("utf-8") != self.config:
+            config = run / f"config{part}.yaml"
+            config.write_text(self.config, encoding="utf-8")
         known = {name for part in earlier for name in part.get("loggers", ())}
         for logger in trainer.loggers:
             if type(logger).__name__ not in known:
-                log_settings(logger, run / "config.yaml")
+                log_settings(logger, config)
         record = {
             **self.label,
             "started": self.started.isoformat(timespec="seconds"),
@@ -66,7 +68,7 @@ class RunRecord(Callback):
             "loggers": {type(one).__name__: one.version or None for one in trainer.loggers},
         }
         if difference := git("diff", "HEAD"):
-            record["git_diff"] = f"uncommitted{f'_{len(earlier)}' if earlier else ''}.diff"
+            record["git_diff"] = f"uncommitted{part}.diff"
             # As git gives it, in whatever encoding the files have.
             text = difference.encode(errors="surrogateescape")
             run.joinpath(record["git_diff"]).write_bytes(text)
