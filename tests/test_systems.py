@@ -178,9 +178,8 @@ def test_labels_that_are_floats_are_refused(render):
         system = Classifier(torch.nn.Flatten()).train()
         with pytest.raises(MisconfigurationException, match="labels are floats"):
             system.loss((torch.randn(4, 3), torch.rand(4)))
-        with pytest.raises(
-            MisconfigurationException, match="labels are floats"
-        ):  # of several classes
+        # Of samples that have several classes.
+        with pytest.raises(MisconfigurationException, match="labels are floats"):
             system.eval().loss((torch.randn(4, 3), torch.ones(4, 3)))
 
 

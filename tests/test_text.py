@@ -240,6 +240,18 @@ def test_a_text_that_has_got_new_characters_keeps_those_of_the_fit(
     assert "ж" not in found.datamodule.characters == found.model.characters
 
 
+def test_windows_that_have_left_their_split_are_told(project, tmp_path, caplog):
+    """Of a text that repeats itself some are in another split when all have moved."""
+    caplog.set_level("INFO")
+    text = "".join(f"{i} {'rivers' if i % 3 else 'hills'}.\n" for i in range(600))
+    with inside(project, tmp_path):
+        Path("one.txt").write_text(text, "utf-8")
+        before = made(tmp_path).state_dict()
+        Path("one.txt").write_text(f"ss{text}", "utf-8")
+        made(tmp_path).load_state_dict(before)
+    assert "have left their split. What was renamed, changed" in caplog.text
+
+
 def test_text_that_was_trained_on_is_told_though_it_has_moved(project, tmp_path, recwarn):
     generator = torch.Generator().manual_seed(0)
     old, new = (torch.randint(97, 123, (n,), generator=generator) for n in (9000, 60_001))

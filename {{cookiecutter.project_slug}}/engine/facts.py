@@ -133,10 +133,9 @@ class Facts:
         path, data, defaults = path_of(kind), path_of(type(self.data)), arguments_of(kind)
         for name, value in given.items():
             default, here = defaults.get(name), self.known.get(name)
-            numbers = value if isinstance(value, list | tuple) else [value]
-            if any(type(number) is int and number < 1 for number in numbers):
-                if SIZE.search(name) and path.startswith("models.") and not same(value, default):
-                    raise UserError(f"{name} of {path} is {value}: it must be 1 or more")
+            own = path.startswith("models.") and not same(value, default)
+            if own and is_no_size(name, value):
+                raise UserError(f"{name} of {path} is {value}: it must be 1 or more")
             needed = default is Parameter.empty
             if name not in self.known or not (needed or self.publishes):
                 if needed and value is None:
@@ -166,6 +165,12 @@ class Facts:
                 spec["init_args"] = self.complete(kind, given)
             elif "T_max" in may_lack(kind) and "T_max" in arguments_of(kind):
                 given["T_max"] = given.get("T_max") or -1
+
+
+def is_no_size(name: str, value: Any) -> bool:
+    """Whether an argument whose name is that of a size, or of several, has an integer below 1."""
+    numbers = value if isinstance(value, list | tuple) else [value]
+    return bool(SIZE.search(name)) and any(type(one) is int and one < 1 for one in numbers)
 
 
 def same(a: Any, b: Any) -> bool:

@@ -51,9 +51,9 @@ class RunRecord(Callback):
         run.mkdir(parents=True, exist_ok=True)
         self.started = datetime.now(timezone.utc)
         earlier = read_record(run)
-        part = f"_{len(earlier)}" if earlier else ""
+        number = f"_{len(earlier)}" if earlier else ""
         if not (config := config_of(run)).exists() or config.read_text("utf-8") != self.config:
-            config = run / f"config{part}.yaml"
+            config = run / f"config{number}.yaml"
             config.write_text(self.config, encoding="utf-8")
         known = {name for part in earlier for name in part.get("loggers", ())}
         for logger in trainer.loggers:
@@ -68,7 +68,7 @@ class RunRecord(Callback):
             "loggers": {type(one).__name__: one.version or None for one in trainer.loggers},
         }
         if difference := git("diff", "HEAD"):
-            record["git_diff"] = f"uncommitted{part}.diff"
+            record["git_diff"] = f"uncommitted{number}.diff"
             # As git gives it, in whatever encoding the files have.
             text = difference.encode(errors="surrogateescape")
             run.joinpath(record["git_diff"]).write_bytes(text)
