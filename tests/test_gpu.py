@@ -1,13 +1,13 @@
 """benchmarks/gpu, as far as it goes without a card: what it says, takes along and writes down."""
 
-import importlib
+import importlib.util
 import os
 import subprocess
 import sys
 import zipfile
 
 import pytest
-from templates import MODELS, ROOT
+from templates import DATA, MODELS, NETWORKS, ROOT, row_of
 
 GPU = ROOT / "benchmarks" / "gpu"
 
@@ -39,6 +39,23 @@ def test_the_wheels_are_what_a_machine_with_torch_and_lightning_may_lack(module)
     names = wheels.closure(wheels.WANTED) - wheels.closure(wheels.THERE)
     assert {"cookiecutter", "jsonargparse", "torchdata", "typeshed-client"} <= names
     assert not {"torch", "numpy", "lightning", "pyyaml"} & names
+
+
+def test_what_is_neither_installed_nor_in_the_wheels_is_named(module):
+    missing = module("wheels").missing
+    assert missing(["torch>=2.9", "surely-not-installed>=1", "lightning"]) == [
+        "surely-not-installed"
+    ]
+
+
+def test_a_card_trains_each_network_and_each_data_set_whose_packages_are_here(module):
+    path = GPU / "__main__.py"
+    spec = importlib.util.spec_from_file_location("gpu_main", path)
+    main = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(main)
+    found = main.cells_here()
+    assert {row_of(*cell)["name"] for cell in found} == {*NETWORKS}
+    assert {data for data, _ in found} == {*DATA}
 
 
 def test_only_what_is_missing_is_taken_from_the_wheels(module, monkeypatch, tmp_path):

@@ -13,8 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.loops import fit_loop
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from projects import QUIET, SMALL, command, evaluate, inside
-from templates import CELLS
+from projects import QUIET, SMALL, command, evaluate, inside, small_data
+from templates import CELLS, DATA, each_once, row_of
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -58,7 +58,7 @@ class Steps(Callback):
         self.mode = Copies()
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        assert all(each.is_meta for each in batch)
+        assert all(each.is_meta for each in batch if isinstance(each, torch.Tensor))
         if batch_idx == 1:
             self.mode.__enter__()
 
@@ -68,9 +68,10 @@ class Steps(Callback):
 
 @pytest.fixture
 def fit_on_meta(render, tmp_path, monkeypatch):
-    def fit(model, *options):
+    def fit(model, *options, data="digits"):
         steps = Steps()
-        with inside(render(data="digits", model=model), tmp_path):
+        with inside(render(data=data, model=model), tmp_path):
+            options = (*small_data(data, tmp_path / "data"), *options)
             from engine import cli, divergence
 
             looks: list[int] = []  # at so many losses
@@ -112,6 +113,18 @@ ON_DIGITS = [model for data, model in CELLS if data == "digits"]
 def test_a_step_waits_for_nothing_and_fetches_images_on_the_device(fit_on_meta, model):
     copies = fit_on_meta(model, "--data.on_device=true", "--data.augment=true")
     assert copies == {((64,), torch.int64)}  # which images
+
+
+OTHER = [cell for cell in each_once() if DATA[cell[0]]["modality"] != "images"]
+
+
+@pytest.mark.parametrize(
+    ("data", "model"), {row_of(*cell)["system"]: cell for cell in OTHER}.values()
+)
+def test_a_step_of_other_data_waits_for_nothing(fit_on_meta, data, model):
+    # Epochs that are longer than the fit: at their ends the loss is read.
+    copies = fit_on_meta(model, "--data.on_device=false", "--data.batch_size=2", data=data)
+    assert copies and all(shape[0] == 2 for shape, _ in copies)
 
 
 @pytest.mark.parametrize("model", ON_DIGITS)

@@ -154,28 +154,53 @@ def run_checks(bench: Bench) -> None:
     for model in models[:1] if bench.rehearse else ("cnn", "resnet", "vit", "gpt"):
         folder = bench.folder / f"compile-{model}"
         work.append((folder.name, cells.compiles, bench.render(model), folder, model))
-    with ThreadPoolExecutor(max(1, min(10, (os.cpu_count() or 2) * 2 // 3))) as pool:
+    for data, model in cells_here()[: 2 if bench.rehearse else None]:
+        folder = bench.folder / f"goes-{data}-{model}"
+        project = bench.render(model, data)
+        work.append((folder.name, cells.goes_through, project, folder, data, model))
+    # Side by side, each with threads of its own: else all of them would want all processors.
+    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    with ThreadPoolExecutor(max(1, min(14, (os.cpu_count() or 2) - 2))) as pool:
         list(pool.map(lambda job: bench.watch(*job), work))
+
+
+def cells_here() -> list[tuple[str, str]]:
+    """Each network on one data set, and each data set, as far as this machine has its packages."""
+    from templates import DATA, NETWORKS
+    from wheels import missing
+
+    left = [name for name, row in DATA.items() if not missing(row.get("packages", ()))]
+    here, found = {*left}, []
+    for cells in NETWORKS.values():
+        possible = [(data, model) for data, model in cells if data in here]
+        # One that has not been taken yet, if there is one.
+        possible.sort(key=lambda cell: cell[0] not in left)
+        found += possible[:1]
+        left = [data for data in left if (data, possible[0][1]) not in found]
+    return found + [(data, DATA[data]["model"]) for data in left]
 
 
 def look_into_steps(bench: Bench, data: Path) -> dict[str, Any]:
     import cells
     from children import Child, in_turn
 
-    models = ("mlp",) if bench.rehearse else ("mlp", "cnn", "resnet", "vit")
-    looks = [(model, True) for model in models] + [(models[-1], False)]
+    models = ("mlp",) if bench.rehearse else ("mlp", "cnn", "resnet", "vit", "gpt")
+    looks = [(model, True) for model in models] + [(models[0 if bench.rehearse else 3], False)]
     names = [f"steps-{m}" + "-from-memory" * (not on_device) for m, on_device in looks]
 
     def start(name: str, model: str, on_device: bool) -> Child:
-        options = [f"--data.data_dir={data}", f"--data.on_device={str(on_device).lower()}"]
-        arguments = bench.render(model, "cifar10"), bench.folder / name, options
-        return Child(bench.folder / f"{name}.log", cells.steps, *arguments)
+        options = [f"--data.on_device={str(on_device).lower()}"]
+        options += [] if model in cells.ON else [f"--data.data_dir={data}"]
+        project = bench.render(model, cells.ON[model][0] if model in cells.ON else "cifar10")
+        return Child(
+            bench.folder / f"{name}.log", cells.steps, project, bench.folder / name, options
+        )
 
     found = {}
     starts = [partial(start, name, *look) for name, look in zip(names, looks, strict=True)]
     for name, (model, on_device), child in zip(names, looks, in_turn(starts), strict=True):
         where = "stay there" if on_device else "cross once, as bytes"
-        with bench.tells(f"{model}: no step waits for the card, images {where}"):
+        with bench.tells(f"{model}: no step waits for the card, samples {where}"):
             child.begin()
             step = child.receive(bench.seconds)
             least = 0 if on_device else step["batch"] * 3 * 32 * 32
@@ -293,17 +318,23 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.perf_counter()
     card = device(arguments.rehearse)
-    parts = (arguments.only,) if arguments.only else ("checks", "steps", "race")
+    parts = (arguments.only,) if arguments.only else ("steps", "race", "checks")
 
     folder = Path(tempfile.mkdtemp(prefix="gpu-"))
     sys.path[:0] = [str(HERE), str(ROOT / "tests")]
-    from wheels import unpack_missing
+    from wheels import COMPILED, WANTED, missing, unpack_missing
 
     site = folder / "site"
     if unpacked := unpack_missing(site):
         print(f"From wheels/: {', '.join(unpacked)}")
         sys.path.insert(0, str(site))
     try:
+        if lacking := missing((*WANTED, *COMPILED)):
+            sys.exit(
+                f"error: benchmarks/gpu needs {', '.join(lacking)}, too, and this Python lacks it: "
+                "install it, or call `make wheels` where there is a network and copy the folder "
+                f"wheels/ (it takes along {', '.join(WANTED)})"
+            )
         from fixtures import write_cifar10
 
         bench = Bench(folder, arguments.rehearse)
@@ -311,13 +342,16 @@ def main() -> None:
         cifar, photos = folder / "cifar", folder / "photos"
         if {"steps", "race"} & {*parts}:
             write_cifar10(cifar, *((10_000, 1_000) if arguments.rehearse else (50_000, 10_000)))
-        if "steps" in parts:
-            tables["steps"] = look_into_steps(bench, cifar)
-        if "race" in parts:
-            write_photos(photos, 128 if arguments.rehearse else 7_168)
-            tables["race"] = compete(bench, cifar, photos)
-        if "checks" in parts:
-            run_checks(bench)
+        for part in parts:
+            before = time.perf_counter()
+            if part == "steps":
+                tables["steps"] = look_into_steps(bench, cifar)
+            elif part == "race":
+                write_photos(photos, 128 if arguments.rehearse else 7_168)
+                tables["race"] = compete(bench, cifar, photos)
+            else:
+                run_checks(bench)
+            print(f"{part}: {time.perf_counter() - before:.0f} s", flush=True)
         seconds = time.perf_counter() - started
         failed = [name for name, error in bench.results.items() if error]
         print(f"{len(bench.results) - len(failed)} passed, {len(failed)} failed in {seconds:.0f} s")

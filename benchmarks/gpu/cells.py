@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from children import await_turn
-from projects import command, inside
+from projects import command, inside, small_data
 
 # Epochs, and between what limits a metric of the validation has to come.
 GOALS = {
@@ -178,6 +178,24 @@ def shards(connection: Connection, projects: dict[str, Path], folder: Path, todo
             else:
                 command("train", "fit", *options, "--trainer.max_epochs=1")
             command("train", "test", *options, "--ckpt_path=best")
+
+
+def goes_through(connection: Connection, project: Path, folder: Path, data: str, model: str):
+    """A fit whose steps do not wait for the card, a test, predictions and the exported file."""
+    folder.mkdir(parents=True)
+    checks = Checks(connection)
+    with inside(project, folder):
+        options = [*QUIET, *small_data(data, folder / "data"), "--data.batch_size=2"]
+        options += ["--trainer.limit_val_batches=4", "--trainer.limit_test_batches=4"]
+        with checks.check(f"{data} {model}: no step waits for the card"):
+            epoch = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=12")
+            command("train", "fit", *options, *epoch, "--trainer.callbacks+=steps.Waits")
+        with checks.check(f"{data} {model}: test, predict, export"):
+            for name in ("test", "predict"):
+                command("train", name, *options, "--ckpt_path=best")
+            assert read_table(Path("logs/version_0/predictions.csv"))
+            for kind in export_formats():
+                command("export", "best", f"--format={kind}")
 
 
 def steps(connection: Connection, project: Path, folder: Path, options: list[str]) -> None:

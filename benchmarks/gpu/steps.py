@@ -12,6 +12,7 @@ FOUND: dict[str, Any] = {}
 ON_CARD = torch.cuda.is_available()
 # Steps that neither the progress bar (each 20th) nor the logger (each 50th) reads.
 WATCHED, PROFILED = range(22, 39), range(42, 49)
+SHORT = range(2, 9)  # of twelve: the first make the optimizer's state, the tenth is logged
 
 
 class Steps(Callback):
@@ -81,6 +82,32 @@ def read_profile(profile: torch.profiler.profile, steps: int) -> dict[str, Any]:
 def synchronize() -> None:
     if ON_CARD:
         torch.cuda.synchronize()
+
+
+class Waits(Callback):
+    """In some steps of a short epoch whatever waits for the card raises an error."""
+
+    watched = 0
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == SHORT[0] and ON_CARD:
+            torch.cuda.set_sync_debug_mode("error")
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.watched += batch_idx in SHORT
+        if batch_idx == SHORT[-1] and ON_CARD:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        if ON_CARD:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        assert self.watched == len(SHORT), f"{self.watched} steps of {len(SHORT)} were watched"
 
 
 class CompilesOnce(Callback):

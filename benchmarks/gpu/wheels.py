@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
@@ -12,6 +13,8 @@ FOLDER = Path(__file__).resolve().parents[2] / "wheels"
 # What the projects need, and what a machine that trains with Lightning has.
 WANTED = ("cookiecutter", "jsonargparse", "docstring-parser", "typeshed-client", "torchdata")
 THERE = ("torch", "torchvision", "lightning", "tensorboard", "requests", "rich", "pyyaml")
+# What the projects that are trained need, too, and is not written in Python alone.
+COMPILED = ("matplotlib", "pillow", "pyarrow", "scikit-learn", "torchvision")
 
 
 def closure(names: tuple[str, ...]) -> set[str]:
@@ -41,14 +44,25 @@ def download() -> None:
     print(f"{len(words)} wheels in {FOLDER}: {', '.join(words)}")
 
 
+def missing(requirements: Iterable[str]) -> list[str]:
+    """The names of those that are not installed; of which version is not looked at."""
+    names = [re.split(r"[<>=!~\[ ]", requirement)[0] for requirement in requirements]
+    return [name for name in names if not installed(name)]
+
+
+def installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
+
+
 def unpack_missing(site: Path) -> list[str]:
     """Unpacks those wheels into `site` whose packages are not installed; names them."""
     unpacked = []
     for wheel in sorted(FOLDER.glob("*.whl")):
         name, number = wheel.name.split("-")[:2]
-        try:
-            version(name)
-        except PackageNotFoundError:
+        if not installed(name):
             with zipfile.ZipFile(wheel) as file:
                 file.extractall(site)
             unpacked.append(f"{name} {number}")
