@@ -9,13 +9,20 @@ from lightning.fabric.utilities.data import suggested_max_num_workers
 from lightning.pytorch import Trainer
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch.utils.data import DataLoader, IterableDataset, Subset, default_collate, default_convert
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    SequentialSampler,
+    Subset,
+    default_collate,
+    default_convert,
+)
 from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
 
 from engine.compat import epochs_over
 from engine.errors import UserError
-from engine.samples import TensorSamples, leave_signals
+from engine.samples import RowBatches, TensorSamples, TensorSubset, leave_signals
 
 # torchdata 0.11 calls a function that torch deprecates.
 warnings.filterwarnings("ignore", message="'set_vital' is deprecated")
@@ -73,6 +80,7 @@ def train_loader(data: Any, split: Any) -> Any:
         sampler = TrainSampler(split, data.trainer)
         # A last batch of one sample would break batch norm.
         options |= {"sampler": sampler, "drop_last": len(sampler) >= data.batch_size}
+        return StatefulDataLoader(**by_rows(split, options))
     return StatefulDataLoader(split, **options)
 
 
@@ -87,7 +95,18 @@ def evaluation_loader(data: Any, split: Any) -> DataLoader:
         options["batch_size"] *= min(data.evaluation_scale, most)
     if world := data.trainer and data.trainer.distributed_sampler_kwargs:
         options |= each_once(split, options["batch_size"], **world)
-    return DataLoader(split, **options)
+    if data.trainer and data.trainer.predicting:  # Lightning hands out its indices, as lists
+        return DataLoader(split, **options)
+    return DataLoader(**by_rows(split, {"sampler": SequentialSampler(split), **options}))
+
+
+def by_rows(split: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Options of a loader of this split, which fetches samples in memory by tensors of rows."""
+    memory = isinstance(split, Subset) and isinstance(split.dataset, TensorSamples)
+    if not memory or options["num_workers"]:
+        return {"dataset": split, **options}
+    cut = (options.pop("sampler"), options.pop("batch_size"), options.pop("drop_last", False))
+    return {"dataset": TensorSubset(split), "batch_sampler": RowBatches(*cut), **options}
 
 
 def workers(data: Any, samples: Any) -> int:

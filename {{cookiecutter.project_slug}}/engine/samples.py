@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import BatchSampler, Dataset, Subset
 
 from engine.errors import UserError
 
@@ -50,10 +50,8 @@ class TensorSamples(Dataset):
     def __getitem__(self, index: int) -> Any:
         return apply_to_collection(self.samples, Tensor, lambda tensor: tensor[index])
 
-    def __getitems__(self, indices: list[int]) -> Any:
-        device = self.tensors[0].device
-        rows = torch.tensor(indices, pin_memory=device.type == "cuda")
-        rows = rows.to(device, non_blocking=True)
+    def __getitems__(self, indices: list[int] | Tensor) -> Any:
+        rows = row_numbers(indices, self.tensors[0].device)
         return apply_to_collection(self.samples, Tensor, lambda t: t.index_select(0, rows))
 
     def move_to(self, device: torch.device) -> None:
@@ -64,6 +62,66 @@ class TensorSamples(Dataset):
             log.info(f"{device} has no room for {needed}: the data stays in main memory.")
         else:
             self.samples = apply_to_collection(self.samples, Tensor, lambda t: t.to(device))
+
+
+class TensorSubset(Subset):
+    """A split of `TensorSamples` whose batches are fetched by a tensor of row numbers."""
+
+    def __init__(self, split: Subset) -> None:
+        super().__init__(split.dataset, split.indices)
+        self.rows = torch.tensor(split.indices, device=split.dataset.tensors[0].device)
+
+    def __getitems__(self, indices: Any) -> Any:
+        rows = self.rows.index_select(0, row_numbers(indices, self.rows.device))
+        return self.dataset.__getitems__(rows)
+
+
+class RowBatches(BatchSampler):
+    """Cuts batches, as tensors of row numbers, from those of a whole epoch: to make a list of
+    numbers for each takes longer than to fetch it."""
+
+    def __iter__(self) -> Any:
+        return RowIterator(self)
+
+
+class RowIterator:
+    """The batches of an epoch; a checkpoint keeps its place as torchdata's batch samplers do."""
+
+    def __init__(self, batches: RowBatches) -> None:
+        self.sampler: Any = batches.sampler
+        self.batch_size, self.drop_last = batches.batch_size, batches.drop_last
+        self.rows: Tensor | None = None
+        self.place = 0  # in the rows
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Tensor:
+        if self.rows is None:
+            pinned = torch.cuda.is_initialized()
+            self.rows = torch.tensor([*self.sampler], dtype=torch.int64, pin_memory=pinned)
+        batch = self.rows[self.place : self.place + self.batch_size]
+        if not len(batch) or self.drop_last and len(batch) < self.batch_size:
+            raise StopIteration
+        self.place += len(batch)
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        state = self.sampler.state_dict()
+        if self.rows is not None:  # the sampler has given all of them
+            state["yielded"] -= len(self.rows) - self.place
+        return {"samples_yielded": state["yielded"], "sampler_state": state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.sampler.load_state_dict(state_dict["sampler_state"])
+        self.rows, self.place = None, 0
+
+
+def row_numbers(indices: list[int] | Tensor, device: torch.device) -> Tensor:
+    """Row numbers on the device, without waiting for it."""
+    if not isinstance(indices, Tensor):
+        indices = torch.tensor(indices, pin_memory=device.type == "cuda")
+    return indices.to(device, non_blocking=True)
 
 
 def samples_like(sample: Any, inputs: Any, name: str) -> TensorSamples:
