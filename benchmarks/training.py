@@ -296,7 +296,7 @@ def race_cnn(project: Path, data: Path, epochs: int = 3) -> None:
         ]
     )
     dataset, _ = cifar10.CIFAR10(data_dir=str(data)).load()
-    images, labels = dataset.images[:50_000], dataset.labels[:50_000]
+    images, labels = (part[:50_000] for part in dataset.samples)
     network = CNN((3, 32, 32), 10)
     network.forward = lambda images: network.head(network.backbone(images))  # plain memory format
     loop, limit = Reference(network), 5

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -161,7 +162,11 @@ def run_checks(bench: Bench) -> None:
     # Side by side, each with threads of its own: else all of them would want all processors.
     os.environ.setdefault("OMP_NUM_THREADS", "2")
     with ThreadPoolExecutor(max(1, min(14, (os.cpu_count() or 2) - 2))) as pool:
-        list(pool.map(lambda job: bench.watch(*job), work))
+        try:
+            list(pool.map(lambda job: bench.watch(*job), work))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def cells_here() -> list[tuple[str, str]]:
@@ -182,26 +187,34 @@ def cells_here() -> list[tuple[str, str]]:
 
 def look_into_steps(bench: Bench, data: Path) -> dict[str, Any]:
     import cells
-    from children import Child, in_turn
+    from children import Child
 
     models = ("mlp",) if bench.rehearse else ("mlp", "cnn", "resnet", "vit", "gpt")
-    looks = [(model, True) for model in models] + [(models[0 if bench.rehearse else 3], False)]
+    looks = [(model, True) for model in models] + [("mlp" if bench.rehearse else "vit", False)]
     names = [f"steps-{m}" + "-from-memory" * (not on_device) for m, on_device in looks]
 
     def start(name: str, model: str, on_device: bool) -> Child:
         options = [f"--data.on_device={str(on_device).lower()}"]
         options += [] if model in cells.ON else [f"--data.data_dir={data}"]
         project = bench.render(model, cells.ON[model][0] if model in cells.ON else "cifar10")
-        return Child(
-            bench.folder / f"{name}.log", cells.steps, project, bench.folder / name, options
-        )
+        arguments = project, bench.folder / name, options
+        return Child(bench.folder / f"{name}.log", cells.profiles, *arguments)
 
+    children = [start(name, *look) for name, look in zip(names, looks, strict=True)]
+    ready: set[str] = set()
+    for name, child in zip(names, children, strict=True):
+        with bench.tells(f"{name}: no step waits for the card"):
+            child.receive(bench.seconds)
+            ready.add(name)
+    # All have been watched, and stand still but for the one that is profiled.
     found = {}
-    starts = [partial(start, name, *look) for name, look in zip(names, looks, strict=True)]
-    for name, (model, on_device), child in zip(names, looks, in_turn(starts), strict=True):
-        where = "stay there" if on_device else "cross once, as bytes"
-        with bench.tells(f"{model}: no step waits for the card, samples {where}"):
-            child.begin()
+    for name, (_, on_device), child in zip(names, looks, children, strict=True):
+        if name not in ready:
+            continue
+        with bench.tells(
+            f"{name}: samples {'stay there' if on_device else 'cross once, as bytes'}"
+        ):
+            child.connection.send("go on")
             step = child.receive(bench.seconds)
             least = 0 if on_device else step["batch"] * 3 * 32 * 32
             most = least + 8 * step["batch"] + 4096  # labels or rows, and single numbers
@@ -215,6 +228,7 @@ def look_into_steps(bench: Bench, data: Path) -> dict[str, Any]:
                 f"{step['table']}\n{step['host']}\n", encoding="utf-8"
             )
             found[name] = step
+    for child in children:
         child.close()
     return found
 
@@ -228,58 +242,105 @@ def jobs(rehearse: bool) -> list[Any]:
             Job("mlp, JPEG", "mlp", 8, 3, precision="32-true", jpeg=True, workers=1),
         ]
     return [
-        Job("mlp, 128 images a batch", "mlp", 128, 300, 0.6),
-        Job("cnn, 128 images a batch", "cnn", 128, 300),
-        Job("cnn, 1,024 images a batch", "cnn", 1024, 38),
-        Job("resnet18, 1,024 images a batch", "resnet", 1024, 30, 0.95),
+        Job("mlp, 128 images a batch", "mlp", 128, 300, 0.6, alone=True),
+        Job("resnet18, 1,024 images a batch", "resnet", 1024, 30, 0.95, alone=True),
         Job("resnet18, compiled", "resnet", 1024, 30, 0.95, compile=True),
+        Job("vit, 4,096 images a batch", "vit", 4096, 18, 0.95),
+        Job("vit, 4,096 images a batch, compiled", "vit", 4096, 18, 0.95, compile=True),
+        Job("vit, 1,024 images a batch", "vit", 1024, 38),
+        Job("cnn, 1,024 images a batch", "cnn", 1024, 38),
+        Job("cnn, 128 images a batch", "cnn", 128, 300),
         Job("resnet18, images in main memory", "resnet", 1024, 30, on_device=False),
-        Job("vit, 1,024 images a batch", "vit", 1024, 38, 0.95),
-        Job("vit, compiled", "vit", 1024, 38, 0.95, compile=True),
-        Job("resnet18, JPEG of 256 x 256, 8 workers", "resnet", 128, 40, jpeg=True, workers=8),
+        Job(
+            "resnet18, JPEG of 256 x 256, 8 workers",
+            "resnet",
+            128,
+            40,
+            None,
+            jpeg=True,
+            workers=8,
+            alone=True,
+        ),
     ]
+
+
+def groups(todo: list[Any]) -> list[list[Any]]:
+    """Jobs that are made ready together, as many as the machine has processors and memory for: to
+    start a process and to compile takes longer than the race. The first step of those that start
+    alone is timed."""
+    import torch
+
+    memory = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
+    size = max(1, min((os.cpu_count() or 1) // 4, memory // 12_000_000_000))
+    others = [job for job in todo if not job.alone]
+    together = [others[i : i + size] for i in range(0, len(others), size)]
+    return [[job] for job in todo if job.alone] + together
 
 
 def compete(bench: Bench, cifar: Path, photos: Path) -> list[dict[str, Any]]:
     import race
     from children import Child, in_turn
 
-    def start(number: int, job: race.Job) -> list[Child]:
-        project = bench.render(job.model, "image_folder" if job.jpeg else "cifar10")
-        arguments = project, bench.folder / f"race-{number}", photos if job.jpeg else cifar, job
-        return [
-            Child(bench.folder / f"race-{number}-{name}.log", function, *arguments)
-            for name, function in (("ours", race.ours), ("by-hand", race.by_hand))
-        ]
-
-    rows = []
-    todo = jobs(bench.rehearse)
-    starts = [partial(start, number, job) for number, job in enumerate(todo)]
-    for job, pair in zip(todo, in_turn(starts), strict=True):
-        with bench.tells(job.name):
-            row = run_laps(bench, pair)
-            rows.append({"job": job.name, "goal": job.goal, **row})
-            bench.folder.joinpath("race.log").write_text(repr(rows), encoding="utf-8")
-            print(
-                f"        {job.name}: {row['share']:.2f} of the loop by hand; "
-                f"{row['ours']:,.0f} and {row['by hand']:,.0f} images a second",
-                flush=True,
+    def start(group: list[race.Job]) -> list[list[Child]]:
+        pairs = []
+        for job in group:
+            project = bench.render(job.model, "image_folder" if job.jpeg else "cifar10")
+            folder = bench.folder / f"race-{todo.index(job)}"
+            arguments = project, folder, photos if job.jpeg else cifar, job
+            pairs.append(
+                [
+                    Child(folder.with_name(f"{folder.name}-{name}.log"), function, *arguments)
+                    for name, function in (("ours", race.ours), ("by-hand", race.by_hand))
+                ]
             )
-            assert bench.rehearse or row["share"] >= (job.goal or 0), "below the goal"
-        for child in pair:
+        return pairs
+
+    todo, rows = jobs(bench.rehearse), {}
+    order = groups(todo)
+    for group, pairs in zip(order, in_turn([partial(start, each) for each in order]), strict=True):
+        for child in chain.from_iterable(pairs):
+            child.begin()
+        first = [first_steps(bench, pair) for pair in pairs]
+        for job, pair, seconds in zip(group, pairs, first, strict=True):
+            with bench.tells(job.name):
+                row = run_laps(bench, pair, seconds)
+                row["first step"] = seconds if len(group) == 1 else None
+                rows[job] = {"job": job.name, "goal": job.goal, **row}
+                bench.folder.joinpath("race.log").write_text(repr(rows), encoding="utf-8")
+                print(
+                    f"        {job.name}: {row['share']:.2f} of the loop by hand; "
+                    f"{row['ours']:,.0f} and {row['by hand']:,.0f} images a second",
+                    flush=True,
+                )
+                assert bench.rehearse or row["share"] >= (job.goal or 0), "below the goal"
+        for child in chain.from_iterable(pairs):
             child.close()
-    return rows
+    return [rows[job] for job in todo if job in rows]
 
 
-def run_laps(bench: Bench, pair: list[Any]) -> dict[str, Any]:
-    """The figures of two processes that take turns."""
+def first_steps(bench: Bench, pair: list[Any]) -> list[float] | RuntimeError:
+    """Seconds to the first step of each, after a lap that warms up; or why one has failed."""
+    found = []
+    try:
+        for child in pair:
+            child.receive(bench.seconds)
+            child.connection.send("go on")
+            found.append(child.receive(bench.seconds)[1])
+    except RuntimeError as error:
+        return error
+    return found
+
+
+def run_laps(bench: Bench, pair: list[Any], first: list[float] | RuntimeError) -> dict[str, Any]:
+    """The figures of two processes that take turns.
+
+    Raises:
+        RuntimeError: one has failed, now or before.
+    """
+    if isinstance(first, RuntimeError):
+        raise first
     rates: list[list[float]] = [[], []]
-    memory, first = [0.0, 0.0], [0.0, 0.0]
-    for i, child in enumerate(pair):  # the first lap warms up
-        child.begin()
-        child.receive(bench.seconds)
-        child.connection.send("go on")
-        _, first[i] = child.receive(bench.seconds)
+    memory = [0.0, 0.0]
     for _ in range(2 if bench.rehearse else LAPS):
         for i, child in enumerate(pair):
             child.connection.send("go")
@@ -293,7 +354,6 @@ def run_laps(bench: Bench, pair: list[Any]) -> dict[str, Any]:
         "by hand": median(rates[1]),
         "share": median(a / b for a, b in zip(*rates, strict=True)),
         "memory": memory,
-        "first step": first,
     }
 
 
@@ -341,7 +401,7 @@ def main() -> None:
         tables: dict[str, Any] = {"steps": {}, "race": []}
         cifar, photos = folder / "cifar", folder / "photos"
         if {"steps", "race"} & {*parts}:
-            write_cifar10(cifar, *((10_000, 1_000) if arguments.rehearse else (50_000, 10_000)))
+            write_cifar10(cifar, *((10_000, 1_000) if arguments.rehearse else (100_000, 10_000)))
         for part in parts:
             before = time.perf_counter()
             if part == "steps":

@@ -9,7 +9,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from children import await_turn
 from projects import command, inside, small_data
 
 # Epochs, and between what limits a metric of the validation has to come.
@@ -172,6 +171,8 @@ def shards(connection: Connection, projects: dict[str, Path], folder: Path, todo
         here = folder / f"{model}-{precision}"
         here.mkdir(parents=True)
         options = (*options_of(model), f"--trainer.precision={precision}")
+        if precision == "16-true":  # as the question of that name writes it
+            options += ("--model.optimizer.eps=1e-4",)
         with inside(projects[model], here), checks.check(f"{model} {precision}: {folder.name}"):
             if precision in ("32-true", "bf16-mixed", "16-mixed"):
                 learns(model, options)
@@ -198,17 +199,19 @@ def goes_through(connection: Connection, project: Path, folder: Path, data: str,
                 command("export", "best", f"--format={kind}")
 
 
-def steps(connection: Connection, project: Path, folder: Path, options: list[str]) -> None:
+def profiles(connection: Connection, project: Path, folder: Path, options: list[str]) -> None:
     """Looks into the steps of a fit; sends what `steps.Steps` has found."""
     folder.mkdir(parents=True)
     with inside(project, folder):
-        from steps import FOUND
+        import steps
 
-        import engine.cli  # noqa: F401  It imports all the others.
+        def turn() -> None:
+            connection.send("ready")
+            connection.recv()
 
-        await_turn(connection)
+        steps.Steps.turn = staticmethod(turn)
         command(
             *("train", "fit", "--trainer.max_epochs=1", "--trainer.limit_train_batches=60"),
             *("--trainer.limit_val_batches=0", "--trainer.callbacks+=steps.Steps", *options),
         )
-        connection.send(FOUND)
+        connection.send(steps.FOUND)

@@ -26,6 +26,7 @@ class Job(NamedTuple):
     on_device: bool = True
     jpeg: bool = False
     workers: int = 0
+    alone: bool = False  # whether nothing else is started at its side
 
     @property
     def skipped(self) -> int:

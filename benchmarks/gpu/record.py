@@ -111,6 +111,8 @@ def table(columns: list[dict[str, Any]]) -> str:
                 f"{step['copies to the card']:.0f}; {step['bytes to the card']:,.0f}"
             )
         step_rows.append(row)
+    memory = [row for row in memory if {*row[1:]} != {"–"}]
+    first = [row for row in first if {*row[1:]} != {"–"}]
     parts = [
         ("", facts),
         ("Share of the loop by hand, median of the laps", shares),

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,16 @@ WATCHED, PROFILED = range(22, 39), range(42, 49)
 SHORT = range(2, 9)  # of twelve: the first make the optimizer's state, the tenth is logged
 
 
+def synchronize() -> None:
+    if ON_CARD:
+        torch.cuda.synchronize()
+
+
 class Steps(Callback):
     """In the watched steps whatever waits for the card raises an error; of the profiled ones it keeps
     what was copied, how long the card worked, and the table of the profiler."""
+
+    turn: Callable[[], None] = staticmethod(synchronize)  # waits until the others stand still
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
@@ -26,6 +34,7 @@ class Steps(Callback):
             torch.cuda.set_sync_debug_mode("error")
         if batch_idx == PROFILED[0]:
             synchronize()
+            self.turn()
             kinds = torch.profiler.ProfilerActivity
             kinds = [kinds.CPU, kinds.CUDA] if ON_CARD else [kinds.CPU]
             self.profile = torch.profiler.profile(activities=kinds)
@@ -77,11 +86,6 @@ def read_profile(profile: torch.profiler.profile, steps: int) -> dict[str, Any]:
             sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=60
         ),
     }
-
-
-def synchronize() -> None:
-    if ON_CARD:
-        torch.cuda.synchronize()
 
 
 class Waits(Callback):
