@@ -24,7 +24,7 @@ from PIL.PngImagePlugin import PngInfo
 from projects import inside, small_data
 from templates import DATA, ROOT
 from torch.nn import functional
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, DistributedSampler
 
 SETS = [name for name in DATA if DATA[name]["modality"] == "images"]
 SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion_mnist": (1, 28, 28)}
@@ -521,8 +521,10 @@ def test_evaluation_sees_each_image_once_and_keeps_processes_in_step(images, pro
             num_devices=processes,
             predicting=False,
         )
-        batches = module("loaders", "engine").evaluation_loader(data, split).batch_sampler
-        batches = [batch.tolist() for batch in batches]
+        loader = module("loaders", "engine").evaluation_loader(data, split)
+        # Else Lightning gives each process a part of its part.
+        assert isinstance(loader.sampler, DistributedSampler)
+        batches = [batch.tolist() for batch in loader.batch_sampler]
         lengths.add(len(batches))
         seen += [index for batch in batches for index in batch]
     assert sorted(seen) == list(range(images)) and len(lengths) == 1

@@ -80,7 +80,7 @@ def train_loader(data: Any, split: Any) -> Any:
         sampler = TrainSampler(split, data.trainer)
         # A last batch of one sample would break batch norm.
         options |= {"sampler": sampler, "drop_last": len(sampler) >= data.batch_size}
-        return StatefulDataLoader(**by_rows(split, options))
+        return by_rows(StatefulDataLoader, split, **options)
     return StatefulDataLoader(split, **options)
 
 
@@ -97,16 +97,19 @@ def evaluation_loader(data: Any, split: Any) -> DataLoader:
         options |= each_once(split, options["batch_size"], **world)
     if data.trainer and data.trainer.predicting:  # Lightning hands out its indices, as lists
         return DataLoader(split, **options)
-    return DataLoader(**by_rows(split, {"sampler": SequentialSampler(split), **options}))
+    return by_rows(DataLoader, split, **{"sampler": SequentialSampler(split), **options})
 
 
-def by_rows(split: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Options of a loader of this split, which fetches samples in memory by tensors of rows."""
-    memory = isinstance(split, Subset) and isinstance(split.dataset, TensorSamples)
-    if not memory or options["num_workers"]:
-        return {"dataset": split, **options}
-    cut = (options.pop("sampler"), options.pop("batch_size"), options.pop("drop_last", False))
-    return {"dataset": TensorSubset(split), "batch_sampler": RowBatches(*cut), **options}
+def by_rows(kind: type[DataLoader], split: Any, **options: Any) -> DataLoader:
+    """A loader of this split, which fetches samples in memory by tensors of row numbers."""
+    in_memory = isinstance(split, Subset) and isinstance(split.dataset, TensorSamples)
+    if not in_memory or options["num_workers"]:
+        return kind(split, **options)
+    sampler, batch_size = options.pop("sampler"), options.pop("batch_size")
+    batches = RowBatches(sampler, batch_size, options.pop("drop_last", False))
+    loader = kind(TensorSubset(split), batch_sampler=batches, **options)
+    vars(loader)["sampler"] = sampler  # else it shows a default that Lightning would replace
+    return loader
 
 
 def workers(data: Any, samples: Any) -> int:
