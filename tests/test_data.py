@@ -502,6 +502,28 @@ def test_one_batch_can_be_overfitted():
     assert all(torch.equal(images, batches.train[0]) for images in batches.train)
 
 
+@pytest.mark.parametrize("saved_by", ["rows", "lists"])
+def test_batches_cut_from_a_tensor_and_batches_of_lists_go_on_with_each_other(saved_by):
+    """A state that torchdata's own batches wrote is taken, and the other way round."""
+    data = ready(digits(batch_size=4))
+    loaders, split = module("loaders", "engine"), data.splits["train"]
+    data.trainer = trainer()
+
+    def by_lists():
+        sampler = loaders.TrainSampler(split, data.trainer)
+        options = loaders.loader_options(data, split)
+        return loaders.StatefulDataLoader(split, **options, sampler=sampler, drop_last=True)
+
+    makers = [lambda: loaders.train_loader(data, split), by_lists]
+    first, second = makers if saved_by == "rows" else makers[::-1]
+    saving, going_on = first(), second()
+    batches = iter(saving)
+    assert all(len(next(batches)[0]) == 4 for _ in range(3))
+    going_on.load_state_dict(saving.state_dict())
+    rest = [labels.tolist() for _, labels in going_on]
+    assert rest == [labels.tolist() for _, labels in batches] and len(rest) == len(saving) - 3
+
+
 # --- Several processes ---
 
 
