@@ -73,6 +73,15 @@ def test_a_window_is_followed_by_its_future(numbered):
     assert "covariates" not in batch
 
 
+@pytest.mark.filterwarnings("error")
+def test_loaders_give_the_windows_of_their_rows(numbered):
+    data = ready(series_csv(numbered, batch_size=4))
+    batch = next(iter(data.val_dataloader()))
+    first = data.splits["val"].indices[0]
+    past = torch.arange(len(batch["past"]))[:, None] + torch.arange(WINDOW) + first
+    assert torch.equal(batch["past"][:, :, 0], past.float())
+
+
 def futures(data, split: str) -> set[int]:
     part = data.splits[split]
     return set(part.dataset.__getitems__(list(part.indices))["future"].flatten().int().tolist())

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from engine.samples import TensorSamples
+from engine.samples import TensorSamples, row_numbers
 
 Batch = dict[str, Tensor]
 
@@ -35,12 +35,10 @@ class Windows(TensorSamples):
     def __getitem__(self, index: int) -> Batch:
         return {name: tensor[0] for name, tensor in self.__getitems__([index]).items()}
 
-    def __getitems__(self, indices: list[int]) -> Batch:
-        steps = torch.arange(self.window + self.horizon)
-        rows = torch.tensor(indices)[:, None] + steps
-        if self.samples.is_cuda:
-            rows = rows.pin_memory()
-        rows = rows.to(self.samples.device, non_blocking=True)
+    def __getitems__(self, indices: list[int] | Tensor) -> Batch:
+        device = self.samples.device
+        steps = torch.arange(self.window + self.horizon, device=device)
+        rows = row_numbers(indices, device)[:, None] + steps
         found = self.samples.index_select(0, rows.flatten()).unflatten(0, rows.shape)
         values, covariates = found.tensor_split([self.num_series], dim=2)
         batch = {"past": values[:, : self.window]}
