@@ -90,7 +90,14 @@ def test_a_later_run_adds_a_column_and_the_same_run_replaces_its_own(module, mon
     (tmp_path / "page.md").write_text("Before\n{}\nold\n{}\nAfter\n".format(*record.MARKERS))
     run = {
         **{"card": "A", "driver": "1", "date": "2026-01-01", "python": "3.12", "torch": "2.9"},
-        **{"lightning": "2.6.6", "seconds": 9, "passed": 3, "failed": [], "trained": {}},
+        **{
+            "lightning": "2.6.6",
+            "seconds": 9,
+            "passed": 3,
+            "failed": [],
+            "left": [],
+            "trained": {},
+        },
         "steps": {},
         "race": [
             {"job": "mlp", "ours": 9, "by hand": 10, "share": 0.9, "goal": 0.6}

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,13 @@ class Checks:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.end = float(os.environ.get("GPU_END", "inf"))  # after which nothing new begins
+
+    def late(self, name: str) -> bool:
+        """Whether there is no time left for checks of this name; then they are said to be left."""
+        if late := time.time() > self.end:
+            self.connection.send((name, None))
+        return late
 
     @contextmanager
     def check(self, name: str) -> Iterator[None]:
@@ -54,6 +62,8 @@ def train(connection: Connection, project: Path, folder: Path, model: str, preci
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # else its sums differ from run to run
     checks = Checks(connection)
     for precision in precisions:
+        if checks.late(f"{model} {precision}"):
+            continue
         here = folder / precision
         here.mkdir(parents=True)
         options = (*options_of(model), f"--trainer.precision={precision}")
@@ -65,6 +75,8 @@ def train(connection: Connection, project: Path, folder: Path, model: str, preci
             for kind in export_formats():
                 with checks.check(f"{model} {precision}: export {kind}"):
                     exports(model, kind, TOLERANCES.get(precision, 0.05))
+    if checks.late(f"{model} {precisions[0]}: exact resume"):
+        return
     here = folder / "exact"
     here.mkdir()
     with inside(project, here), checks.check(f"{model} {precisions[0]}: exact resume"):
@@ -149,8 +161,10 @@ def resumes_exactly(options: tuple[str, ...]) -> None:
 
 def compiles(connection: Connection, project: Path, folder: Path, model: str) -> None:
     """`model.compile` compiles in the first epoch, and nothing after it."""
-    folder.mkdir(parents=True)
     checks = Checks(connection)
+    if checks.late(f"{model} bf16-mixed: compile"):
+        return
+    folder.mkdir(parents=True)
     with inside(project, folder), checks.check(f"{model} bf16-mixed: compile"):
         import torch
 
@@ -168,6 +182,8 @@ def shards(connection: Connection, projects: dict[str, Path], folder: Path, todo
     """Trains each (model, precision) with the strategy of its project, in a group of one process."""
     checks = Checks(connection)
     for model, precision in todo:
+        if checks.late(f"{model} {precision}: {folder.name}"):
+            continue
         here = folder / f"{model}-{precision}"
         here.mkdir(parents=True)
         options = (*options_of(model), f"--trainer.precision={precision}")
@@ -183,8 +199,10 @@ def shards(connection: Connection, projects: dict[str, Path], folder: Path, todo
 
 def goes_through(connection: Connection, project: Path, folder: Path, data: str, model: str):
     """A fit whose steps do not wait for the card, a test, predictions and the exported file."""
-    folder.mkdir(parents=True)
     checks = Checks(connection)
+    if checks.late(f"{data} {model}"):
+        return
+    folder.mkdir(parents=True)
     with inside(project, folder):
         options = [*QUIET, *small_data(data, folder / "data"), "--data.batch_size=2"]
         options += ["--trainer.limit_val_batches=4", "--trainer.limit_test_batches=4"]

@@ -16,7 +16,12 @@ MARKERS = ("<!-- gpu-tables -->", "<!-- /gpu-tables -->")
 
 
 def gather(
-    card: str, seconds: float, results: dict[str, str], tables: dict[str, Any], known: dict
+    card: str,
+    seconds: float,
+    results: dict[str, str],
+    left: list[str],
+    tables: dict[str, Any],
+    known: dict,
 ) -> dict[str, Any]:
     """A column of the page."""
     steps = {
@@ -37,6 +42,7 @@ def gather(
         "seconds": round(seconds),
         "passed": sum(not error for error in results.values()),
         "failed": sorted(name for name, error in results.items() if error),
+        "left": sorted(left),
         "trained": {strategy: kinds for strategy, kinds in trained.items() if kinds},
         "steps": steps,
         "race": tables["race"],
@@ -83,8 +89,11 @@ def table(columns: list[dict[str, Any]]) -> str:
             *(f"{r['torch']}; {r['lightning']}; {r['python']}" for r in columns),
         ],
         [
-            "seconds; checks passed, failed",
-            *(f"{r['seconds']}; {r['passed']}, {len(r['failed'])}" for r in columns),
+            "seconds; checks passed, failed, left for want of time",
+            *(
+                f"{r['seconds']}; {r['passed']}, {len(r['failed'])}, {len(r['left'])}"
+                for r in columns
+            ),
         ],
     ]
     names = dict.fromkeys(row["job"] for run in columns for row in run["race"])
