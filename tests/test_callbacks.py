@@ -274,6 +274,26 @@ FILES = {
 }
 
 
+def test_confusion_matrix_has_what_the_system_predicts_of_known_labels(render):
+    """A system may predict another class than the most probable one."""
+    with inside(render(model="mlp")):
+        from callbacks.confusion_matrix import ConfusionMatrix
+
+        chart = ConfusionMatrix()
+        chart.on_test_start(None, None)
+        outputs = {"probability": torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.5, 0.5]])}
+        outputs["prediction"] = (outputs["probability"][:, 1] > 0.3).long()
+        chart.add(None, (None, torch.tensor([1, 0, -1])), outputs, 0)
+    assert chart.matrix.compute().tolist() == [[1, 0], [0, 1]]
+
+
+def test_a_schedule_that_takes_no_more_parameters_is_a_sentence(train):
+    schedule = "--model.scheduler=models.warmup_cosine.WarmupCosine"
+    options = [*configs("callbacks", "backbone_finetuning"), *OPTIONS[backbone_finetuning]]
+    with pytest.raises(SystemExit, match="takes no parameters added later: --model.scheduler null"):
+        fit(train, *options, schedule)
+
+
 def test_confusion_matrix_takes_any_class_names(render, tmp_path, recwarn):
     classes = ("a$b$c", "\N{HIRAGANA LETTER A}", *map(str, range(20)))
     with inside(render(data="image_folder"), tmp_path):

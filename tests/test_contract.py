@@ -566,6 +566,12 @@ def test_the_data_adds_columns_to_the_predictions_and_loses_none(render):
         columns |= {"_index": torch.tensor([2, 0]), "prediction": torch.tensor([0.5, 1.5])}
         table = table_of(columns, data, SimpleNamespace())
         table["big"] = table_of({**place, "big": torch.tensor([[2**24 + 1]])}, None, None)["big_0"]
+        # Names of classes, where it is a class: -1 is none, and a vector has its places.
+        system, tags = SimpleNamespace(names={"tag": [*"xyz"]}), torch.tensor([[-1, 2]])
+        several = table_of({**place, "tag": tags}, None, system)
+        one = table_of({**place, "tag": tags[:, 0]}, None, system)
+    assert several == {"input": ["0"], "tag_0": [-1], "tag_1": [2]}
+    assert one == {"input": ["0"], "tag": [-1], "tag_name": [""]}
     right = {"input": ["2", "0"], "id": ["c", "a"], "data_prediction": [9, 7]}
     assert table == {**right, "prediction": [0.5, 1.5], "big": [2**24 + 1]}
 
@@ -575,13 +581,13 @@ def test_the_data_adds_columns_to_the_predictions_and_loses_none(render):
     [
         (
             [{"a": torch.ones(2, 3)}, {"a": torch.ones(2, 5)}],
-            r"gives a \(3,\) for some batches, a \(5,\) for",
+            r"gives a \(3,\) for some batches, a \(5,\) for .* Pad them, or give",
         ),
         (
             [{"a": torch.ones(2, 3)}, {"b": torch.ones(2)}],
             r"gives a \(3,\) for some batches, b \(\) for",
         ),
-        ([{"mask": torch.ones(2, 4, 4)}], "Not in the table, .* mask. Nothing else"),
+        ([{"mask": torch.ones(2, 4, 4)}], "Not in the table, .* mask. Nothing else: flatten it"),
         ([{"wave": torch.ones(2, 4) * 1j}], "Not in the table, .* wave. Nothing else"),
     ],
     ids=["other widths", "other names", "masks alone", "complex"],

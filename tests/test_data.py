@@ -980,6 +980,14 @@ def test_unreadable_images_stop_the_training_or_are_skipped_and_counted(workers,
         assert not [name for name in data.predict_names if "truncated" in name]
 
 
+def test_only_a_folder_leaves_out_what_cannot_be_read(tmp_path):
+    write_images(tmp_path, count=6)
+    broken(tmp_path)
+    data = module("digits").Digits(predict_dir=str(tmp_path))
+    with pytest.raises(ValueError, match="cannot be read as an image.*; repair or remove it$"):
+        list(data.predict_dataloader())
+
+
 def test_a_class_of_which_no_image_can_be_read_is_refused(tmp_path):
     write_images(tmp_path, count=6)
     for path in (tmp_path / "dog").iterdir():

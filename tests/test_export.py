@@ -356,7 +356,7 @@ def test_a_small_number_that_is_added_stays(render, tmp_path):
     assert found.flatten().tolist() == pytest.approx([log(1e-8)] * 10)
 
 
-def test_a_constant_batch_size_is_refused_with_the_reason(render):
+def test_a_constant_batch_size_is_refused_with_the_reason(render, capfd):
     with inside(render()):
         from engine.errors import UserError
         from engine.program import Program
@@ -367,6 +367,21 @@ def test_a_constant_batch_size_is_refused_with_the_reason(render):
             UserError, match="cannot follow predict_step .*data-dependent.*export_step"
         ):
             Program(Towers(lambda a: len(a) if a.sum() > 0 else 1), {"a": torch.ones(3, 2)}, None)
+        assert not capfd.readouterr().err  # torch would print all that it could follow
+
+
+def test_distributions_are_exported(render):
+    """Those of torch look at the values of their arguments, which no file can."""
+
+    class Mixture(torch.nn.Module):
+        def predict_step(self, batch, batch_idx):
+            return {"deviation": torch.distributions.Normal(batch["a"], batch["a"]).stddev}
+
+    with inside(render()):
+        from engine.program import Program
+
+        program = Program(Mixture(), {"a": torch.ones(3, 2)}, SimpleNamespace())
+        assert program.outputs["deviation"].tolist() == [[1, 1]] * 3
 
 
 def test_an_input_may_be_called_as_what_happens_within(render, tmp_path):

@@ -100,6 +100,13 @@ def test_the_best_is_not_decided_by_one_image(folder):
         for k, p in enumerate(row)
     )
     assert system.sums["val/brier"].item() == pytest.approx(by_hand)
+    # Samples without a label do not count, nor where each sample has several.
+    more, some = torch.cat([logits, torch.randn(1, 3)]), torch.cat([labels, labels[:1] - 100])
+    for batch in (more, some), (more.T[None], some[None]):
+        system.sums, system.counts = {}, {}
+        assert system.loss(batch).item() == pytest.approx(system.loss((logits, labels)).item())
+        assert system.sums["val/brier"].item() == pytest.approx(2 * by_hand)
+        assert (system.sums["val/acc"], system.counts["val/acc"]) == (2, 6)
     assert Classifier.monitor == "val/brier"
 
 

@@ -1,9 +1,11 @@
 """A split belongs to the sample, and to the checkpoint that was trained on it."""
 
+import math
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -144,6 +146,15 @@ def test_images_added_after_a_fit_are_not_mixed_up(render, tmp_path, caplog):
         on = command("train", "fit", *SMALL, "--ckpt_path=last", "--trainer.max_epochs=2")
         val = on.datamodule.splits["val"]
         assert not {Path(val.dataset.ids[i]) for i in val.indices} & trained
+
+
+def test_functions_are_compared_by_the_names_that_files_give_them(render):
+    with inside(render(model="mlp")):
+        from engine.facts import same
+
+        functions = {"torch.relu": torch.relu, "torch.nn.functional.relu": torch.nn.functional.relu}
+        for name, function in {**functions, "numpy.sqrt": np.sqrt, "math.sqrt": math.sqrt}.items():
+            assert same(name, function)
 
 
 def trained_rows(cli):

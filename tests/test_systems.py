@@ -295,13 +295,21 @@ def test_logits_that_are_not_as_many_as_the_classes_are_refused(render, tmp_path
         "class Two(Wrong):\n"
         "    def forward(self, images):\n"
         "        return super().forward(images), images\n"
+        "from data.digits import Digits\n"
+        "from engine.samples import TensorSamples\n"
+        "class Dicts(Digits):\n"
+        "    def load(self):\n"
+        "        images, labels = super().load()[0].samples\n"
+        "        return TensorSamples({'image': images, 'label': labels}, labels), {}\n"
     )
     with inside(render(model="mlp"), tmp_path):
         monkeypatch.syspath_prepend(tmp_path)
         with pytest.raises(SystemExit, match="gives 12 logits for 10 classes"):
             command("train", *FIT, "--model.network=wrong.Wrong")
-        with pytest.raises(SystemExit, match=r"A tuple in the place of a tensor: .*classifier.py"):
+        with pytest.raises(SystemExit, match="tuple.*shape.*, which a tensor has: .*classifier.py"):
             command("train", *FIT, "--model.network=wrong.Two")
+        with pytest.raises(SystemExit, match="str.*is_floating_point.*a tensor has: .*images.py"):
+            command("train", *FIT, "--data=wrong.Dicts")
 
 
 @pytest.mark.parametrize("scheduler", ["CosineAnnealingLR", "OneCycleLR"])

@@ -32,10 +32,10 @@ class ConfusionMatrix(Charts):
         if not isinstance(outputs, dict) or "probability" not in outputs or batch[1].ndim > 1:
             self.stands_aside = True  # no classes, or several at once
             return
-        probability = outputs["probability"]
+        probability, known = outputs["probability"], batch[1] >= 0
         if self.matrix is None:
             self.matrix = MulticlassConfusionMatrix(probability.shape[1]).to(probability.device)
-        self.matrix.update(probability, batch[1])
+        self.matrix.update(outputs.get("prediction", probability)[known], batch[1][known])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.stands_aside or self.matrix is None:

@@ -50,7 +50,7 @@ class Data(DataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()  # in `self.hparams`, with the subclass's own
-        self.take_settings(currentframe())  # checks them
+        self.take_settings(currentframe())  # checks them, also those that a subclass has fixed
         self.batch_size = self.largest_batch if batch_size == "auto" else batch_size
 
     @property

@@ -10,15 +10,13 @@ from torchvision import datasets
 
 from data.downloads import DownloadedImages, read_file
 
-CLASS_NAMES = [
-    *("airplane", "automobile", "bird", "cat", "deer"),
-    *("dog", "frog", "horse", "ship", "truck"),
-]
-
 
 class CIFAR10(DownloadedImages):
     image_shape = (3, 32, 32)
-    class_names = CLASS_NAMES
+    class_names = [
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    ]
     crop_padding = 4
     flip = True
     source = datasets.CIFAR10

@@ -10,14 +10,12 @@ from data.images import ImageData, in_memory
 from engine.samples import TensorSamples
 from engine.splits import Rows
 
-CLASS_NAMES = list("0123456789")
-
 
 class Digits(ImageData):
     """A fifth of the images, chosen by `seed`, is the test split."""
 
     image_shape = (1, 8, 8)
-    class_names = CLASS_NAMES
+    class_names = list("0123456789")
     crop_padding = 1
 
     def load(self) -> tuple[TensorSamples, Rows]:

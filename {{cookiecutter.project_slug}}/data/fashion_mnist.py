@@ -4,11 +4,9 @@ from torchvision import datasets
 
 from data.idx import IdxImages
 
-CLASS_NAMES = datasets.FashionMNIST.classes
-
 
 class FashionMNIST(IdxImages):
-    class_names = CLASS_NAMES
+    class_names = datasets.FashionMNIST.classes
     flip = True
     source = datasets.FashionMNIST
     folder = "FashionMNIST/raw"

@@ -17,7 +17,6 @@ from engine.errors import UserError
 Batch = tuple[Tensor, Tensor]
 
 Range = list[int]  # lowest and highest value of images of 16 bits
-LEAVE_OUT = "repair or remove it, or have image_folder leave it out: --data.skip_unreadable true"
 
 
 class ImageFiles(Dataset):
@@ -32,6 +31,7 @@ class ImageFiles(Dataset):
     """
 
     gives_batches = True
+    advice = "repair or remove it"  # where a file cannot be read
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class ImageFiles(Dataset):
         try:
             return self.attempt(index)
         except UserError as error:
-            raise UserError(f"{error}; {LEAVE_OUT}") from error
+            raise UserError(f"{error}; {self.advice}") from error
 
     def attempt(self, index: int) -> Tensor:
         return read_image(self.images[index], self.image_shape, self.value_range)

@@ -21,6 +21,7 @@ from engine.samples import TensorSamples
 from engine.splits import Rows
 
 FLAT = 3  # of 255: an image whose values differ by less shows nothing
+ADVICE = "repair or remove it, or leave it out: --data.skip_unreadable true"
 
 
 class ImageFolder(ImageData):
@@ -85,6 +86,7 @@ class ImageFolder(ImageData):
         files = ImageFiles(
             names, labels, self.image_shape, ids=ids, value_range=self.hparams.value_range
         )
+        files.advice = ADVICE
         cache, skip = self.hparams.cache, self.hparams.skip_unreadable
         if not (cache or skip):
             return files, rows
@@ -111,6 +113,7 @@ class ImageFolder(ImageData):
 
     def read(self, source: Any) -> ImageFiles:
         files = super().read(source)
+        files.advice = ADVICE
         if self.hparams.skip_unreadable:
             readable = report(files, read_all(files, workers(self, files)))
             files = super().read([files.images[i] for i in readable.nonzero().flatten()])

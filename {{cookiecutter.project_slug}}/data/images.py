@@ -33,9 +33,9 @@ class ImageData(ClassData):
     @property
     def facts(self) -> dict[str, Any]:
         shape = list(self.image_shape)
-        settings = {name: self.hparams.get(name) for name in ("image_size", "value_range")}
-        given = {name: value for name, value in settings.items() if value}
-        return {**super().facts, "image_shape": shape, "input_shape": shape, **given}
+        # How files are read, where a subclass has such settings.
+        reading = {n: self.hparams[n] for n in ("image_size", "value_range") if self.hparams.get(n)}
+        return {**super().facts, "image_shape": shape, "input_shape": shape, **reading}
 
     def adopt(self, facts: dict[str, Any]) -> None:
         super().adopt(facts)

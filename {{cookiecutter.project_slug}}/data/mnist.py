@@ -4,10 +4,8 @@ from torchvision import datasets
 
 from data.idx import IdxImages
 
-CLASS_NAMES = list("0123456789")
-
 
 class MNIST(IdxImages):
-    class_names = CLASS_NAMES
+    class_names = list("0123456789")
     source = datasets.MNIST
     folder = "MNIST/raw"

@@ -34,7 +34,7 @@ SINGLE = (
     "One of the data and the weights is float64, as NumPy's numbers are: have the data set give "
     "float32 (`.float()`), or set --trainer.precision 64-true"
 )
-NO_TENSOR = "A {} in the place of a tensor: pick one in `forward`, or `loss`, of the system's child"
+NO_TENSOR = "{}, which a tensor has: pick one in `preparation`, `loss` or `forward` of a child"
 POSITION = (  # Lightning makes the loaders of `predict`, and of several processes, anew
     "Lightning gives a DataLoader its {} itself here: in yours name what comes after the data set, "
     "as DataLoader(samples, batch_size=8)"
@@ -124,12 +124,14 @@ def kind_and_message(error: BaseException) -> tuple[str, str]:
         return "UserError", f"{error} {hint}"
     if given := re.search(r"more than one `__init__` argument.* `(\w+)=\.\.\.`", str(error)):
         return "UserError", POSITION.format(given[1])
+    if "zip() argument" in str(error) and "lr_scheduler" in last_line(error):
+        return "UserError", "The schedule takes no parameters added later: --model.scheduler null"
     if unequal := UNEQUAL.search(str(error)):
         hint = "Your loader needs a collate_fn (--data.collate_fn; in memory default_convert)"
         return "UserError", f"{unequal[0]}. {hint}"
-    if isinstance(given := getattr(error, "obj", None), dict | list | tuple):
+    if isinstance(getattr(error, "obj", None), dict | list | tuple | str):
         if hasattr(Tensor, str(error.name)):  # type: ignore[attr-defined]
-            return "UserError", NO_TENSOR.format(type(given).__name__)
+            return "UserError", NO_TENSOR.format(error)
     if type(error) is RuntimeError and DOUBLES.search(str(error)):
         return "UserError", f"{error}. {SINGLE}"
     _, title, trace = str(error).rpartition("Traceback (most recent call last):")

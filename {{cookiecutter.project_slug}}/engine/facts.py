@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
-from inspect import Parameter, isclass, isroutine, signature
+from inspect import Parameter, isbuiltin, isclass, signature
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, get_type_hints
@@ -68,7 +68,7 @@ def refuse_null(settings: dict[str, Any], groups: dict[str, Any]) -> None:
 
 
 def path_of(kind: Any) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return f"{kind.__module__}.{kind.__name__ if isbuiltin(kind) else kind.__qualname__}"
 
 
 def makes_module(kind: Any) -> bool:
@@ -190,7 +190,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, Enum):
         return value.name
-    if isroutine(value) or isclass(value):
+    if hasattr(value, "__qualname__"):  # a class or function
         return path_of(value)
     return str(value) if isinstance(value, Path) else value
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer, callbacks
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -19,19 +18,13 @@ class EMA(callbacks.WeightAveraging):
 
     Args:
         decay: share of the average that a step keeps.
-        device: where the average lies; by default that of the system.
-        use_buffers: average the statistics of batch norm as well.
+        kwargs: of Lightning's WeightAveraging.
     """
 
-    def __init__(
-        self,
-        decay: float = 0.99,
-        device: torch.device | str | None = None,
-        use_buffers: bool = True,
-    ) -> None:
+    def __init__(self, decay: float = 0.99, **kwargs: Any) -> None:
         if not 0 <= decay < 1:
             raise UserError(f"decay is {decay}: it must be 0 or more, and less than 1")
-        super().__init__(device, use_buffers, multi_avg_fn=self.average)
+        super().__init__(**kwargs, multi_avg_fn=self.average)
         self.decay = decay
 
     def average(self, averages: Any, weights: Any, steps: Tensor | int) -> None:

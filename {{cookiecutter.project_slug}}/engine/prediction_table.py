@@ -38,17 +38,17 @@ def rows(columns: dict[str, Any], data: Any, system: LightningModule) -> dict[st
     place: dict[str, list] = {"loader": loader, "input": given} if several else {"input": given}
     table: dict[str, list] = {}
     for key, values in columns.items():
-        names: list[str] = getattr(system, "names", {}).get(key, [])
+        names = dict(enumerate(getattr(system, "names", {}).get(key, [])))
         if isinstance(values, list):
             table[key] = values
             continue
         if values.ndim == 1:
             table[key] = values.tolist()
             if names and not values.is_floating_point():
-                table[f"{key}_name"] = [names[i] for i in table[key]]
+                table[f"{key}_name"] = [names.get(i, "") for i in table[key]]
             continue
         for i, column in enumerate(values.T.tolist()):
-            table[f"{key}_{names[i] if names else i}"] = column
+            table[f"{key}_{names[i] if len(names) == values.shape[1] else i}"] = column
     for name, known in {} if several else getattr(data, "predict_columns", {}).items():
         free = f"data_{name}" if name in table.keys() | place.keys() else name
         place[free] = [known[i] for i in index]

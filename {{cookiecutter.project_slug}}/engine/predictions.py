@@ -84,7 +84,7 @@ class Predictions(BasePredictionWriter):
         if self.kinds not in (None, kinds):
             raise UserError(
                 f"{step} gives {self.kinds} for some batches, {kinds} for others: a table needs "
-                "the same"
+                "the same. Pad them, or give them one more dimension, for the data's save_outputs"
             )
         self.kinds = kinds
         size, first = sizes.pop() // each, self.counts.get(number, 0)
@@ -108,7 +108,7 @@ class Predictions(BasePredictionWriter):
         if not hasattr(data, "save_outputs"):
             text = f"Not in the table, since no number or vector: {', '.join(outputs)}"
             if not self.kinds:
-                raise UserError(f"{text}. Nothing else: give the data module save_outputs")
+                raise UserError(f"{text}. Nothing else: flatten it, or give the data save_outputs")
             if len(self.parts) == 1:
                 rank_zero_info(text)
         elif not trainer.fast_dev_run:

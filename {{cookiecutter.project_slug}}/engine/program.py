@@ -1,7 +1,9 @@
 """What an exported file computes: a raw batch's preparation and the system's predictions."""
 
+from contextlib import redirect_stderr
 from dataclasses import is_dataclass
 from inspect import Parameter, Signature
+from io import StringIO
 from typing import Any
 
 import torch
@@ -97,8 +99,10 @@ class Program(nn.Module):
         names = ["self", *(f"tensors_{i}" for i in range(len(example)))]
         parameters = [Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names]
         Program.forward.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        torch.distributions.Distribution.set_default_validate_args(False)  # which looks at values
         try:
-            return torch.export.export(self, example, dynamic_shapes=self.shapes)
+            with redirect_stderr(StringIO()):  # where torch prints what it could follow
+                return torch.export.export(self, example, dynamic_shapes=self.shapes)
         except Exception as error:  # torch's own names are private
             why = str(error).strip().partition("\n")[0]
             text = f"torch.export cannot follow predict_step ({why}): give the system export_step"

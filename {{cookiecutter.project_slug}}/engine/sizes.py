@@ -19,10 +19,7 @@ def check_settings(given: Any) -> None:
         raise UserError(f"val_fraction is {fraction}: it must lie between 0 and 1, or be auto.")
     folds, fold = given.num_folds, given.fold
     if (folds is not None or fold) and not 0 <= fold < (folds or 0) > 1:
-        raise UserError(
-            f"fold is {given.fold} of {given.num_folds}: num_folds must be 2 or more, and fold "
-            "less, from 0."
-        )
+        raise UserError(f"fold is {fold} of {folds}: num_folds must be 2 or more, and fold less")
 
 
 def batch_size_of(count: int, most: int) -> int:

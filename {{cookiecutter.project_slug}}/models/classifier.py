@@ -55,11 +55,13 @@ class Classifier(System):
             raise MisconfigurationException("The labels are floats: give class indices (int64)")
         self.check(logits)
         if not self.training:
-            self.add_to_mean("acc", (logits.argmax(dim=1) == labels).sum(), len(labels))
+            known = labels >= 0  # negative: none, as the loss's `ignore_index`
+            self.add_to_mean("acc", (logits.argmax(dim=1) == labels).sum(), known.sum())
             probability = logits.softmax(dim=1)
-            distance = probability - functional.one_hot(labels, logits.shape[1])
+            one_hot = functional.one_hot(labels.clamp(min=0), logits.shape[1]).movedim(-1, 1)
+            distance = (probability - one_hot).square().sum(dim=1)
+            self.add_to_mean("brier", (distance * known).sum(), known.sum())
             self.batch_weight = weight_of(self.criterion, labels)
-            self.add_to_mean("brier", distance.square().sum(), len(labels))
             self.update_metrics(probability, labels)
         return self.criterion(logits, labels)
 

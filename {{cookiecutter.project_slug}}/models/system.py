@@ -179,7 +179,8 @@ class System(LightningModule):
     def setup(self, stage: str) -> None:
         # Norms and biases. Found here, since some strategies flatten the parameters later.
         self.no_decay = {n for n, p in self.named_parameters() if not is_lazy(p) and p.ndim < 2}
-        self.trainer.precision_plugin.convert_module(self)  # by `to`, before weights are loaded
+        # To the Trainer's precision, by `to` below, before a checkpoint's weights are loaded.
+        self.trainer.precision_plugin.convert_module(self)
         if stage == "fit" and getattr(self, "class_weights", None) == "balanced":
             from engine import losses
 
