@@ -35,7 +35,8 @@ class ConfusionMatrix(Charts):
         probability, known = outputs["probability"], batch[1] >= 0
         if self.matrix is None:
             self.matrix = MulticlassConfusionMatrix(probability.shape[1]).to(probability.device)
-        self.matrix.update(outputs.get("prediction", probability)[known], batch[1][known])
+        predicted: Any = outputs.get("prediction", probability)
+        self.matrix.update(predicted[known], batch[1][known])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.stands_aside or self.matrix is None:
@@ -52,9 +53,8 @@ class ConfusionMatrix(Charts):
         rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
         write_rows(run / "confusion_matrix.csv", [["true class", *names], *rows])
         self.draw(trainer, counts, names)
-        right, sizes = counts.diagonal().tolist(), counts.sum(dim=1).tolist()
-        shares: list = [r / size if size else "" for r, size in zip(right, sizes, strict=True)]
-        table = list(zip(names, sizes, right, shares, strict=True))
+        counted = zip(names, counts.sum(dim=1).tolist(), counts.diagonal().tolist(), strict=True)
+        table = [(name, size, hits, hits / size if size else "") for name, size, hits in counted]
         header = ["class", "samples", "correct", "accuracy"]
         write_rows(run / "accuracy_by_class.csv", [header, *table])
         kind = "Right by class"

@@ -67,7 +67,9 @@ class TensorSamples(Dataset):
 class TensorSubset(Subset):
     """A split of `TensorSamples` whose batches are fetched by a tensor of row numbers."""
 
-    def __init__(self, split: Subset) -> None:
+    dataset: TensorSamples
+
+    def __init__(self, split: Any) -> None:
         super().__init__(split.dataset, split.indices)
         self.rows = torch.tensor(split.indices, device=split.dataset.tensors[0].device)
 
