@@ -198,9 +198,10 @@ def test_rows_are_sorted_and_times_with_offsets_become_utc(tmp_path):
         (["2023-12", "2024-01", "2024-02", "2024-03"], "2024-04-01"),
         (["2023-12-31", "2024-01-31", "2024-02-29", "2024-03-31"], "2024-04-30"),
         (["1957", "1958", "1959", "1960"], "1961"),
+        (["202310", "202311", "202312", "202401"], "2024-02-01"),
         (["2023-06-30", "2023-09-30", "2023-12-31", "2024-03-31"], "2024-06-30"),
     ],
-    ids=["months", "ends of months", "years", "quarters"],
+    ids=["months", "ends of months", "years", "months as numbers", "quarters"],
 )
 def test_the_calendar_goes_on(tmp_path, times, following):
     found = read(write(tmp_path / "x.csv", [*zip(times, range(4), strict=True)]))
@@ -210,6 +211,8 @@ def test_the_calendar_goes_on(tmp_path, times, following):
 
 def test_days_as_whole_numbers_flags_and_a_column_without_a_name(tmp_path):
     rows = [(i, day, i % 2 > 0, i) for i, day in enumerate((20240229, 20240301, 20240302))]
+    path = write(tmp_path / "x.csv", rows, "no time open load", delimiter=" ")
+    assert read(path).columns == ["no", "open", "load"]
     path = write(tmp_path / "x.csv", rows, ",time,open,load")
     found = read(path, covariates=["open"])
     assert found.columns == ["load"]
@@ -222,6 +225,8 @@ def test_gaps_are_filled_only_if_told_to(tmp_path):
     del rows[2]
     path = write(tmp_path / "x.csv", rows)
     with pytest.raises(ValueError, match="column load: there is no number at 2024-01-01T02:00"):
+        read(path)
+    with pytest.raises(ValueError, match="as weekends are, have the time column number the rows"):
         read(path)
     found = read(path, fill_gaps=1)
     assert found.steps[:, 0].tolist() == [1, 2, 2, 4, 4, 6, 7, 8]

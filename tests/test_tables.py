@@ -210,6 +210,11 @@ FAULTS = {
         {},
         "row 1: d is '1/1/2026', .*--data.date_format '%m/%d/%Y'",
     ),
+    "days or months first": (
+        lines("d,y", lambda i: f"{1 + i % 12:02}/{1 + i % 9:02}/2026,{i}.5"),
+        {},
+        r"row 1: d is '01/01/2026', .*--data.date_format '%d/%m/%Y' \(or %m before %d\?\), or",
+    ),
     "months by name": (
         lines("d,y", lambda i: f"{1 + i % 28}-Jan-26,{i}.5"),
         {},
@@ -744,8 +749,45 @@ def test_minus_zero_is_zero(tables):
 
 def test_rows_that_are_there_twice_are_told(tables, caplog):
     caplog.set_level("INFO")
-    _ = tables(lines("a,y", lambda i: f"{i % 30},{i % 2}")).facts
-    assert "10 rows repeat others, maybe those of another split" in caplog.text
+    for content, options in [
+        (lines("a,y", lambda i: f"{i % 30},{i % 2}"), {}),
+        (lines("a,y,name", lambda i: f"{i % 30},{i % 2},n{i}"), {}),
+        (lines("a,y,id", lambda i: f"{i % 30},{i % 2},n{i}"), {"id_column": "id"}),
+    ]:
+        caplog.clear()
+        _ = tables(content, **options).facts
+        assert "10 rows repeat others, maybe those of another split" in caplog.text
+
+
+def test_a_number_that_rises_with_each_row_is_told(tables, caplog):
+    caplog.set_level("INFO")
+    _ = tables(lines("a,no,y", lambda i: f"{i % 7},{500 + 2 * i},{i // 20}")).facts
+    assert "no rises with each row; if that is how the file is sorted" in caplog.text
+    assert "leave it out: --data.leave_out '[\"no\"]'" in caplog.text
+    caplog.clear()
+    _ = tables(lines("a,no,y", lambda i: f"{i % 7},{500 + i - i % 3},{i // 20}")).facts
+    assert "rises" not in caplog.text
+
+
+def test_numbers_unlike_those_of_the_training_are_told(tables, caplog, recwarn):
+    caplog.set_level("INFO")
+    data = tables(lines("a,b,y", lambda i: f"{1000 + i * 7 % 40},{i % 9 or ''},{i % 2}"))
+    data.setup("fit")
+    data.read([{"a": a, "b": 1} for a in (1010, 1020, 2, None)])
+    assert "a, which the training always has, is missing 1 times" in caplog.text
+    data.read([{"a": 1010, "b": None}])
+    assert "b, which" not in caplog.text
+    made = [("models.networks.table_mlp", "TableMLP"), ("models.tabular", "Tabular")]
+    network, kind = (getattr(importlib.import_module(module), name) for module, name in made)
+    system = data.build(kind, data.build(network))
+    system.preparation = data.preparation()
+    predictor = importlib.import_module("engine.predictor").Predictor(system, data)
+    for unit, told in {1: 0, 1000: 1}.items():
+        rows = [{"a": a / unit, "b": 1} for a in (1010, 1020, 1021)]
+        assert len(predictor(rows)) == 3
+        found = [str(one.message) for one in recwarn if "unit" in str(one.message)]
+        assert len(found) == told
+    assert re.search(r"most of a lies outside of the 1000 to 103\d of the training", found[0])
 
 
 def test_rows_keep_their_split_whatever_else_the_file_has(tables):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.errors import UserError
 from engine.sample_keys import hash_rows, hash_text, mix
-from engine.table_checks import as_days, to_floats
+from engine.table_checks import as_days, quoted, to_floats
 
 # As checkpoints hold it: name, kind (number, boolean, date, time or category), `missing` (whether
 # training rows lack values), and of a category the `categories` of the training rows.
@@ -119,12 +119,16 @@ def find_columns(
                 columns.append({**column, "categories": found})
         else:
             columns.append({"name": name, "kind": kind, "missing": lacking > 0})
+            if kind == "number" and rises(table[name]):
+                rank_zero_info(
+                    f"{source}: {name} rises with each row; if that is how the file is sorted or "
+                    f"numbered, as ids are, leave it out: --data.leave_out {quoted(name)}"
+                )
     if left_out:
         reasons = ", ".join(f"{name} ({reason})" for name, reason in left_out.items())
         rank_zero_info(f"{source}: left out {reasons}")
     if not columns:
         raise UserError(f"{source}: no column is left to predict from.")
-    rank_zero_info(f"{source}: inputs are {described(columns)}")
     return columns
 
 
@@ -149,14 +153,18 @@ def is_constant(array: Any, kind: str) -> bool:
     return extremes["min"] == extremes["max"]
 
 
-def counts_rows(array: Any) -> bool:
-    """Whether a column only counts the rows, as the index that data frames are written with."""
+def rises(array: Any) -> bool:
+    """Whether whole numbers rise from each row to the next."""
     if not types.is_integer(array.type) or array.null_count or len(array) < 2:
         return False
-    first = array[0].as_py()
-    if first not in (0, 1) or array[len(array) - 1].as_py() != first + len(array) - 1:
-        return False
-    return bool((np.diff(array.to_numpy()) == 1).all())
+    numbers = array.to_numpy()
+    return bool((numbers[1:] > numbers[:-1]).all())
+
+
+def counts_rows(array: Any) -> bool:
+    """Whether a column only counts the rows, as the index that data frames are written with."""
+    extremes = array[0].as_py(), array[len(array) - 1].as_py()
+    return rises(array) and extremes in ((0, len(array) - 1), (1, len(array)))
 
 
 def places_of(values: Any, known: Sequence[str]) -> Tensor:
@@ -179,6 +187,11 @@ def encode(
     values = torch.empty(len(table), len(numbers))
     for i, column in enumerate(numbers):
         values[:, i] = to_numbers(table[column["name"]], column, source)
+        if (lacking := int(values[:, i].isnan().sum())) and not column["missing"]:
+            rank_zero_info(
+                f"{source}: {column['name']}, which the training always has, is missing {lacking} "
+                "times: its mean is taken"
+            )
     codes = torch.empty(len(table), len(categories), dtype=torch.long)
     for i, column in enumerate(categories):
         array = table[column["name"]]

@@ -119,7 +119,8 @@ def fill(series: Series, names: list[str], path: str, most: int) -> None:
             time = series.clock.text(series.counts[far[:1]])[0]
             raise UserError(
                 f"{path}, column {name}: there is no number at {time}. Add it, or have gaps of up "
-                "to N steps take the value before: fill_gaps N."
+                "to N steps take the value before: fill_gaps N. Where steps are left out on "
+                "purpose, as weekends are, have the time column number the rows."
             )
         filled += int((before < places).sum())
         values[:] = values[before]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from data.columns import by_kind
@@ -35,7 +36,9 @@ class PrepareTable(nn.Module):
         lacking = [i for i, column in enumerate(counted) if column["missing"]]
         index = torch.as_tensor(rows, device=numbers.device)
         moments = [self.moments(numbers[:, i][index]) for i in range(len(counted))]
-        mean, std = torch.tensor(moments).view(-1, 2).unbind(1)
+        mean, std, *_ = torch.tensor(moments).view(-1, 4).unbind(1)
+        of_columns = zip(counted, moments, strict=True)
+        self.ranges = {c["name"]: found[2:] for c, found in of_columns if c["kind"] == "number"}
         self.register_buffer("mean", mean.contiguous())
         self.register_buffer("std", torch.where(std > 0, std, 1.0))
         self.register_buffer("lacking", torch.tensor(lacking).long())
@@ -43,12 +46,24 @@ class PrepareTable(nn.Module):
         self.register_buffer("cardinalities", torch.tensor(sizes).long())
 
     @staticmethod
-    def moments(values: Tensor) -> tuple[float, float]:
+    def moments(values: Tensor) -> tuple[float, float, float, float]:
         values = values.cpu().double()
         values = values[values.isfinite()]
         if not len(values):  # maybe in an evaluation, where the checkpoint's are loaded later
-            return 0.0, 1.0
-        return values.mean().item(), values.std(correction=0).item()
+            return 0.0, 1.0, -torch.inf, torch.inf
+        low, high = values.aminmax()
+        return values.mean().item(), values.std(correction=0).item(), low.item(), high.item()
+
+    def tell_others(self, numbers: Tensor, source: str) -> None:
+        """Warns of columns of numbers (rows, N) that are most unlike those of the training."""
+        for name, values in zip(self.numbers, numbers.unbind(1), strict=True):
+            low, high = self.ranges.get(name, (-torch.inf, torch.inf))
+            known = values[values.isfinite()]
+            if len(known) and not low <= known.median() <= high:
+                rank_zero_warn(
+                    f"{source}: most of {name} lies outside of the {low:g} to {high:g} of the "
+                    "training: is it in the same unit?"
+                )
 
     def forward(self, batch: Any) -> Any:
         numbers, codes, targets = self.stack(batch) if isinstance(batch, dict) else batch

@@ -11,7 +11,16 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
 from data.base import Data
-from data.columns import Column, by_kind, encode, find_columns, keys_of_rows, places_of, to_numbers
+from data.columns import (
+    Column,
+    by_kind,
+    described,
+    encode,
+    find_columns,
+    keys_of_rows,
+    places_of,
+    to_numbers,
+)
 from data.table_preparation import PrepareTable
 from data.table_targets import find_classes, tell_copies
 from engine.errors import UserError
@@ -105,21 +114,23 @@ class TableData(Data):
         splits = complete_splits(rows, keys, labels, self.test_fraction, self.hparams)
         inputs = table.drop_columns([*{self.target, *others}])
         self.columns = find_columns(inputs, splits["train"].numpy(), self.categorical, self.source)
-        tell_copies(table, [column["name"] for column in self.columns], self.target, self.source)
-
-    def find_keys(self, names: list[str]) -> Tensor:
-        table, rows = self.whole
-        numbers = keys_of_rows(table.select(names))
-        if twice := len(table) - len(numbers.unique()):
+        names = [column["name"] for column in self.columns]
+        tell_copies(table, names, self.target, self.source)
+        if twice := len(table) - len(keys_of_rows(table.select([*names, self.target])).unique()):
             rank_zero_info(
                 f"{self.source}: {twice} rows repeat others, maybe those of another split"
             )
-        self.keys = keys_of(TensorSamples(numbers), rows)
+
+    def find_keys(self, names: list[str]) -> Tensor:
+        table, rows = self.whole
+        self.keys = keys_of(TensorSamples(keys_of_rows(table.select(names))), rows)
         self.known = names
         return self.keys
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
+        if stage == "fit":
+            rank_zero_info(f"{self.source}: inputs are {described(self.columns)}")
         if stage == "fit" and self.reason:
             rank_zero_info(f"{self.source}: {self.target} is {self.reason}")
 
@@ -185,6 +196,15 @@ class TableData(Data):
         """The id and the target, as they are in the file."""
         rows = self.kept.take(list(self.splits["predict"].indices))
         return {name: rows[name].to_pylist() for name in rows.column_names}
+
+    def predict_dataloader(self) -> Any:
+        loader = super().predict_dataloader()
+        preparation = getattr(self.trainer and self.trainer.lightning_module, "preparation", None)
+        if self.predicts_other and hasattr(preparation, "ranges"):
+            source = self.hparams.predict_dir
+            numbers = self.splits["predict"].dataset.samples[0]
+            preparation.tell_others(numbers, source if isinstance(source, str) else "The table")
+        return loader
 
     @property
     def train_targets(self) -> Tensor:

@@ -95,6 +95,9 @@ def refuse_mixed(
         setting = f"missing {quoted(text)}"
         if kind == "dates" and (len(offsets) > 1 or not 0 < 2 * len(odd) < len(rows)):
             setting = f"date_format '{likely_format(text, [one for _, one in rows])}'"
+            # Whether the day or the month comes first, some number above 12 says.
+            above = any(re.match(r"\s*(1[3-9]|[23]\d)\D", one) for _, one in rows)
+            setting += " (or %m before %d?)" * (not above and bool(re.search("%d.%m", setting)))
         others = f"most others are {kind}"
         if len(offsets) > 1:
             others = "some of the others have an offset from UTC, some none"
@@ -167,14 +170,18 @@ def refuse_twice(names: pyarrow.ChunkedArray, place: str) -> None:
 
 
 def as_days(array: Any) -> Any:
-    """Whole numbers as dates, if all are such as 20260131; others, and no numbers, as they are."""
+    """Whole numbers as dates, if all are such as 20260131 or, the first day of a month, as 202601;
+    others, and no numbers, as they are."""
     lowest, highest = 1900_01_01, 2100_12_31
     if not types.is_integer(array.type) or array.null_count == len(array):
         return array
-    extremes = arrow.min_max(array).as_py()
-    if extremes["min"] < lowest or extremes["max"] > highest:
+    first, last = arrow.min_max(array).as_py().values()
+    numbers = array
+    if lowest <= 100 * first + 1 and 100 * last + 1 <= highest:
+        numbers = arrow.add(arrow.multiply(array.cast(pyarrow.int64()), 100), 1)
+    elif first < lowest or last > highest:
         return array
-    texts = array.cast(pyarrow.string())
+    texts = numbers.cast(pyarrow.string())
     days = arrow.strptime(texts, format="%Y%m%d", unit="s", error_is_null=True)
     return days if days.null_count == array.null_count else array
 

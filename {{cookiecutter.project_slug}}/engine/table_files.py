@@ -147,7 +147,8 @@ def read_csv(
 def find_separator(sample: str) -> str:
     """What occurs most in the first line, outside of quotes."""
     [line] = re.sub(r'"[^"]*"', "", sample).splitlines()[:1] or [""]
-    return max(SEPARATORS, key=line.count)
+    found = max(SEPARATORS, key=line.count)
+    return found if found in line or " " not in line else " "
 
 
 def find_decimal(sample: str, separator: str, place: str) -> str:
