@@ -212,10 +212,11 @@ def test_missing_packages_are_a_sentence(trained, package):
     assert not (folder / "x.onnx").exists()
 
 
-def test_no_checkpoint_is_a_sentence(trained, tmp_path):
+@pytest.mark.parametrize("words", [["best"], ["--ckpt_path", "best"], ["--ckpt_path=best"]])
+def test_no_checkpoint_is_a_sentence(trained, tmp_path, words):
     project, _ = trained("cnn")
-    with inside(project, tmp_path), pytest.raises(SystemExit, match="no checkpoint there"):
-        command("export", "best")
+    with inside(project, tmp_path), pytest.raises(SystemExit, match="best: no checkpoint there"):
+        command("export", *words, "--format=pt2")
 
 
 def test_a_mistake_in_its_options_is_one_line(trained, tmp_path, capfd):

@@ -321,7 +321,7 @@ def test_an_array_is_gone_on_from_as_a_file_is(numbered):
 # --- A project ---
 
 
-def test_errors_are_those_of_the_forecasts_and_a_file_is_gone_on_from(render, tmp_path):
+def test_errors_are_those_of_the_forecasts_and_a_file_is_gone_on_from(render, tmp_path, recwarn):
     options = [*SMALL, *small_data("series_csv", tmp_path / "data")]
     options = [option for option in options if "limit" not in option]
     with inside(render(data="series_csv", model="tcn"), tmp_path):
@@ -346,6 +346,13 @@ def test_errors_are_those_of_the_forecasts_and_a_file_is_gone_on_from(render, tm
         assert [row["input"] for row in found] == [f"2024-01-11T{hour:02}:00" for hour in range(6)]
         assert all(10 < float(row["forecast_load"]) < 35 for row in found)
         assert "true_load" not in found[0]
+        assert not [each for each in recwarn if "unit" in str(each.message)]
+        head, *lines = csv.reader(Path("own.csv").open())
+        kilo = [[time, f"{float(load) / 1000}" if load else "", *r] for time, load, *r in lines]
+        Path("kilo.csv").write_text("\n".join(map(",".join, [head, *kilo])))
+        command("train", "predict", *options, "--data.predict_dir=kilo.csv", "--ckpt_path=best")
+        [told] = [str(each.message) for each in recwarn if "unit" in str(each.message)]
+        assert told.startswith("kilo.csv: load changes by 0.00")
         with pytest.raises(
             SystemExit, match="data with horizon 6, but this SeriesCSV has horizon 3"
         ):

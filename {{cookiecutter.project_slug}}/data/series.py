@@ -139,6 +139,19 @@ class SeriesData(Data):
         samples = self.windows(test.dataset.samples, with_future=False)
         self.splits["predict"] = Subset(samples, test.indices[:: self.horizon])
 
+    def tell_unlike(self, preparation: nn.Module, source: str) -> None:
+        # By the change, not the level: a series may have grown since.
+        if not isinstance(preparation, FromSeason):
+            return
+        past = self.splits["predict"].dataset.samples[: self.window]
+        changes = preparation.change(past).tolist(), preparation.unit.tolist()
+        for name, change, usual in zip(self.columns.values or [], *changes, strict=True):
+            if change and not usual / 100 <= change <= 100 * usual:
+                rank_zero_warn(
+                    f"{source}: {name} changes by {change:.2g} in a season of steps, and by "
+                    f"{usual:.2g} in the training: is it in the same unit?"
+                )
+
     @property
     def training_steps(self) -> Tensor:
         split = self.splits["train"]

@@ -74,11 +74,16 @@ class FromSeason(nn.Module):
         self.num_series, self.season, self.horizon = num_series, season, horizon
         std, mean = torch.std_mean(steps, dim=0)
         std = torch.where(std > 0, std, 1.0)
-        change = (steps[season:] - steps[:-season]).abs().mean(dim=0)
+        change = self.change(steps)
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
         # A series that repeats itself exactly is measured by its deviation.
-        self.register_buffer("unit", torch.where(change > 0, change, std)[:num_series])
+        self.register_buffer("unit", torch.where(change > 0, change, std[:num_series]))
+
+    def change(self, steps: Tensor) -> Tensor:
+        """(T, series + covariates) -> the mean change from season to season (series,)."""
+        values = steps[:, : self.num_series]
+        return (values[self.season :] - values[: -self.season]).abs().mean(dim=0)
 
     def forward(self, batch: Batch) -> Batch:
         history, season = batch["past"], self.season

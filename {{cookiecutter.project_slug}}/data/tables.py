@@ -197,14 +197,10 @@ class TableData(Data):
         rows = self.kept.take(list(self.splits["predict"].indices))
         return {name: rows[name].to_pylist() for name in rows.column_names}
 
-    def predict_dataloader(self) -> Any:
-        loader = super().predict_dataloader()
-        preparation = getattr(self.trainer and self.trainer.lightning_module, "preparation", None)
-        if self.predicts_other and hasattr(preparation, "ranges"):
-            source = self.hparams.predict_dir
-            numbers = self.splits["predict"].dataset.samples[0]
-            preparation.tell_others(numbers, source if isinstance(source, str) else "The table")
-        return loader
+    def tell_unlike(self, preparation: nn.Module, source: str) -> None:
+        if hasattr(preparation, "ranges"):
+            numbers, *_ = self.splits["predict"].dataset.samples
+            preparation.tell_others(numbers, source)
 
     @property
     def train_targets(self) -> Tensor:

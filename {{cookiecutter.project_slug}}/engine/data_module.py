@@ -126,7 +126,14 @@ class DataModule(LightningDataModule):
     def predict_dataloader(self) -> Any:
         if "predict" not in self.splits:
             self.read_inputs()
+        preparation = getattr(self.trainer and self.trainer.lightning_module, "preparation", None)
+        if self.predicts_other and preparation:
+            source = self.hparams.predict_dir
+            self.tell_unlike(preparation, source if isinstance(source, str) else "The input")
         return loaders.evaluation_loader(self, self.splits["predict"])
+
+    def tell_unlike(self, preparation: nn.Module, source: str) -> None:
+        """Warns if what is predicted is most unlike the data that `preparation` was fitted on."""
 
     def read_inputs(self) -> None:
         samples = self.read(self.hparams.predict_dir)

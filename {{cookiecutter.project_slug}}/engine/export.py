@@ -177,6 +177,8 @@ def export(
 
 
 def main() -> None:
+    # Other commands take the checkpoint by this name.
+    sys.argv = [word.removeprefix("--ckpt_path=") for word in sys.argv if word != "--ckpt_path"]
     with plain_errors():
         try:
             auto_cli(export, parser_class=Parser, description=__doc__)
