@@ -774,7 +774,7 @@ def test_numbers_unlike_those_of_the_training_are_told(tables, caplog, recwarn):
     data = tables(lines("a,b,y", lambda i: f"{1000 + i * 7 % 40},{i % 9 or ''},{i % 2}"))
     data.setup("fit")
     data.read([{"a": a, "b": 1} for a in (1010, 1020, 2, None)])
-    assert "a, which the training always has, is missing 1 times" in caplog.text
+    assert "a, which the training always has, is missing in rows: 1. Its mean" in caplog.text
     data.read([{"a": 1010, "b": None}])
     assert "b, which" not in caplog.text
     made = [("models.networks.table_mlp", "TableMLP"), ("models.tabular", "Tabular")]

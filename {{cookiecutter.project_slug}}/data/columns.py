@@ -187,10 +187,10 @@ def encode(
     values = torch.empty(len(table), len(numbers))
     for i, column in enumerate(numbers):
         values[:, i] = to_numbers(table[column["name"]], column, source)
-        if (lacking := int(values[:, i].isnan().sum())) and not column["missing"]:
+        if (empty := int(values[:, i].isnan().sum())) and not column["missing"]:
             rank_zero_info(
-                f"{source}: {column['name']}, which the training always has, is missing {lacking} "
-                "times: its mean is taken"
+                f"{source}: {column['name']}, which the training always has, is missing in rows: "
+                f"{empty}. Its mean is taken"
             )
     codes = torch.empty(len(table), len(categories), dtype=torch.long)
     for i, column in enumerate(categories):

@@ -198,7 +198,7 @@ class TableData(Data):
         return {name: rows[name].to_pylist() for name in rows.column_names}
 
     def tell_unlike(self, preparation: nn.Module, source: str) -> None:
-        if hasattr(preparation, "ranges"):
+        if isinstance(preparation, PrepareTable) and hasattr(preparation, "ranges"):
             numbers, *_ = self.splits["predict"].dataset.samples
             preparation.tell_others(numbers, source)
 
