@@ -364,9 +364,9 @@ def test_images_that_do_not_fit_the_device_stay_in_main_memory(monkeypatch, capl
 
 def test_large_images_are_evaluated_in_batches_as_large_as_in_training(files):
     data = ready(folder(files / "images", image_size=64, cache=True, batch_size=64))
-    assert data.val_dataloader().batch_sampler.batch_size == 64
+    assert data.val_dataloader().batch_size == 64
     data = ready(folder(files / "images", image_size=64, cache=True, batch_size=4))
-    assert data.val_dataloader().batch_sampler.batch_size == 4 * 8
+    assert data.val_dataloader().batch_size == 4 * 8
 
 
 def test_a_fit_that_goes_on_keeps_its_order_whatever_the_seed(monkeypatch):
@@ -403,7 +403,7 @@ def test_a_try_evaluates_no_larger_batch_than_it_trains():
         data = digits(batch_size=32)
         data.trainer = trainer(fast_dev_run=tries)
         data.setup("fit")
-        assert data.val_dataloader().batch_sampler.batch_size == size
+        assert data.val_dataloader().batch_size == size
 
 
 def test_a_fit_that_goes_on_with_workers_takes_the_images_from_the_device(monkeypatch):

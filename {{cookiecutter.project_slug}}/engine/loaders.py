@@ -108,7 +108,8 @@ def by_rows(kind: type[DataLoader], split: Any, **options: Any) -> DataLoader:
     sampler, batch_size = options.pop("sampler"), options.pop("batch_size")
     batches = RowBatches(sampler, batch_size, options.pop("drop_last", False))
     loader = kind(TensorSubset(split), batch_sampler=batches, **options)
-    vars(loader)["sampler"] = sampler  # else it shows a default that Lightning would replace
+    # Else it shows defaults: Lightning would replace such a sampler, and callbacks read the size.
+    vars(loader).update(sampler=sampler, batch_size=batch_size)
     return loader
 
 
