@@ -177,18 +177,10 @@ def run_checks(bench: Bench) -> None:
 
 def cells_here() -> list[tuple[str, str]]:
     """Each network on one data set, and each data set, as far as this machine has its packages."""
-    from templates import DATA, NETWORKS
+    from templates import DATA, each_once
     from wheels import missing
 
-    left = [name for name, row in DATA.items() if not missing(row.get("packages", ()))]
-    here, found = {*left}, []
-    for cells in NETWORKS.values():
-        possible = [(data, model) for data, model in cells if data in here]
-        # One that has not been taken yet, if there is one.
-        possible.sort(key=lambda cell: cell[0] not in left)
-        found += possible[:1]
-        left = [data for data in left if (data, possible[0][1]) not in found]
-    return found + [(data, DATA[data]["model"]) for data in left]
+    return each_once([name for name in DATA if not missing(DATA[name].get("packages", ()))])
 
 
 def look_into_steps(bench: Bench, data: Path) -> dict[str, Any]:

@@ -21,17 +21,45 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-class Steps(Callback):
-    """In the watched steps whatever waits for the card raises an error; of the profiled ones it keeps
-    what was copied, how long the card worked, and the table of the profiler."""
+class Waits(Callback):
+    """In the watched steps whatever waits for the card raises an error."""
 
+    steps = SHORT
+    watched = 0
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == self.steps[0] and ON_CARD:
+            torch.cuda.set_sync_debug_mode("error")
+
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.watched += batch_idx in self.steps
+        if batch_idx == self.steps[-1] and ON_CARD:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        if ON_CARD:
+            torch.cuda.set_sync_debug_mode("default")
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        expected = len(self.steps)
+        assert self.watched == expected, f"{self.watched} steps of {expected} were watched"
+
+
+class Steps(Waits):
+    """Of some steps after the watched ones it keeps what was copied, how long the card worked, and the
+    table of the profiler."""
+
+    steps = WATCHED
     turn: Callable[[], None] = staticmethod(synchronize)  # waits until the others stand still
 
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx == WATCHED[0] and ON_CARD:
-            torch.cuda.set_sync_debug_mode("error")
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         if batch_idx == PROFILED[0]:
             synchronize()
             self.turn()
@@ -43,17 +71,12 @@ class Steps(Callback):
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx == WATCHED[-1] and ON_CARD:
-            torch.cuda.set_sync_debug_mode("default")
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if batch_idx == PROFILED[-1]:
             synchronize()
             self.profile.__exit__(None, None, None)
             FOUND.update(read_profile(self.profile, len(PROFILED)))
             FOUND.update({"batch": len(batch[0]), "steps": len(PROFILED)})
-
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        if ON_CARD:
-            torch.cuda.set_sync_debug_mode("default")
 
 
 def read_profile(profile: torch.profiler.profile, steps: int) -> dict[str, Any]:
@@ -86,32 +109,6 @@ def read_profile(profile: torch.profiler.profile, steps: int) -> dict[str, Any]:
             sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=60
         ),
     }
-
-
-class Waits(Callback):
-    """In some steps of a short epoch whatever waits for the card raises an error."""
-
-    watched = 0
-
-    def on_train_batch_start(
-        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx == SHORT[0] and ON_CARD:
-            torch.cuda.set_sync_debug_mode("error")
-
-    def on_train_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.watched += batch_idx in SHORT
-        if batch_idx == SHORT[-1] and ON_CARD:
-            torch.cuda.set_sync_debug_mode("default")
-
-    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        if ON_CARD:
-            torch.cuda.set_sync_debug_mode("default")
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        assert self.watched == len(SHORT), f"{self.watched} steps of {len(SHORT)} were watched"
 
 
 class CompilesOnce(Callback):

@@ -100,13 +100,19 @@ def evaluation_loader(data: Any, split: Any) -> DataLoader:
     return by_rows(DataLoader, split, **{"sampler": SequentialSampler(split), **options})
 
 
-def by_rows(kind: type[DataLoader], split: Any, **options: Any) -> DataLoader:
+def by_rows(
+    kind: type[DataLoader],
+    split: Any,
+    sampler: Any,
+    batch_size: int,
+    drop_last: bool = False,
+    **options: Any,
+) -> DataLoader:
     """A loader of this split, which fetches samples in memory by tensors of row numbers."""
     in_memory = isinstance(split, Subset) and isinstance(split.dataset, TensorSamples)
     if not in_memory or options["num_workers"]:
-        return kind(split, **options)
-    sampler, batch_size = options.pop("sampler"), options.pop("batch_size")
-    batches = RowBatches(sampler, batch_size, options.pop("drop_last", False))
+        return kind(split, batch_size, sampler=sampler, drop_last=drop_last, **options)
+    batches = RowBatches(sampler, batch_size, drop_last)
     loader = kind(TensorSubset(split), batch_sampler=batches, **options)
     # Else it shows defaults: Lightning would replace such a sampler, and callbacks read the size.
     vars(loader).update(sampler=sampler, batch_size=batch_size)

@@ -56,11 +56,12 @@ class Classifier(System):
         self.check(logits)
         if not self.training:
             known = labels >= 0  # negative: none, as the loss's `ignore_index`
-            self.add_to_mean("acc", (logits.argmax(dim=1) == labels).sum(), known.sum())
+            count = known.sum()
+            self.add_to_mean("acc", (logits.argmax(dim=1) == labels).sum(), count)
             probability = logits.softmax(dim=1)
             one_hot = functional.one_hot(labels.clamp(min=0), logits.shape[1]).movedim(-1, 1)
             distance = (probability - one_hot).square().sum(dim=1)
-            self.add_to_mean("brier", (distance * known).sum(), known.sum())
+            self.add_to_mean("brier", (distance * known).sum(), count)
             self.batch_weight = weight_of(self.criterion, labels)
             self.update_metrics(probability, labels)
         return self.criterion(logits, labels)
