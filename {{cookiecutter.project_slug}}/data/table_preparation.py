@@ -70,7 +70,7 @@ class PrepareTable(nn.Module):
         known = numbers.isfinite()
         scaled = torch.where(known, (numbers - self.mean) / self.std, 0.0)
         missing = (~known).index_select(1, self.lacking).to(scaled.dtype)
-        codes = torch.where((codes > 0) & (codes < self.cardinalities), codes, 0)
+        codes = torch.where(codes < self.cardinalities, codes, 0).clamp(min=0)
         return (torch.cat([scaled, missing], dim=1), codes), targets
 
     def places(self, column: int) -> list[int]:

@@ -25,10 +25,12 @@ class ExactResume(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         numpy: Any = np.random.get_state()
+        # Tensors: each number of a list would take as long to write.
+        version, words, normal = random.getstate()
         _, keys, *rest = numpy
         state = {
-            "python": random.getstate(),
-            "numpy": [keys.tolist(), *rest],  # a checkpoint holds no arrays of NumPy
+            "python": [version, torch.tensor(words), normal],
+            "numpy": [torch.from_numpy(keys.astype(np.int64)), *rest],
             "torch": torch.get_rng_state(),
         }
         if torch.cuda.is_available():
@@ -36,10 +38,10 @@ class ExactResume(Callback):
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        version, keys, rest = state_dict["python"]
-        random.setstate((version, tuple(keys), rest))
+        version, words, normal = state_dict["python"]
+        random.setstate((version, tuple(words.tolist()), normal))
         keys, *rest = state_dict["numpy"]
-        np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), *rest))
+        np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
         torch.set_rng_state(state_dict["torch"].cpu())
         if "cuda" in state_dict and torch.cuda.is_available():
             torch.cuda.set_rng_state(state_dict["cuda"].cpu())
