@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -726,6 +727,17 @@ def test_only_an_evaluation_may_lack_the_callbacks_of_its_checkpoint(
         warning_filters.silence()
         patterns = [message.pattern for _, message, *_ in warnings.filters if message]
     assert any("using `ckpt_path`" in pattern for pattern in patterns) == hidden
+
+
+def test_warnings_are_one_line_as_errors_are(project, monkeypatch):
+    from engine.errors import ENGINE, plain_errors
+
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with plain_errors():
+        shown = partial(warnings.formatwarning, UserWarning("So."), UserWarning, lineno=3)
+    assert shown(str(ENGINE / "facts.py")) == "warning: So.\n"
+    own = Path("data", "digits.py")
+    assert shown(str(ENGINE.parent / own)) == f"warning: So. ({own}:3)\n"
 
 
 def test_another_progress_bar_takes_the_place_of_ours(project):

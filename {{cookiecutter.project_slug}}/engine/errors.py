@@ -7,9 +7,11 @@ import re
 import sys
 import sysconfig
 import traceback
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.multiprocessing import ProcessExitedException
@@ -57,6 +59,7 @@ class Diverged(UserError):
 def plain_errors() -> Iterator[None]:
     """Ends a script with a sentence where the user has made a mistake, and filters the noise."""
     silence()
+    warnings.formatwarning = in_a_line
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a pipe may lack a letter of a name
     try:
@@ -73,6 +76,13 @@ def plain_errors() -> Iterator[None]:
         while len(chain) > 1 and "jsonargparse" in last_line(chain[0]):
             chain.pop(0)
         raise chain[0] from chain[0].__cause__
+
+
+def in_a_line(message: Any, category: Any, filename: str, lineno: int, line: Any = None) -> str:
+    """A warning as errors are shown, with the place of what is not the engine."""
+    if Path(filename).is_relative_to(ENGINE):
+        return f"warning: {message}\n"
+    return f"warning: {message}{shown(Path(filename), lineno)}\n"
 
 
 def causes(error: BaseException | None) -> list[BaseException]:
@@ -149,7 +159,10 @@ def place(error: BaseException | None) -> str:
     own = [(Path(file).absolute(), line) for file, line in frames if is_own(file)]
     if not own:
         return ""
-    file, line = own[-1]
+    return shown(*own[-1])
+
+
+def shown(file: Path, line: Any) -> str:
     project = ENGINE.parent
     return f" ({file.relative_to(project) if file.is_relative_to(project) else file}:{line})"
 
