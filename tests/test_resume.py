@@ -554,6 +554,12 @@ def test_patience_and_length_of_the_schedule_are_as_given(render, tmp_path, capl
         assert "early, after epoch 1: Monitored metric val/brier" in first["result"]["ended"]
         assert second["result"]["ended"] == "after 5 of 5 epochs, 50 steps"
         assert third["result"]["ended"].startswith("before its first step: 5 epochs, 50 steps")
+        files = sorted(Path("logs/version_0").glob("*.yaml"))
+        with pytest.raises(SystemExit, match="current_epoch=4, but you have set"):
+            command("train", "fit", *options, f"{total}=20", "--trainer.max_epochs=2")
+        # A fit that never began leaves the run as it was.
+        assert sorted(Path("logs/version_0").glob("*.yaml")) == files
+        assert yaml.safe_load(Path("logs/version_0/run.yaml").read_text("utf-8"))[-1] == third
         for option, reason in {
             "max_time=00:00:00:00": "max_time",
             "limit_train_batches=0": "is 0",

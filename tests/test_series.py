@@ -53,6 +53,30 @@ def numbered(tmp_path):
     return write(tmp_path / "numbered.csv", list(zip(hours(300), range(300), strict=True)))
 
 
+@pytest.mark.parametrize(
+    ("start", "step", "season"),
+    [
+        ("2024-01-01", "30m", 48),
+        ("2024-01-01", "1h", 24),
+        ("2024-01-01", "1m", 1),  # a day is longer than the window
+        ("2024-01-01", "1D", 7),
+        ("2024-01-07", "7D", 52),
+        ("2024-01", "1M", 12),
+        ("2024-01", "3M", 4),
+        ("2024-01", "12M", 1),
+    ],
+)
+def test_a_season_is_the_usual_cycle_of_such_steps(tmp_path, start, step, season):
+    times = np.datetime64(start) + np.arange(400) * np.timedelta64(step[:-1], step[-1])
+    path = write(tmp_path / "x.csv", list(zip(times, range(400), strict=True)))
+    data = series_csv(path, season=None, window=192)
+    assert data.season == season
+    assert data.facts["input_shape"] == [192 - season, 2]
+    assert series_csv(path, season=5).season == 5
+    numbers = write(tmp_path / "y.csv", list(zip(range(400), range(400), strict=True)))
+    assert series_csv(numbers, season=None).season == 1
+
+
 # --- Windows and splits ---
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
@@ -114,6 +114,11 @@ class SeriesData(Data):
         if not self.reads_other(stage):
             self.predict_each_step_once()
         if stage == "fit":
+            times = self.series.times_as_text()
+            rank_zero_info(
+                f"{len(times)} steps from {times[0]} to {times[-1]}: from {self.window} of them "
+                f"{self.horizon} are forecast, and a season has {self.season} (--data.season)"
+            )
             self.check_constant()
 
     def check_constant(self) -> None:

@@ -23,7 +23,8 @@ class SeriesCSV(SeriesData):
             rows with these, and without values, for the steps that are forecast.
         window: see `data/series.py`, as for horizon and season.
         horizon: steps that are forecast.
-        season: steps of the longest cycle; 1: none.
+        season: steps of the longest cycle; 1: none. By default a day of steps that are shorter, a
+            week of days, and a year of weeks, months and quarters, if the window is longer.
         fill_gaps: where steps are missing, up to so many in a row take the value before.
         separator: between the fields; auto finds it in the first line.
         decimal: the decimal point or comma; auto finds it in the first rows.
@@ -40,7 +41,7 @@ class SeriesCSV(SeriesData):
         covariates: list[str] | None = None,
         window: int = 192,
         horizon: int = 24,
-        season: int = 24,
+        season: int | None = None,
         fill_gaps: int = 0,
         separator: str = "auto",
         decimal: str = "auto",
@@ -49,7 +50,7 @@ class SeriesCSV(SeriesData):
         date_format: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(window, horizon, season, **kwargs)
+        super().__init__(window, horizon, 1 if season is None else season, **kwargs)
         if fill_gaps < 0:
             raise UserError(f"fill_gaps is {fill_gaps}: it must be 0 or more.")
         self.path = Path(data_path).expanduser()
@@ -59,6 +60,7 @@ class SeriesCSV(SeriesData):
             self.whole = read_series(self.path, self.columns)
             self.columns.values = self.whole.columns
             self.columns.interval = self.whole.clock.interval
+            self.season = season or self.whole.clock.season(window)
 
     def load_series(self) -> Series:
         return self.whole.part(0, self.whole.num_known)

@@ -89,14 +89,8 @@ def from_array(source: Any, columns: Columns) -> Series:
 
 def numbers_of(column: Any, place: str) -> np.ndarray:
     """Numbers (T,), NaN where there is none."""
-    is_number = (
-        types.is_integer,
-        types.is_floating,
-        types.is_decimal,
-        types.is_boolean,
-        types.is_null,
-    )
-    if not any(is_one(column.type) for is_one in is_number):
+    kinds = types.is_integer, types.is_floating, types.is_decimal, types.is_boolean, types.is_null
+    if not any(is_one(column.type) for is_one in kinds):
         raise UserError(
             f"{place} holds {column.type} such as {column[0]}, no numbers, as values and "
             "covariates are: --data.values names the columns to forecast."
@@ -119,8 +113,8 @@ def fill(series: Series, names: list[str], path: str, most: int) -> None:
             time = series.clock.text(series.counts[far[:1]])[0]
             raise UserError(
                 f"{path}, column {name}: there is no number at {time}. Add it, or have gaps of up "
-                "to N steps take the value before: fill_gaps N. Where steps are left out on "
-                "purpose, as weekends are, have the time column number the rows."
+                "to two steps take the value before: --data.fill_gaps 2. Where steps are left out "
+                "on purpose, as weekends are, have the time column number the rows."
             )
         filled += int((before < places).sum())
         values[:] = values[before]

@@ -45,7 +45,10 @@ class Columns:
         given = [self.time, *(self.values or []), *self.covariates]
         for name in given:
             if name not in known:
-                raise UserError(f"{place} has no column {name!r}; it has {', '.join(known)}.")
+                raise UserError(
+                    f"{place} has no column {name!r}; it has {', '.join(known)}. Name what it has: "
+                    "--data.time NAME, --data.values, --data.covariates."
+                )
             if given.count(name) > 1:
                 raise UserError(f"{name} is named twice among time, values and covariates.")
         if self.values is not None:
@@ -78,6 +81,15 @@ class Clock:
         if self.unit == "us":
             return str(timedelta(microseconds=self.step))
         return f"{self.step} months" if self.unit == "M" else str(self.step)
+
+    def season(self, window: int) -> int:
+        """Steps of the usual cycle, if a window is longer: a day of what is shorter, a week of
+        days, a year of weeks, months and quarters. Without one 1."""
+        microseconds = [int(days * DAY / np.timedelta64(1, "us")) for days in (1, 7, 364)]
+        cycles = {"us": microseconds, "M": [12]}.get(self.unit, [])
+        whole = [cycle // self.step for cycle in cycles if not cycle % self.step]
+        season = next((steps for steps in whole if steps > 1), 1)
+        return season if season < window else 1
 
     def text(self, counts: np.ndarray) -> list[str]:
         if self.unit == "number":

@@ -65,11 +65,15 @@ def find_classes(targets: Any, task: str, source: str) -> tuple[list[str], str]:
         task = (
             "classification" if kind in ("category", "boolean") or whole and few else "regression"
         )
-        other = {"classification": "regression", "regression": "classification"}[task]
-        reason = f"taken for {task}: {len(values)} different values (or --data.task {other})"
+        other = "classification" if task == "regression" else "regression"
+        reason = f"taken for {task}: {len(values)} different values"
+        reason += f" (or --data.task {other})" * (kind != "category")
     if task == "regression":
         if kind not in ("number", "boolean"):
-            raise UserError(f"{source}: the target holds {targets.type}, no numbers to regress.")
+            raise UserError(
+                f"{source}: the target holds {targets.type}, no numbers to regress: name another "
+                "column, or write numbers, such as the days since a date."
+            )
         return [], reason
     rare = [str(v) for v, size in zip(values.to_pylist(), sizes, strict=True) if size < 3]
     if rare:

@@ -70,8 +70,8 @@ class RunRecord(Callback):
         if difference := git("diff", "HEAD"):
             record["git_diff"] = f"uncommitted{number}.diff"
             # As git gives it, in whatever encoding the files have.
-            text = difference.encode(errors="surrogateescape")
-            run.joinpath(record["git_diff"]).write_bytes(text)
+            path = run / record["git_diff"]
+            path.write_bytes(difference.encode(errors="surrogateescape"))
         with run.joinpath("run.yaml").open("a", encoding="utf-8") as file:
             yaml.safe_dump([record], file, sort_keys=False)
 
@@ -95,8 +95,10 @@ class RunRecord(Callback):
             return
         run = Path(trainer.default_root_dir)
         record = read_record(run)
-        if state.startswith("failed") and not trainer.global_step:
+        if state.startswith("failed") and not self.trains:
             record.pop()
+            for file in (f"config_{len(record)}.yaml", f"uncommitted_{len(record)}.diff"):
+                run.joinpath(file).unlink(missing_ok=True)
         else:
             best = best_of(trainer)
             record[-1]["result"] = {
@@ -142,8 +144,7 @@ class RunRecord(Callback):
 def packages() -> dict[str, str]:
     """The installed packages with their versions."""
     every = (distribution.metadata for distribution in importlib.metadata.distributions())
-    named = (metadata for metadata in every if metadata and metadata["Name"])  # no broken ones
-    found = {metadata["Name"]: metadata["Version"] for metadata in named}
+    found = {one["Name"]: one["Version"] for one in every if one and one["Name"]}  # none broken
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 
