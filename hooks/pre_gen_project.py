@@ -92,7 +92,7 @@ def index_name(requirement: str) -> str:
 REQUIREMENTS = [
     *(package["requirement"] for package in ANSWERS["_packages"]),
     *(package for table in TABLES for row in ANSWERS[table] for package in row.get("packages", ())),
-    "setuptools",
+    "hatchling",
 ]
 DEPENDENCY_NAMES = {index_name(requirement) for requirement in REQUIREMENTS}
 

@@ -93,7 +93,7 @@ def test_each_requirement_stands_once(pre_gen, post_gen):
     for requirement in pre_gen.REQUIREMENTS:
         name = pre_gen.index_name(requirement)
         assert found.setdefault(name, requirement) == requirement, f"{name} stands twice"
-    not_here = {"deepspeed", "torch-xla", "setuptools", "numpy", "pyyaml"}
+    not_here = {"deepspeed", "torch-xla", "hatchling", "numpy", "pyyaml"}
     assert {k: v for k, v in found.items() if k not in not_here} == {
         name: installed.get(name, "is missing in pyproject.toml")
         for name in found.keys() - not_here
@@ -200,7 +200,7 @@ BAD_SLUGS = [
     ],
     *["con", "CON", "Nul", "com1", "LPT9", "con.x", "aux", "prn"],
     *["json", "Random", "test", "typing", "distutils"][: 4 if sys.version_info >= (3, 12) else 5],
-    *["torch", "Torch", "lightning", "scikit-learn", "scikit_learn", "comet.ml", "setuptools"],
+    *["torch", "Torch", "lightning", "scikit-learn", "scikit_learn", "comet.ml", "hatchling"],
     *["models", "data", "callbacks", "train", "engine", "tests", "configs", "logs", "sweep"],
     *["naïve", "🎉", "x\n", "x\0y", "~", "$HOME", "`x`", "x;y", "x:y", "x|y", "x*", 'x"y', "x'y"],
 ]

@@ -4,6 +4,7 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,23 @@ def default_run(render):
         assert result.returncode == 0, result.stderr[-3000:]
         outputs.append(result.stdout + result.stderr)
     return project, outputs
+
+
+def test_is_installed_without_a_word_and_puts_nothing_beside_its_dependencies(render, tmp_path):
+    """As `pip install -e .` does it, which shows what a build says."""
+    tomllib = pytest.importorskip("tomllib")
+    project = render(copy=True)
+    system = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["build-system"]
+    build = f"import sys, {system['build-backend']} as it; print(it.build_editable(sys.argv[1]))"
+    command = [sys.executable, "-W", "error", "-c", build, tmp_path]
+    before = {*project.iterdir()}
+    result = subprocess.run(command, cwd=project, capture_output=True, text=True, check=True)
+    assert (result.stderr, {*project.iterdir()}) == ("", before)
+    with zipfile.ZipFile(tmp_path / result.stdout.strip()) as wheel:
+        assert {name.split("/")[0] for name in wheel.namelist()} == {
+            "my_lightning_project-0.1.0.dist-info"
+        }
+        assert any(b"Requires-Dist: torch>=" in wheel.read(name) for name in wheel.namelist())
 
 
 def test_prints_no_warning(default_run):
