@@ -198,14 +198,14 @@ def spoil(folder: Path, fault: str) -> None:
     ("fault", "sentence"),
     [
         ("size", r"00.jpg has 48 x 40 pixels, but its mask data.masks.00.png has 47 x 40"),
-        ("value", r"00.png has the value 7 .*no class: known are 0, 1, 255"),
+        ("value", r"00.png has the value 7 .*no class: known are 0, 1, 255.*--data.class_names"),
         (
             "missing",
             r"1 of 40 images have no mask: for data.images.00.jpg there is no data.masks.00",
         ),
         ("unreadable mask", r"masks.00.png cannot be read as a mask"),
         ("unreadable image", r"images.00.jpg cannot be read as an image"),
-        ("colours", r"00.png has colours: say which are classes in class_values"),
+        ("colours", r"00.png has colours, as \[\d+, \d+, \d+\]: give .*--data.class_values '\[\["),
         ("two classes in one", r"have no pixel of \['foreground'\].*class_values.*\[0, 255\]"),
         ("same name", r"00.jpg and .*00.png would have the same mask"),
         ("empty", r"There are no images in data.images"),

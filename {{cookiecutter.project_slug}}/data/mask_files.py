@@ -114,7 +114,11 @@ def read_mask(path: str, values: Values, colored: bool) -> Tensor:
         pixels = pixels.astype(np.int64) @ (1 << 16, 1 << 8, 1)
     elif pixels.ndim == 3:
         if (pixels != pixels[..., :1]).any():
-            raise UserError(f"{path} has colours: say which are classes in class_values.")
+            color = pixels[(pixels != pixels[..., :1]).any(axis=2)][0].tolist()
+            raise UserError(
+                f"{path} has colours, as {color}: give that of each class, as in "
+                f"--data.class_values '[[0, 0, 0], {color}]'."
+            )
         pixels = pixels[..., 0]
     found, places = np.unique(pixels, return_inverse=True)
     unknown = [shown(value, colored) for value in found.tolist() if value not in values]
@@ -122,7 +126,10 @@ def read_mask(path: str, values: Values, colored: bool) -> Tensor:
         known = [shown(value, colored) for value in values]
         raise UserError(
             f"{path} has the value {unknown[0]} ({len(unknown)} such values in all), which is no "
-            f"class: known are {', '.join(known)}. Name it in class_values or ignore_value."
+            f"class: known are {', '.join(known)}. Give the names and values of all classes "
+            f"(--data.class_names, --data.class_values), or --data.ignore_value '{unknown[0]}'."
+            + " Blends of colours come of edges that are smoothed: save masks without."
+            * colored
         )
     classes = np.array([values[value] for value in found.tolist()], dtype=np.uint8)
     return torch.from_numpy(classes[places.reshape(pixels.shape)])
