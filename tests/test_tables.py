@@ -411,6 +411,10 @@ def test_a_classification_is_measured_as_scikit_learn_does(project, classified):
         plum = [name == "plum" for name in true]
         assert found["test/auroc"] == pytest.approx(metrics.roc_auc_score(plum, probability))
         assert found["test/loss"] == pytest.approx(metrics.log_loss(plum, probability), rel=1e-4)
+        [drawn] = [each for each in trainer.callbacks if type(each).__name__ == "TableCharts"]
+        assert sorted(drawn.pairs.compute()[:, 1].tolist()) == sorted(
+            float(row["prediction_name"] == row["fruit"]) for row in rows
+        )
         importance = read("logs/version_0/importance.csv")
         assert {row["column"] for row in importance} == {"size", "colour", "ripe", "picked"}
         assert {row["column"] for row in importance[:2]} == {

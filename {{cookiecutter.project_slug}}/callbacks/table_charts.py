@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
+from torchmetrics import CatMetric
 
 from callbacks.confusion_matrix import as_label, save_figure
 from engine.charts import Charts
@@ -34,12 +35,13 @@ class TableCharts(Charts):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_test_start(trainer, pl_module)
-        self.pairs: list[Tensor] = []  # predicted and true, or probability and whether it was right
+        # Predicted and true, or probability and whether it was right; from all processes.
+        self.pairs = CatMetric("disable").to(pl_module.device)
         self.rises: Any = 0.0
         self.rows = 0
 
     def add(self, trainer: Trainer, batch: Any, outputs: Any, batch_idx: int) -> None:
-        self.pairs.append(pairs(outputs, batch[1]))
+        self.pairs.update(paired(outputs, batch[1]))
         rise = self.shuffled(trainer, batch, batch_idx) - errors(outputs, batch[1])
         self.rises = self.rises + rise
         self.rows += len(batch[1])
@@ -67,12 +69,13 @@ class TableCharts(Charts):
         return torch.stack(sums)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.stands_aside or not self.pairs:
+        if self.stands_aside or not self.rows:
             return
         strategy: Any = trainer.strategy
         rows = torch.tensor(float(self.rows), device=pl_module.device)
         count = strategy.reduce(rows, reduce_op="sum")
         rises = (strategy.reduce(self.rises, reduce_op="sum") / count).tolist()
+        pairs = self.pairs.compute().cpu()
         if not trainer.is_global_zero or trainer.fast_dev_run:
             return
         preparation: Any = pl_module.preparation
@@ -88,7 +91,7 @@ class TableCharts(Charts):
         axes.barh([as_label(name) for _, name in shown], [rise for rise, _ in shown])
         axes.set_xlabel("rise of the loss when the column is shuffled")
         save_figure(trainer, figure, "importance")
-        save_figure(trainer, draw(torch.cat(self.pairs).float().cpu(), pl_module), "predicted")
+        save_figure(trainer, draw(pairs, pl_module), "predicted")
 
 
 def errors(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
@@ -99,7 +102,7 @@ def errors(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
     return (outputs["prediction"].float() - targets).square().sum()
 
 
-def pairs(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
+def paired(outputs: dict[str, Tensor], targets: Tensor) -> Tensor:
     """(B, 2): predicted and true numbers, or probability of the prediction, and if it is true."""
     if "probability" in outputs:
         right = outputs["prediction"] == targets
