@@ -70,7 +70,8 @@ def test_the_splits_are_pieces_of_the_text_in_its_order(project, tmp_path):
 def test_characters_are_those_of_the_training_split_and_others_are_one(project, tmp_path):
     write(tmp_path, a=("äb" * 162 + "ä" + "é" * 76).encode())
     with inside(project):
-        data = made(tmp_path, unit="character")
+        with pytest.warns(UserWarning, match="not in that of the training: 1, as 'é'. They count"):
+            data = made(tmp_path, unit="character")
         assert data.facts == {
             "context": 4,
             "unit": "character",

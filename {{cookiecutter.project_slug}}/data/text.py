@@ -113,7 +113,15 @@ class TextData(Data):
         return {**known, "vocab_size": size}
 
     def load(self) -> tuple[TensorSamples, Rows]:
-        return self.windows(self.text), self.rows
+        windows = self.windows(self.text)
+        if self.unit == "character":
+            held = windows.samples[torch.cat([self.rows["val"], self.rows["test"]])].unique()
+            if new := {*map(chr, held.tolist())} - {*self.characters}:
+                rank_zero_warn(
+                    "Characters of the validation and test text that are not in that of the "
+                    f"training: {len(new)}, as {min(new)!r}. They count as one, never learned."
+                )
+        return windows, self.rows
 
     def split(self, samples: TensorSamples, rows: Rows) -> Rows:
         return rows

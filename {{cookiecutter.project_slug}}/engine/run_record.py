@@ -174,9 +174,8 @@ def hardware(trainer: Trainer) -> dict[str, Any]:
 
 def git(*arguments: str) -> str:
     """What a git command prints in the project; nothing outside a repository or without git."""
-    command = ["git", "-C", str(PROJECT), *arguments]
     try:
-        result = subprocess.run(command, capture_output=True, check=True)
+        result = subprocess.run(["git", "-C", PROJECT, *arguments], capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
     return result.stdout.decode(errors="surrogateescape")
