@@ -290,7 +290,7 @@ def test_confusion_matrix_has_what_the_system_predicts_of_known_labels(render):
 def test_a_schedule_that_takes_no_more_parameters_is_a_sentence(train):
     schedule = "--model.scheduler=models.warmup_cosine.WarmupCosine"
     options = [*configs("callbacks", "backbone_finetuning"), *OPTIONS[backbone_finetuning]]
-    with pytest.raises(SystemExit, match="takes no parameters added later: --model.scheduler null"):
+    with pytest.raises(SystemExit, match="takes no added parameters: --model.scheduler null"):
         fit(train, *options, schedule)
 
 

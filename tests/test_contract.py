@@ -557,8 +557,8 @@ def write_table(path):
 
 def test_the_data_adds_columns_to_the_predictions_and_loses_none(render):
     with inside(render(model="mlp")):
-        from engine.prediction_table import PLACE
-        from engine.prediction_table import rows as table_of
+        from engine.predictions import PLACE
+        from engine.predictions import rows as table_of
 
         data = SimpleNamespace(predict_columns={"id": [*"abc"], "prediction": [7, 8, 9]})
         columns = dict.fromkeys(PLACE, torch.tensor([0, 0]))

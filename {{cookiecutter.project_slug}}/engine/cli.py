@@ -25,10 +25,9 @@ from engine.loggers import place_loggers
 from engine.monitors import EarlyStopping, Monitors, choose_monitors
 from engine.parsing import Parser, hand_on_settings, name_classes, tell_swaps
 from engine.predictions import Predictions
-from engine.progress_bar import ProgressBar
 from engine.recipe import Recipe, await_data
 from engine.records import label_of, read_record
-from engine.results import tell_end, tell_metrics
+from engine.results import ProgressBar, tell_end, tell_metrics
 from engine.run_record import RunRecord
 from engine.trainer_settings import allow_clipping, check_numbers, drop_callbacks, headings, prepare
 

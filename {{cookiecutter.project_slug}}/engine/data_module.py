@@ -10,12 +10,11 @@ from torch import nn
 from torch.utils.data import IterableDataset, Subset
 
 from engine import loaders, sizes
-from engine.dealing import Dealing
 from engine.errors import UserError
 from engine.facts import arguments_of, same, unlike
 from engine.modules import add_fixed, describe, keep_plain
 from engine.samples import TensorSamples
-from engine.splits import SPLITS, Record, Rows
+from engine.splits import SPLITS, Dealing, Record, Rows
 
 Made = TypeVar("Made")
 

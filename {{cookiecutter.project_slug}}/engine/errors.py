@@ -26,21 +26,30 @@ CLEAR = (
     "Error(s) in loading state_dict",  # of a checkpoint from Python and another network
     "Expected more than 1 value per channel when training",  # batch norm, batches of one sample
 )
-# What torch.compile may lack.
-COMPILER = re.compile(r"No working C\+\+ compiler found|Cannot find a working triton installation")
-# How torch says that float64 met float32.
-DOUBLES = re.compile(r"\bdouble\b.*\bfloat\b|\bfloat\b.*\bdouble\b", re.IGNORECASE)
-# How torch says that samples differ in size, here and in a worker.
-UNEQUAL = re.compile(r"stack expects each tensor to be equal size.*|resize storage that is not.*")
-SINGLE = (
-    "One of the data and the weights is float64, as NumPy's numbers are: have the data set give "
-    "float32 (`.float()`), or set --trainer.precision 64-true"
-)
+# What the end of a traceback of others' means here; {found} is what the pattern matches.
+MEANINGS = {
+    r"No working C\+\+ compiler found|Cannot find a working triton installation": (
+        "model.compile: {found}; install one, or set model.compile to false"
+    ),
+    r"(?<=Error: ).*numpy accepts.*": "seed_everything: {found}",
+    r"could not create a primitive.*": (
+        "{found} This CPU cannot do that in 16 bits: --trainer.precision 32-true"
+    ),
+    r"(?s)lr_sched.*zip\(\) arg": "A schedule takes no added parameters: --model.scheduler null",
+    # Lightning makes the loaders of `predict`, and of several processes, anew.
+    r"(?s)more than one `__init__` argument.* `(?P<name>\w+)=\.\.\.`": (
+        "Lightning gives a DataLoader its {name} itself here: in yours name what comes after the "
+        "data set, as DataLoader(samples, batch_size=8)"
+    ),
+    r"stack expects each tensor to be equal size.*|resize storage that is not.*": (
+        "{found}. Your loader needs a collate_fn (--data.collate_fn; in memory default_convert)"
+    ),
+    r"(?i)(?<=RuntimeError: ).*\b(double\b.*\bfloat|float\b.*\bdouble)\b.*": (
+        "{found}. One of the data and the weights is float64, as NumPy's numbers are: have the "
+        "data set give float32 (`.float()`), or set --trainer.precision 64-true"
+    ),
+}
 NO_TENSOR = "{}, which a tensor has: pick one in `preparation`, `loss` or `forward` of a child"
-POSITION = (  # Lightning makes the loaders of `predict`, and of several processes, anew
-    "Lightning gives a DataLoader its {} itself here: in yours name what comes after the data set, "
-    "as DataLoader(samples, batch_size=8)"
-)
 # Where one may not write, or there is no room.
 NO_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EFBIG, errno.EISDIR}
 # What Lightning raises where a setting cannot work.
@@ -125,25 +134,13 @@ def is_mistake(error: BaseException) -> bool:
 
 def kind_and_message(error: BaseException) -> tuple[str, str]:
     """Of an error in another process torch hands on the traceback as text: what stands below it."""
-    if lacks := COMPILER.search(str(error)):
-        return "UserError", f"model.compile: {lacks[0]}; install one, or set model.compile to false"
-    if "numpy accepts" in str(error):
-        return "UserError", f"seed_everything: {error}"
-    if "could not create a primitive" in str(error):
-        hint = "This CPU cannot do that in 16 bits: --trainer.precision 32-true"
-        return "UserError", f"{error} {hint}"
-    if given := re.search(r"more than one `__init__` argument.* `(\w+)=\.\.\.`", str(error)):
-        return "UserError", POSITION.format(given[1])
-    if "zip() argument" in str(error) and "lr_scheduler" in last_line(error):
-        return "UserError", "The schedule takes no parameters added later: --model.scheduler null"
-    if unequal := UNEQUAL.search(str(error)):
-        hint = "Your loader needs a collate_fn (--data.collate_fn; in memory default_convert)"
-        return "UserError", f"{unequal[0]}. {hint}"
-    if isinstance(getattr(error, "obj", None), dict | list | tuple | str):
-        if hasattr(Tensor, str(error.name)):  # type: ignore[attr-defined]
+    end = f"{last_line(error)}{type(error).__name__}: {error}"
+    for pattern, meaning in MEANINGS.items():
+        if found := re.search(pattern, end):
+            return "UserError", meaning.format(found=found[0], **found.groupdict())
+    if isinstance(error, AttributeError) and isinstance(error.obj, dict | list | tuple | str):
+        if hasattr(Tensor, error.name):
             return "UserError", NO_TENSOR.format(error)
-    if type(error) is RuntimeError and DOUBLES.search(str(error)):
-        return "UserError", f"{error}. {SINGLE}"
     _, title, trace = str(error).rpartition("Traceback (most recent call last):")
     if title and (end := re.search(r"^(?:\w+\.)*(\w+): (.*)", trace, re.MULTILINE | re.DOTALL)):
         return end[1], end[2]

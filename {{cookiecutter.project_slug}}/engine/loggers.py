@@ -3,6 +3,7 @@
 import csv
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stderr
 from importlib.util import find_spec
 from io import StringIO
@@ -11,7 +12,7 @@ from textwrap import indent
 
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch import loggers
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.compat import step_saved
@@ -19,7 +20,6 @@ from engine.errors import UserError
 from engine.files import relative, write_rows
 from engine.records import flat, read_record, root_of
 from engine.runs import read_checkpoint
-from engine.tensorboard import TensorBoardLogger
 from engine.trainer_settings import as_list
 
 # The argument with which a logger goes on with a run that it has in its store.
@@ -33,6 +33,12 @@ COMPARED = (
 LEFT_OUT = {
     *("amsgrad", "capturable", "differentiable", "eps", "foreach", "fused", "maximize"),
     *("compile", "data_dir", "decay_all", "num_workers", "on_device", "scheduler_monitor"),
+}
+# Patterns of the metrics in each chart of the tab CUSTOM SCALARS.
+CHARTS = {
+    "loss": ["(train|val)/.*loss"],
+    "validation": ["val/(?!.*loss)"],
+    "learning rate": ["train/lr-"],
 }
 
 
@@ -68,7 +74,7 @@ def place_loggers(
             arguments.save_dir = str(run)
             arguments.name = arguments.version = ""
         if kind == "TensorBoardLogger":
-            logger.class_path = "engine.tensorboard.TensorBoardLogger"
+            logger.class_path = "engine.loggers.TensorBoardLogger"
             arguments.default_hp_metric = False  # `log_settings` does it
             arguments.purge_step = step
             if command != "fit":  # TensorBoard ends a curve where a smaller step comes after
@@ -145,7 +151,7 @@ def _drop_rows(path: Path, step: int) -> None:
         temporary.replace(path)
 
 
-def log_settings(logger: Logger, path: Path) -> None:
+def log_settings(logger: loggers.Logger, path: Path) -> None:
     """Logs the settings that runs are compared by as hyperparameters, by the keys of their options,
     and all of them as the file that has them; to TensorBoard, which takes no files, as a text."""
     config = path.read_text(encoding="utf-8")
@@ -170,3 +176,17 @@ def log_settings(logger: Logger, path: Path) -> None:
         experiment.log_artifact(str(path), f"config-{experiment.id}", "config")
     elif kind == "CometLogger":
         experiment.log_asset(str(path))
+
+
+class TensorBoardLogger(loggers.TensorBoardLogger):
+    """Lightning's, without the charts that would come first, the number of the epoch and the
+    learning rates (they are among those of `train`), and with all losses in one chart."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        named = {f"train/{k}" if k.startswith("lr-") else k: v for k, v in metrics.items()}
+        shown = {name: value for name, value in named.items() if name != "epoch"}
+        super().log_metrics(shown, step)
+
+    def show_charts(self) -> None:
+        layout = {title: ["Multiline", patterns] for title, patterns in CHARTS.items()}
+        self.experiment.add_custom_scalars({"run": layout})

@@ -3,13 +3,11 @@
 Killed, it goes on when it is started again. Each trial is an ordinary run, with the name of the
 study among its tags. A --config file is the sweep's if it has one of its keys, else train.py's."""
 
-import logging
 import os
 import sys
 import time
+import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -64,26 +62,12 @@ def suggest(trial: optuna.Trial, space: dict[str, dict[str, Any]]) -> None:
             raise UserError(f"space: {key}: {domain} is not understood: {error}") from error
 
 
-def shorten(record: logging.LogRecord) -> bool:
-    """Has Optuna say a user's mistake, for which a trial has failed, in a sentence."""
-    _, error, _ = record.exc_info or (None, None, None)
+def tell_failure(trial: optuna.Trial, error: Exception) -> None:
+    """Says why a trial has failed: a user's mistake in a sentence."""
     text = mistake_of(error)
-    if text and not os.environ.get("FULL_TRACEBACK"):
-        record.msg = f"{record.msg.partition(' because of')[0]}: {text}"
-        record.exc_info = None
-    return "failed with value None" not in record.getMessage()  # after it, the same again
-
-
-@contextmanager
-def short_messages() -> Iterator[None]:
-    handlers = [*logging.getLogger("optuna").handlers]
-    for handler in handlers:
-        handler.addFilter(shorten)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(shorten)
+    if not text or os.environ.get("FULL_TRACEBACK"):
+        text = "".join(traceback.format_exception(error))
+    print(f"Trial {trial.number} failed with parameters {trial.params}: {text}", file=sys.stderr)
 
 
 def connect(url: str, tries: int = 3) -> optuna.storages.RDBStorage:
@@ -110,7 +94,7 @@ def conclude(study: optuna.Study, monitor: str, folder: Path) -> None:
     for key in OF_TRIALS:
         if f"trainer.{key}" not in best.params:
             config["trainer"].pop(key, None)
-    config = {key: value for key, value in config.items() if key not in ("name", "tags")}
+    del config["name"], config["tags"]
     path = folder / "best.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     # The folder may be gone, or have come to be another run's.
@@ -152,7 +136,7 @@ def sweep(
             raise UserError(f"--{name} {count}: it must be 1 or more")
     if sum(word.startswith("--settings.") for word in sys.argv) > 1:
         raise UserError("only the last --settings.KEY would count; write all into a --config file")
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # `tell_failure` does it
     asked = optuna.create_study()
     suggest(example := asked.ask(), space)  # is it well formed?
     fixed = [*as_options(settings), *(options or [])]
@@ -168,8 +152,8 @@ def sweep(
     checkpoints = [
         read_options([*fixed, *as_options(params)]).best_checkpoint for params in examples
     ]
-    best = {"monitor": checkpoints[0].monitor, "mode": checkpoints[0].mode}
-    if any((one.monitor, one.mode) != (*best.values(),) for one in checkpoints):
+    best, *others = ({"monitor": one.monitor, "mode": one.mode} for one in checkpoints)
+    if any(other != best for other in others):
         raise UserError(
             "Its choices are judged by several metrics, which cannot be compared: give one, as "
             f"--best_checkpoint.monitor {best['monitor']} --best_checkpoint.mode {best['mode']}"
@@ -177,7 +161,7 @@ def sweep(
     folder = Path("logs", study)
     folder.mkdir(parents=True, exist_ok=True)
     database = connect(storage)
-    direction: Any = {"max": "maximize", "min": "minimize"}[best["mode"]]
+    direction = f"{best['mode']}imize"
     found = optuna.create_study(
         study_name=study, storage=database, direction=direction, pruner=pruner, load_if_exists=True
     )
@@ -198,7 +182,12 @@ def sweep(
                 for key, value in other.user_attrs.items():
                     trial.set_user_attr(key, value)
                 return other.value
-        return (fit if workers == 1 else fit_in_worker)(trial, fixed)
+        try:
+            return (fit if workers == 1 else fit_in_worker)(trial, fixed)
+        except Exception as error:
+            if not isinstance(error, optuna.TrialPruned):
+                tell_failure(trial, error)
+            raise
 
     def left() -> int:
         return max(trials - len(found.get_trials(deepcopy=False, states=FINISHED)), 0)
@@ -214,10 +203,7 @@ def sweep(
     if not left():
         print(f"Study {study} has its {trials} trials; a larger --trials adds some")
     while attempts := left():
-        with short_messages():
-            found.optimize(
-                objective, attempts, n_jobs=workers, catch=[Exception], callbacks=[progress]
-            )
+        found.optimize(objective, attempts, n_jobs=workers, catch=[Exception], callbacks=[progress])
         if left() == attempts:
             raise UserError(f"None of {attempts} trials came to an end; the reasons are above")
     conclude(found, best["monitor"], folder)
