@@ -13,6 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from engine.compat import load_sharded
 from engine.errors import UserError
+from engine.files import written_whole
 from engine.modules import SEQUENCES, is_plain
 
 
@@ -25,18 +26,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None
     ) -> None:
         path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
         checkpoint = without_numpy(checkpoint)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            if not self.is_read or foreign(checkpoint.get("callbacks", {})):
-                torch.load(temporary, map_location="meta", weights_only=True, mmap=True)
-                self.is_read = True
-            temporary.replace(path)
+            with written_whole(path) as temporary:
+                with temporary.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if not self.is_read or foreign(checkpoint.get("callbacks", {})):
+                    torch.load(temporary, map_location="meta", weights_only=True, mmap=True)
+                    self.is_read = True
         except (PicklingError, UnpicklingError, AttributeError, TypeError) as error:
             raise unreadable(checkpoint, error) from error
         except (OSError, RuntimeError) as error:
@@ -44,9 +44,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             reason = error if isinstance(error, OSError) else error.__context__ or error
             kept = "; the one before is whole" if path.exists() else ""
             raise UserError(f"{path} cannot be written ({reason}){kept}.") from error
-        finally:
-            if temporary.exists():
-                temporary.unlink()
 
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None

@@ -92,9 +92,9 @@ class CLI(LightningCLI):
         for name, callback in CALLBACKS.items():
             parser.add_lightning_class_args(callback, name)
         # Has the data module made before the system, which is told its facts. The link hands on no
-        # more than a name: what it does is kept, and callbacks that copy the system would copy it.
+        # more than that: what it does is kept, and callbacks that copy the system would copy it.
         target = "model.init_args.data"
-        parser.link_arguments("data", target, compute_fn=kind_of, apply_on="instantiate")
+        parser.link_arguments("data", target, compute_fn=bool, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Finds the checkpoint; the system and network become those that it was trained with."""
@@ -197,10 +197,6 @@ class CLI(LightningCLI):
             tell_metrics(self.trainer)
 
     after_validate = after_test
-
-
-def kind_of(data: LightningDataModule) -> str:
-    return type(data).__name__
 
 
 def main() -> CLI:

@@ -185,8 +185,4 @@ def keep_floats(precision: Precision) -> None:
     """Has Lightning leave batches alone where it would make floats of 16 bits of them, before their
     preparation: a price is rounded, or infinite. The system converts what its network takes."""
     if precision.convert_input(torch.ones(1)).itemsize < 4:
-        precision.convert_input = as_it_is  # type: ignore[method-assign]
-
-
-def as_it_is(batch: Any) -> Any:
-    return batch
+        precision.convert_input = nn.Identity()  # type: ignore[method-assign]

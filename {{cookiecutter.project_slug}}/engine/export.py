@@ -21,6 +21,7 @@ from torch.utils.data import Subset
 
 from engine.errors import UserError, causes, plain_errors
 from engine.facts import check_classes, facts_of, same
+from engine.files import written_whole
 from engine.parsing import Parser
 from engine.predictor import ONE_DEVICE, load_system
 from engine.program import Program, rows_of
@@ -147,16 +148,15 @@ def export(
     output = output / f"model.{format}" if output.is_dir() else output
     system, module = load(path, data or {})
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.{format}")
-    try:
+    with written_whole(output, f".{os.getpid()}.{format}") as file:
         batches, expected = predict(system, module, (3, 1, 8))
         program = Program(system, batches[0], module)
         facts = {name: json.dumps(value, default=str) for name, value in facts_of(module).items()}
-        write(program, facts, format, str(temporary))
+        write(program, facts, format, str(file))
         differences = []
         for batch, right in zip(batches, expected, strict=True):
             inputs, right = program.compare(batch, right)
-            found = run(format, str(temporary), inputs)
+            found = run(format, str(file), inputs)
             differences += [difference(a, b) for a, b in zip(found, right, strict=True)]
         worst = torch.stack(differences).max().item()  # NaN if any is
         if not worst <= TOLERANCE:
@@ -170,9 +170,6 @@ def export(
                 f"The {format} file differs from {path} by {worst:.1e}, more than "
                 f"{TOLERANCE:.0e}, and was removed; try another --format"
             )
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
     print(f"Exported {path} to {output} (largest difference from predict: {worst:.1e})")
 
 

@@ -200,6 +200,6 @@ def specs(settings: Any) -> Iterator[dict[str, Any]]:
     if isinstance(settings, dict):
         if isinstance(settings.get("class_path"), str):
             yield settings
-    parts = settings.values() if isinstance(settings, dict) else settings
-    for part in parts if isinstance(parts, list) or isinstance(settings, dict) else ():
+        settings = [*settings.values()]
+    for part in settings if isinstance(settings, list) else ():
         yield from specs(part)

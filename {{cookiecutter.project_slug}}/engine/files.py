@@ -38,6 +38,17 @@ def write_rows(path: Path, rows: Iterable[Iterable]) -> None:
 
 
 @contextmanager
+def written_whole(path: Path, ending: str = "") -> Iterator[Path]:
+    """A file beside `path` that takes its place in the end: what fails leaves the old one whole."""
+    temporary = path.with_name(f".part.{path.name}{ending}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
 def may_be_missing(path: Path) -> Iterator[None]:
     """For a drawing and the like: a full disk, or lack of rights, costs that file, not the run."""
     try:

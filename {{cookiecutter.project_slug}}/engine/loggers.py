@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.compat import step_saved
 from engine.errors import UserError
-from engine.files import relative, write_rows
+from engine.files import relative, write_rows, written_whole
 from engine.records import flat, read_record, root_of
 from engine.runs import read_checkpoint
 from engine.trainer_settings import as_list
@@ -146,9 +146,8 @@ def _drop_rows(path: Path, step: int) -> None:
         column = header.index("step")
         # A kill may have left half a row.
         kept = [row for row in rows if len(row) == len(header) and int(row[column]) < step]
-        temporary = path.with_suffix(".tmp")
-        write_rows(temporary, [header, *kept])
-        temporary.replace(path)
+        with written_whole(path) as temporary:
+            write_rows(temporary, [header, *kept])
 
 
 def log_settings(logger: loggers.Logger, path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed import all_gather_object, get_world_size, is_initialized
 
 from engine.errors import UserError
-from engine.files import write_rows
+from engine.files import write_rows, written_whole
 from engine.runs import make_writable
 
 PLACE = ("_loader", "_index", "_process")  # of a row, in the data
@@ -131,14 +131,11 @@ class Predictions(BasePredictionWriter):
     def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
         """Writes the table, given by column."""
         output = self.path(trainer)
-        partial = output.with_name(f".{output.name}")
         try:
-            write_table(partial, table)
-            partial.replace(output)
+            with written_whole(output) as partial:
+                write_table(partial, table)
         except OSError as error:
             raise UserError(f"{output} cannot be written: {error.strerror}") from error
-        finally:
-            partial.unlink(missing_ok=True)
         self.written = f"{len(table['input'])} predictions: {output}"
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

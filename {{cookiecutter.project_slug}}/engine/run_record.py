@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.checkpoint_settings import tell_others
+from engine.files import written_whole
 from engine.loggers import log_settings
 from engine.monitors import check_place, move
 from engine.recipe import Recipe
@@ -32,12 +33,10 @@ class RunRecord(Callback):
     committed. A fit that goes on, and is not new, adds to ``run.yaml``; it has a diff of its own,
     and, if settings are others, ``config_1.yaml``. They go (as YAML) to the loggers as well."""
 
-    def __init__(
-        self, config: str, is_new: bool, name: str | None = None, tags: list[str] | None = None
-    ) -> None:
+    def __init__(self, config: str, is_new: bool, name: str | None, tags: list[str]) -> None:
         self.config = config
         self.is_new = is_new
-        self.label = {"name": name, "tags": tags or []}
+        self.label = {"name": name, "tags": tags}
         self.started: datetime | None = None
         self.trains = False
 
@@ -110,9 +109,8 @@ class RunRecord(Callback):
                 **best,
                 "metrics": {name: value for name, (value, *_) in best.get("figures", {}).items()},
             }
-        temporary = run / ".run.yaml"
-        temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-        temporary.replace(run / "run.yaml")
+        with written_whole(run / "run.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -1,6 +1,7 @@
 """Base of all systems: optimizer, schedule, logging, the means of an evaluation, checkpoints."""
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,9 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import Metric
+
+with suppress(ImportError):  # copied alone, without a scheduler, init_from and weights of classes
+    from engine import losses, modules, schedules, weights
 
 
 class System(LightningModule):
@@ -64,8 +68,6 @@ class System(LightningModule):
             raise MisconfigurationException(f"network is {network!r}: {signature}")
         self.network = network
         if init_from is not None:
-            from engine import weights
-
             weights.start_from(network, init_from)
         self.preparation = nn.Identity()
         self.names = {}
@@ -182,8 +184,6 @@ class System(LightningModule):
         # To the Trainer's precision, by `to` below, before a checkpoint's weights are loaded.
         self.trainer.precision_plugin.convert_module(self)
         if stage == "fit" and getattr(self, "class_weights", None) == "balanced":
-            from engine import losses
-
             losses.balance(self, self.trainer.datamodule)
         if self.compile_network:
             for part in self.parts:
@@ -220,35 +220,25 @@ class System(LightningModule):
             optimizer = self.optimizer([group for group in groups if group["params"]], self.lr)
         if self.scheduler is None:
             return {"optimizer": optimizer}
-        from engine import schedules  # here, so that without a scheduler this file runs alone
-
         return schedules.configure(self, optimizer)
 
     def on_train_start(self) -> None:
         # Not earlier: this makes the data loaders, and by now they know where a resumed fit is.
         if self.lengths:
-            from engine import schedules
-
             schedules.set_lengths(self, self.lengths)
 
     def on_train_epoch_end(self) -> None:
         # Lightning would do this after the checkpoint: a fit that continues would miss a step.
         if self.trainer.lr_scheduler_configs:
-            from engine import schedules
-
             schedules.step_on_plateau(self)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if not isinstance(self.preparation, nn.Identity):
-            from engine.modules import describe
-
-            checkpoint["preparation"] = describe(self.preparation)
+            checkpoint["preparation"] = modules.describe(self.preparation)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "preparation" in checkpoint:
-            from engine.modules import rebuild
-
-            self.preparation = rebuild(checkpoint["preparation"]).to(self.device)
+            self.preparation = modules.rebuild(checkpoint["preparation"]).to(self.device)
         saved = checkpoint.get("state_dict", {})
         for name, buffer in self.named_buffers():  # some grow in training, such as a memory bank
             if name in saved and saved[name].shape[1:] == buffer.shape[1:]:
