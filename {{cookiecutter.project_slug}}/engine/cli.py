@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
@@ -59,9 +59,7 @@ class CLI(LightningCLI):
         try:
             with ExitStack() as self.held:  # the lock of the run folder
                 super().__init__(
-                    LightningModule,
-                    LightningDataModule,
-                    subclass_mode_model=True,
+                    datamodule_class=LightningDataModule,
                     subclass_mode_data=True,
                     save_config_callback=None,  # RunRecord does it
                     parser_class=Parser,

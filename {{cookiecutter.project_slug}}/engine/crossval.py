@@ -15,10 +15,9 @@ from engine.cli import CLI
 from engine.errors import UserError, plain_errors
 from engine.facts import arguments_of
 from engine.files import write_rows
-from engine.options import read_options, set_options
+from engine.options import read_options, result_of, set_options
 from engine.parsing import OWN
 from engine.processes import make_worker
-from engine.records import read_record
 
 
 def fit(folder: Path, options: list[str]) -> dict[str, float]:
@@ -26,10 +25,7 @@ def fit(folder: Path, options: list[str]) -> dict[str, float]:
     set_options(options)
     with plain_errors():
         trainer = CLI(folder).trainer
-    # What was written down, since a fit in processes of its own leaves no scores in this one.
-    result = [{}, *read_record(folder)][-1].get("result", {})
-    if "best" not in result:
-        raise UserError("this fit saves no best checkpoint, so there is no score to compare")
+        result = result_of(folder)
     metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
     tests = {name: value for name, value in metrics.items() if name.startswith("test")}
     return {result["monitor"]: result["best"], **result["metrics"], **tests}

@@ -10,7 +10,6 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, Literal
 
 import torch
@@ -20,29 +19,25 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from engine.errors import UserError, causes, plain_errors
-from engine.facts import check_classes, facts_of, same
+from engine.facts import facts_of, same
 from engine.files import written_whole
 from engine.parsing import Parser
-from engine.predictor import ONE_DEVICE, load_system
+from engine.predictor import ONE_DEVICE, load_system, made_of
 from engine.program import Program, rows_of
-from engine.runs import find_checkpoint, read_checkpoint, run_of
+from engine.runs import find_checkpoint, run_of
 
 TOLERANCE = 1e-4  # of the largest number that an output has, or of 1
 
 
 def load(path: Path, settings: dict[str, Any]) -> tuple[Any, LightningDataModule]:
     """The system of a checkpoint, plain or sharded, and the data module that it was fitted on."""
-    system, checkpoint = load_system(path), read_checkpoint(path)
-    fitted = checkpoint.get("datamodule_hyper_parameters", {})
-    if not (data := fitted.get("_class_path")):
-        raise UserError(f"{path} is from a fit in Python: it does not say what it was fitted on")
-    check_classes({"class_path": data}, path)
+    system, (kind, fitted) = load_system(path), made_of(path, "datamodule_hyper_parameters")
     there = {name: fitted.get(name) for name in settings}
     other = [f"{k}={v} (there {there[k]})" for k, v in settings.items() if not same(v, there[k])]
     if other:
         print(f"Compared on rows of other data than those of the fit: {', '.join(other)}")
     described = path / "meta.pt" if path.is_dir() else path  # a sharded one: all but the weights
-    return system, resolve_name(data).load_from_checkpoint(described, **settings)
+    return system, kind.load_from_checkpoint(described, **settings)
 
 
 def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], list[Any]]:

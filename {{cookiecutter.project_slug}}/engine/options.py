@@ -11,7 +11,7 @@ from engine.cli import CLI, CONFIGS
 from engine.errors import UserError
 from engine.monitors import choose_monitors
 from engine.parsing import OWN
-from engine.records import read_yaml
+from engine.records import read_record, read_yaml
 
 
 class Read(Exception):
@@ -49,6 +49,14 @@ def read_options(options: list[str]) -> Namespace:
             "best_checkpoint.save_top_k 0 and trainer.enable_checkpointing false"
         )
     return fit
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    """What a fit has written down: one in processes of its own leaves no scores in this one."""
+    result = [{}, *read_record(run)][-1].get("result", {})
+    if "best" not in result:
+        raise UserError("this fit saves no best checkpoint, so there is no score to compare")
+    return result
 
 
 def split_words(words: list[str], names: set[str]) -> tuple[list[str], list[str]]:

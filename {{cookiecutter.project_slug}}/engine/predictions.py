@@ -191,11 +191,10 @@ def gather(columns: dict[str, Any]) -> dict[str, Any]:
         parts = [{}] * get_world_size()
         all_gather_object(parts, columns)
     columns = {k: join([part[k] for part in parts]) for k in columns}
-    places = zip(*(columns[name].tolist() for name in PLACE), strict=True)
-    order = [i for _, i in sorted((p, i) for i, p in enumerate(places))]
-    index = torch.tensor(order).long()
-    texts = {k: [v[i] for i in order] for k, v in columns.items() if isinstance(v, list)}
-    return {k: texts[k] if k in texts else v[index] for k, v in columns.items()}
+    places = [*zip(*(columns[name].tolist() for name in PLACE), strict=True)]
+    order = sorted(range(len(places)), key=places.__getitem__)
+    ordered = ([v[i] for i in order] if isinstance(v, list) else v[order] for v in columns.values())
+    return dict(zip(columns, ordered, strict=True))
 
 
 def write_table(path: Path, table: dict[str, list]) -> None:

@@ -34,17 +34,13 @@ def load(name: str | Path = "best", **options: Any) -> "Predictor":
     What is not found in the current folder is looked for in that of the project. `options` are
     those of Lightning's Trainer: ``load("logs/version_0", precision="bf16-mixed")``."""
     path = find(str(name))
-    checkpoint = read_checkpoint(path)
-    settings = dict(checkpoint.get("datamodule_hyper_parameters", {}))
-    if not (class_path := pop_class_path(settings)):
-        raise UserError(f"{path} is from a fit in Python: give Predictor its system and its data")
-    check_classes({"class_path": class_path, "init_args": settings}, path)
-    kind = resolve_name(class_path)
+    kind, settings = made_of(path, "datamodule_hyper_parameters")
     # As where other data is predicted: that of the fit need not be here.
     others = {"predict_dir": ".", "num_workers": 0}
     settings |= {key: others[key] for key in others if key in arguments_of(kind)}
     data = instantiate_module(kind, settings)
-    return Predictor(load_system(path), data, checkpoint.get(kind.__qualname__), **options)
+    state = read_checkpoint(path).get(kind.__qualname__)
+    return Predictor(load_system(path), data, state, **options)
 
 
 def find(name: str) -> Path:
@@ -57,17 +53,23 @@ def find(name: str) -> Path:
         return find_checkpoint(here, "best", PROJECT / "logs", "load")
 
 
+def made_of(path: Path, key: str) -> tuple[Any, dict[str, Any]]:
+    """The class of a checkpoint's system or data module, and its settings."""
+    settings = dict(read_checkpoint(path).get(key, {}))
+    if not (class_path := pop_class_path(settings)):
+        raise UserError(f"{path} is from a fit in Python: give Predictor its system and data there")
+    check_classes({"class_path": class_path, "init_args": settings}, path)
+    return resolve_name(class_path), settings
+
+
 def load_system(path: Path) -> LightningModule:
     """The system of a checkpoint, plain or sharded."""
-    settings = read_checkpoint(path).get("hyper_parameters", {})
-    if not (class_path := pop_class_path(settings)):
-        raise UserError(f"{path} is from a fit in Python: it cannot rebuild its network")
-    check_classes({"class_path": class_path, "init_args": settings}, path)
+    kind, _ = made_of(path, "hyper_parameters")
     source: Any = path
     if path.is_dir():
         torch.save(AtomicCheckpointIO().load_checkpoint(path), source := BytesIO())
         source.seek(0)
-    return resolve_name(class_path).load_from_checkpoint(source, map_location="cpu").eval()
+    return kind.load_from_checkpoint(source, map_location="cpu").eval()
 
 
 class Predictor:

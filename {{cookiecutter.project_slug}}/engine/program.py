@@ -1,5 +1,6 @@
 """What an exported file computes: a raw batch's preparation and the system's predictions."""
 
+import sys
 from contextlib import redirect_stderr
 from dataclasses import is_dataclass
 from inspect import Parameter, Signature
@@ -101,8 +102,10 @@ class Program(nn.Module):
         Program.forward.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
         torch.distributions.Distribution.set_default_validate_args(False)  # which looks at values
         try:
-            with redirect_stderr(StringIO()):  # where torch prints what it could follow
-                return torch.export.export(self, example, dynamic_shapes=self.shapes)
+            with redirect_stderr(StringIO()) as printed:  # if it fails, what torch could follow
+                program = torch.export.export(self, example, dynamic_shapes=self.shapes)
+            sys.stderr.write(printed.getvalue())  # of the system's own
+            return program
         except Exception as error:  # torch's own names are private
             why = str(error).strip().partition("\n")[0]
             text = f"torch.export cannot follow predict_step ({why}): give the system export_step"

@@ -4,6 +4,7 @@ import json
 import logging
 import threading
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -11,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from engine.cli import CLI
 from engine.errors import Diverged
-from engine.options import set_options
+from engine.options import result_of, set_options
 from engine.processes import make_worker
 from engine.records import tags_of
 
@@ -66,10 +67,10 @@ def fit(trial: optuna.Trial, options: list[str]) -> float:
         logging.getLogger(name).setLevel(logging.WARNING)
     set_options([*QUIET, *options, *as_options(trial.params)])
     try:
-        checkpoint: Any = TrialCLI(trial).trainer.checkpoint_callback
+        run = TrialCLI(trial).trainer.default_root_dir
     except Diverged as error:  # not failed, or it would be suggested again
         raise optuna.TrialPruned(str(error)) from error
-    return checkpoint.best_model_score.item()
+    return result_of(Path(run))["best"]
 
 
 def fit_in_worker(trial: optuna.Trial, options: list[str]) -> float:
