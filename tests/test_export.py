@@ -293,8 +293,10 @@ class Varied(torch.nn.Module):
 
 @pytest.mark.parametrize("kind", [Pairs, dict])
 def test_a_batch_may_have_lengths_lists_and_scalars(render, tmp_path, kind):
-    """What has no row for each sample, as the boxes of each image, stays whole."""
+    """What has no row for each sample, as the boxes of each image, stays whole; targets, which no
+    prediction needs, have a length of their own."""
     more = {"boxes": [torch.ones(0, 4), torch.ones(5, 4)], "scale": torch.tensor(2.0)}
+    more["targets"] = torch.ones(2, 9)
     batch = kind(a=torch.rand(2, 4), b=torch.ones(2), **(more if kind is dict else {}))
     with inside(render()):
         from engine.program import Program, rows_of

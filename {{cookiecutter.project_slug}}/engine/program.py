@@ -88,7 +88,8 @@ class Program(nn.Module):
     def shapes(self) -> tuple:
         """The dimensions that vary, for `torch.export`: of inputs with a row for each sample."""
         names = getattr(self.system, "export_dims", ("batch",))
-        dims = [torch.export.Dim(name) for name in names]
+        # The others are each tensor's own: targets have another length than inputs.
+        dims = [torch.export.Dim(names[0]), *[torch.export.Dim.DYNAMIC] * len(names[1:])]
         tensors = self.inputs.values()
         return tuple(
             dict(enumerate(dims[: t.ndim])) if t.shape[:1] == (3,) else {} for t in tensors
