@@ -284,6 +284,9 @@ def test_confusion_matrix_has_what_the_system_predicts_of_known_labels(render):
         outputs = {"probability": torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.5, 0.5]])}
         outputs["prediction"] = (outputs["probability"][:, 1] > 0.3).long()
         chart.add(None, (None, torch.tensor([1, 0, -1])), outputs, 0)
+        scores = {**outputs, "prediction": outputs["probability"].amax(1)}
+        with pytest.raises(ValueError, match="prediction is no class"):
+            chart.add(None, (None, torch.tensor([1, 0, -1])), scores, 1)
     assert chart.matrix.compute().tolist() == [[1, 0], [0, 1]]
 
 

@@ -367,12 +367,13 @@ class Module(LightningDataModule):
         return DataLoader(Rows(60), batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self):
-        return [DataLoader(Rows(20, seed), batch_size=8) for seed in (1, 2)]
+        return {name: DataLoader(Rows(20, len(name)), batch_size=8) for name in ("a", "far")}
 
     def test_dataloader(self):
-        return DataLoader(Rows(20, 3), batch_size=8)
+        return [DataLoader(Rows(20, seed), batch_size=8) for seed in (3, 4)]
 
-    predict_dataloader = test_dataloader
+    def predict_dataloader(self):
+        return {"all": DataLoader(Rows(20, 3), batch_size=8)}
 '''
 )
 
@@ -507,7 +508,8 @@ def test_goes_through_every_command_with_the_numbers_of_plain_torch(
         metrics = command("train", "test", *every, "--ckpt_path=best").trainer.callback_metrics
         assert metrics["test/loss"].isfinite()
         if name == "plain module":  # it has two loaders
-            assert {"val/loss", "val_1/loss"} <= resumed.trainer.callback_metrics.keys()
+            assert {"val/loss", "val_far/loss"} <= resumed.trainer.callback_metrics.keys()
+            assert "test_1/loss" in metrics
         if name == "multi-label":
             assert 0 <= metrics["test/f1"] <= 1
         cli = command("train", "predict", *every, "--ckpt_path=best")
@@ -524,7 +526,8 @@ def test_goes_through_every_command_with_the_numbers_of_plain_torch(
 
         own.DATA, own.SYSTEM = cli.datamodule, cli.model.float()
         network = cli.model.network.eval()
-        batch, *_ = cli.datamodule.predict_dataloader()
+        loader = cli.datamodule.predict_dataloader()
+        batch, *_ = loader["all"] if isinstance(loader, dict) else loader
         with torch.no_grad():
             right = own.by_hand(network, batch)
         table = rows(Path("logs/version_0/predictions.csv"))

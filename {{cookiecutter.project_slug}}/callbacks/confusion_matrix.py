@@ -36,6 +36,8 @@ class ConfusionMatrix(Charts):
         if self.matrix is None:
             self.matrix = MulticlassConfusionMatrix(probability.shape[1]).to(probability.device)
         predicted: Any = outputs.get("prediction", probability)
+        if predicted.ndim == 1 and (predicted % 1).any():
+            raise ValueError("prediction is no class")
         self.matrix.update(predicted[known], batch[1][known])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from jsonargparse import auto_cli
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import Subset
 
@@ -45,8 +46,8 @@ def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], 
     data.trainer = trainer = Trainer(**ONE_DEVICE)
     data.prepare_data()
     data.setup("predict")
-    loaders = data.predict_dataloader()
-    raw = next(iter(loaders[0] if isinstance(loaders, list | tuple) else loaders))
+    # The first of several, in a list or a dict.
+    raw, *_ = next(iter(CombinedLoader(data.predict_dataloader(), "sequential")))
     export_batch = getattr(data, "export_batch", lambda batch: batch)
     batches: Any = [rows_of(export_batch(raw), size) for size in sizes]
     # The whole way of `predict`, of these rows. (A list would be several loaders.)

@@ -132,10 +132,12 @@ class System(LightningModule):
         return rows.pop()
 
     def stage_of(self, loader: int) -> str:
-        """`val` or `test`; of further loaders `val_NAME`, by the data's `val_names`, or `val_1`."""
+        """`val` or `test`; of further loaders `val_NAME`, by `val_names` or keys, or `val_1`."""
         stage = "test" if self.trainer.testing else "val"
-        names = getattr(self.trainer.datamodule, f"{stage}_names", None) or range(loader + 1)
-        return f"{stage}_{names[loader]}" if loader else stage
+        loaders: Any = getattr(self.trainer, f"{stage}_dataloaders")
+        keys = loaders if isinstance(loaders, dict) else range(loader + 1)
+        names = getattr(self.trainer.datamodule, f"{stage}_names", None) or keys
+        return f"{stage}_{[*names][loader]}" if loader else stage
 
     def add_to_mean(self, name: str, total: Tensor, count: int | Tensor) -> None:
         """Adds `total`, a sum over `count` samples, to the mean `val/NAME`, but not in training. An
