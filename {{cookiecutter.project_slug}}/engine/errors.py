@@ -134,12 +134,12 @@ def is_mistake(error: BaseException) -> bool:
 
 def kind_and_message(error: BaseException) -> tuple[str, str]:
     """Of an error in another process torch hands on the traceback as text: what stands below it."""
-    end = f"{last_line(error)}{type(error).__name__}: {error}"
+    told = f"{last_line(error)}{type(error).__name__}: {error}"
     for pattern, meaning in MEANINGS.items():
-        if found := re.search(pattern, end):
+        if found := re.search(pattern, told):
             return "UserError", meaning.format(found=found[0], **found.groupdict())
     if isinstance(error, AttributeError) and isinstance(error.obj, dict | list | tuple | str):
-        if hasattr(Tensor, error.name):
+        if hasattr(Tensor, str(error.name)):
             return "UserError", NO_TENSOR.format(error)
     _, title, trace = str(error).rpartition("Traceback (most recent call last):")
     if title and (end := re.search(r"^(?:\w+\.)*(\w+): (.*)", trace, re.MULTILINE | re.DOTALL)):

@@ -161,7 +161,7 @@ def sweep(
     folder = Path("logs", study)
     folder.mkdir(parents=True, exist_ok=True)
     database = connect(storage)
-    direction = f"{best['mode']}imize"
+    direction: Any = f"{best['mode']}imize"
     found = optuna.create_study(
         study_name=study, storage=database, direction=direction, pruner=pruner, load_if_exists=True
     )
