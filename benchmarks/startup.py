@@ -24,6 +24,7 @@ from templates import render_template
 
 PRINT_CONFIG = "`train.py fit --print_config`"
 FAST_DEV_RUN = "`train.py fit --trainer.fast_dev_run true`"
+COMPARE = "`compare.py --help`"
 GENERATE = "`cookiecutter --no-input`"
 PLAIN = "as many files, no hooks"
 Times = dict[str, tuple[float, float]]  # seconds: by the clock, of CPU time
@@ -71,11 +72,13 @@ def train(folder: Path) -> None:
             f"`{imports}`": (["-c", imports], project),
             PRINT_CONFIG: (["train.py", "fit", "--print_config"], project),
             FAST_DEV_RUN: (["train.py", "fit", "--trainer.fast_dev_run", "true"], project),
+            COMPARE: (["compare.py", "--help"], project),
         },
         rounds=4,
     )
     row(times, PRINT_CONFIG, f"`{imports}`", "<= 1.1")
     row(times, FAST_DEV_RUN, f"`{imports}`", "<= 1.3")
+    row(times, COMPARE, f"`{imports}`", "<= 0.2")
 
 
 def generate(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def test_a_run_whose_folder_was_renamed_is_found(compare):
     Path("logs/version_2").rename("logs/folds")
     assert [row["run"] for row in compare("mine")] == ["good"]
     assert {"good", "folds", "folds/fold_1"} < {row["run"] for row in compare()}
+
+
+def test_starts_in_a_moment_since_it_needs_no_torch(render):
+    code = "import sys, engine.compare; print(*{'torch', 'lightning', 'numpy'} & {*sys.modules})"
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=render(), capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
 
 
 def test_in_a_terminal_the_table_is_as_wide_as_that(compare, capsys, monkeypatch):

@@ -16,11 +16,9 @@ from typing import Any
 
 import yaml
 
-from engine.errors import UserError, plain_errors
+from engine.errors import UserError, nearest, plain_errors
 from engine.files import write_rows
-from engine.parsing import nearest
 from engine.records import all_runs, config_of, flat, read_record, read_yaml, runs_named
-from engine.runs import read_checkpoint
 
 OPERATORS = {"<=": le, ">=": ge, "==": eq, "=": eq, "<": lt, ">": gt}
 # Columns of their own, and what a fit prints.
@@ -35,7 +33,11 @@ class Run:
         self.mode = "min"
         place = folder.relative_to(root) if folder.is_relative_to(root) else folder
         self.columns: dict[str, Any] = {"run": place.as_posix()}
-        self.settings = flat(read_yaml(config_of(folder)) or {})
+        first, last = (flat(read_yaml(f) or {}) for f in (folder / "config.yaml", config_of(folder)))
+        # A fit that goes on has the system of its checkpoint, with what the data says of itself.
+        of_model = {key: value for key, value in first.items() if key.startswith("model.")}
+        rest = {key: value for key, value in last.items() if not key.startswith("model.")}
+        self.settings = rest | of_model
         if record:
             self.read(folder, record)
         elif (folder / "summary.csv").exists():
@@ -49,6 +51,8 @@ class Run:
         path = folder / "checkpoints" / "best.ckpt"
         found = last
         if "best" not in last and path.exists():  # it has not ended, or was killed
+            from engine.runs import read_checkpoint  # imports torch, which takes seconds
+
             monitor = self.settings.get("best_checkpoint.monitor")
             with suppress(UserError):  # it is damaged
                 saved = read_checkpoint(path)

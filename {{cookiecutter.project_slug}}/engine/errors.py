@@ -13,9 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-from torch.multiprocessing import ProcessExitedException
-
 from engine.warning_filters import silence
 
 ENGINE = Path(__file__).parent
@@ -74,8 +71,9 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, ProcessExitedException) and error.exit_code > 128:
-            sys.exit(error.exit_code)  # last_checkpoint.py has stopped the fit
+        code = getattr(error, "exit_code", 0)  # of a process of ddp_spawn
+        if code > 128:
+            sys.exit(code)  # last_checkpoint.py has stopped the fit
         if os.environ.get("FULL_TRACEBACK"):
             raise
         if text := mistake_of(error):
@@ -139,6 +137,8 @@ def kind_and_message(error: BaseException) -> tuple[str, str]:
         if found := re.search(pattern, told):
             return "UserError", meaning.format(found=found[0], **found.groupdict())
     if isinstance(error, AttributeError) and isinstance(error.obj, dict | list | tuple | str):
+        from torch import Tensor  # here, since compare.py is quick without
+
         if hasattr(Tensor, str(error.name)):
             return "UserError", NO_TENSOR.format(error)
     _, title, trace = str(error).rpartition("Traceback (most recent call last):")
