@@ -57,6 +57,17 @@ def test_starts_in_a_moment_since_it_needs_no_torch(render):
     assert result.stdout.split() == []
 
 
+def test_of_a_run_that_went_on_its_newest_settings_count_without_what_the_data_told_it(compare):
+    run = Path("logs/version_0")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["trainer"]["max_epochs"] = 9
+    config["model"]["init_args"]["num_classes"] = 3
+    (run / "config_1.yaml").write_text(yaml.safe_dump(config))
+    first, *_ = sorted(compare(), key=lambda row: row["run"])
+    assert (first["run"], first["trainer.max_epochs"]) == ("version_0", "9")
+    assert "model.num_classes" not in first
+
+
 def test_in_a_terminal_the_table_is_as_wide_as_that(compare, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)

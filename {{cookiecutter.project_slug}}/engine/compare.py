@@ -33,7 +33,9 @@ class Run:
         self.mode = "min"
         place = folder.relative_to(root) if folder.is_relative_to(root) else folder
         self.columns: dict[str, Any] = {"run": place.as_posix()}
-        first, last = (flat(read_yaml(f) or {}) for f in (folder / "config.yaml", config_of(folder)))
+        first, last = (
+            flat(read_yaml(f) or {}) for f in (folder / "config.yaml", config_of(folder))
+        )
         # A fit that goes on has the system of its checkpoint, with what the data says of itself.
         of_model = {key: value for key, value in first.items() if key.startswith("model.")}
         rest = {key: value for key, value in last.items() if not key.startswith("model.")}
