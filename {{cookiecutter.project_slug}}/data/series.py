@@ -114,12 +114,13 @@ class SeriesData(Data):
         if not self.reads_other(stage):
             self.predict_each_step_once()
         if stage == "fit":
+            self.check_constant()
+        if stage == "fit" and self.series:  # a child may load its steps otherwise
             times = self.series.times_as_text()
             rank_zero_info(
                 f"{len(times)} steps from {times[0]} to {times[-1]}: from {self.window} of them "
                 f"{self.horizon} are forecast, and a season has {self.season} (--data.season)"
             )
-            self.check_constant()
 
     def check_constant(self) -> None:
         """Constant series are forecast without an error, which lowers the mean over all series."""

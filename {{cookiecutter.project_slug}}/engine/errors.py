@@ -71,7 +71,7 @@ def plain_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        code = getattr(error, "exit_code", 0)  # of a process of ddp_spawn
+        code = getattr(error, "exit_code", None) or 0  # of a process of ddp_spawn
         if code > 128:
             sys.exit(code)  # last_checkpoint.py has stopped the fit
         if os.environ.get("FULL_TRACEBACK"):
