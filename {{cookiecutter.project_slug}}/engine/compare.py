@@ -33,13 +33,13 @@ class Run:
         self.mode = "min"
         place = folder.relative_to(root) if folder.is_relative_to(root) else folder
         self.columns: dict[str, Any] = {"run": place.as_posix()}
-        first, last = (
-            flat(read_yaml(f) or {}) for f in (folder / "config.yaml", config_of(folder))
-        )
-        # A fit that goes on has the system of its checkpoint, with what the data says of itself.
-        of_model = {key: value for key, value in first.items() if key.startswith("model.")}
-        rest = {key: value for key, value in last.items() if not key.startswith("model.")}
-        self.settings = rest | of_model
+        first, last = folder / "config.yaml", config_of(folder)
+        self.settings = flat(read_yaml(first) or {})
+        if last != first:
+            # It has the system of a checkpoint, with what the data has told it.
+            model = {key: v for key, v in self.settings.items() if key.startswith("model.")}
+            later = flat(read_yaml(last) or {}).items()
+            self.settings = {k: v for k, v in later if not k.startswith("model.")} | model
         if record:
             self.read(folder, record)
         elif (folder / "summary.csv").exists():
