@@ -127,7 +127,9 @@ def test_a_model_that_takes_no_such_data_is_refused(hook):
     assert refused(pre_gen, data="birds", model="auto") == []
     [problem] = pre_gen.problems(answers(data="birds", model="cnn"))
     assert problem.prompt == "data with model"
-    assert problem.reason == "cnn takes images, and this is sounds"
+    [cnn] = [row for row in tables["_models"] if row["name"] == "cnn"]
+    taken = " or ".join(cnn["modalities"])
+    assert problem.reason == f"cnn takes {taken}, and this is sounds"
     assert problem.allowed == "model=auto | ear"
     assert pre_gen.fixed(answers(data="birds", model="cnn"))["model"] == "auto"
     assert refused(pre_gen, data="digits", model="ear") == ["data with model"]

@@ -121,6 +121,11 @@ def test_a_word_that_is_no_command_is_told_which_trains(project, capfd):
             "model.network: Option 'widht' is not accepted by models.networks.cnn.CNN. "
             "Did you mean --model.network.width?",
         ),
+        (
+            "--model.network.stride=8",
+            "model.network: Option 'stride' is not accepted by models.networks.cnn.CNN. "
+            "Did you mean depth, dropout, image_shape, num_classes, width?",
+        ),
         ("--trainer.max_epochs=x", "trainer.max_epochs: expected int. Given value: x"),
         (
             "--data.on_device=maybe",

@@ -173,8 +173,32 @@ def test_a_series_with_other_steps_than_that_of_the_fit_is_refused(numbered, tmp
 
 def test_too_few_steps_are_refused_with_the_numbers(tmp_path):
     path = write(tmp_path / "short.csv", [*zip(hours(50), range(50), strict=True)])
-    with pytest.raises(ValueError, match="50 steps are too few: train has 0 to forecast"):
+    with pytest.raises(ValueError, match="50 steps are too few: train has 0 to forecast") as told:
         ready(series_csv(path))
+    assert "--data.window 25 --data.horizon 4, or another val_fraction" in str(told.value)
+    ready(series_csv(path, window=25, horizon=4))
+    path = write(tmp_path / "year.csv", [(f"2025-{i + 1:02}", i) for i in range(12)])
+    with pytest.raises(ValueError, match="window 3 --data.horizon 1 --data.season 1, or another"):
+        ready(series_csv(path, season=12))
+    ready(series_csv(path, window=3, horizon=1, season=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("tcn", "TCN"),
+        ("lstm_forecaster", "LSTMForecaster"),
+        ("series_transformer", "SeriesTransformer"),
+    ],
+)
+def test_networks_take_the_shortest_window(tmp_path, name, kind):
+    """Beside a season of one step it leaves one step to see."""
+    path = write(tmp_path / "year.csv", [(f"2025-{i + 1:02}", i) for i in range(12)])
+    module = importlib.import_module(f"models.networks.{name}")
+    data = ready(series_csv(path, window=2, horizon=1, season=1))
+    network = data.build(getattr(module, kind))
+    batch = data.preparation()(next(iter(data.train_dataloader())))
+    assert network(batch["past"], batch["known"]).shape[1:] == (1, 1)
     with pytest.raises(ValueError, match="window is 24 and season 24"):
         series_csv(path, window=24)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning_utilities.core.apply_func import apply_to_collection
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -99,7 +99,7 @@ class Pictures(Callback):
             images, captions = pictures
             return draw_grid(images, captions, columns=4)  # few, since loggers show pictures small
         except Exception as error:  # pictures must not end a fit
-            rank_zero_warn(f"No pictures of these batches: {error}")
+            rank_zero_info(f"No pictures of these batches: {error}")
             self.stands_aside = True
             return None
 

@@ -97,12 +97,16 @@ class SeriesData(Data):
             val = test - part * (folds - self.hparams.fold)
             end, advice = val + part, "fewer folds"
         parts = {"train": (window, val), "val": (max(val, window), end), "test": (test, steps)}
+        fits = max(min(horizon, (end - val) // 2), 1)
+        least = (self.season + 1) * (self.season < val - fits)  # else without a season
+        shorter = max(min(window, (val - fits) // 2), least)
         for name, (first, last) in parts.items():
             if last - first < horizon:
                 raise UserError(
                     f"{steps} steps are too few: {name} has {max(last - first, 0)} to forecast, "
-                    f"after a window of {window}, and the horizon is {horizon}. Give more data, a "
-                    f"shorter window or horizon, or {advice}."
+                    f"after a window of {window}, and the horizon is {horizon}. Give more data, or "
+                    f"--data.window {shorter} --data.horizon {fits}"
+                    f"{' --data.season 1' * (not least)}, or {advice}."
                 )
         return {
             name: torch.arange(first - window, last - window - horizon + 1)

@@ -25,7 +25,7 @@ def find_files(root: Path, pattern: str = "*") -> list[Path]:
     if root.is_file():
         return [root]
     if not root.is_dir():
-        raise UserError(f"There is no {root}: name a UTF-8 text file, or a folder of some.")
+        raise UserError(f"There is no {root}: data_dir or predict_dir is a text file or a folder.")
     wanted = pattern.removeprefix("**/")
     names = [p for p in files_below(root) if fnmatch(os.path.relpath(p, root), wanted)]
     if not names:
@@ -69,8 +69,8 @@ def read_file(path: Path, mapped: bool = False) -> Tensor:
     start = text[: 2**20].numpy().tobytes()
     if b"\0" in start:
         raise UserError(
-            f"{path} has zero bytes, as no text in UTF-8 has: convert it to UTF-8, or leave it "
-            "out, for example with --data.pattern '*.txt'."
+            f"{path} has zero bytes, as no text in UTF-8 has: convert it to UTF-8, or take it "
+            "out of the folder (--data.pattern chooses files by name)."
         )
     return text[len(codecs.BOM_UTF8) :] if start.startswith(codecs.BOM_UTF8) else text
 

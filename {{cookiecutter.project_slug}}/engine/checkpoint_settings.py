@@ -103,7 +103,7 @@ def tell(there: dict[str, Any], configured: Namespace, taken: Namespace) -> None
     kept, given = {}, {}
     for key, value in flat(there).items():
         if not same(now.get(key), value) and key != "data.predict_dir":  # it is this command's
-            given[key] = f"{now.get(key)} (there {value})"
+            given[key] = f"{now.get(key)} (there {value or repr(value)})"
         elif not same(before.get(key), now.get(key)):
             kept[key] = value
     say(KEPT, kept)

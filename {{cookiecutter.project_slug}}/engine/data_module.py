@@ -47,8 +47,7 @@ class DataModule(LightningDataModule):
 
     def build(self, kind: type[Made], *args: Any, **kwargs: Any) -> Made:
         """Makes a network or system, with the facts that it has arguments for."""
-        known = arguments_of(kind)
-        facts = {name: value for name, value in self.facts.items() if name in known}
+        facts = {name: value for name, value in self.facts.items() if name in arguments_of(kind)}
         return kind(*args, **{**facts, **kwargs})
 
     @property

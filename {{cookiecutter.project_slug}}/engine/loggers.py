@@ -163,7 +163,8 @@ def log_settings(logger: loggers.Logger, path: Path) -> None:
     if isinstance(logger, TensorBoardLogger):
         from torch.utils.tensorboard.summary import hparams
 
-        logger.show_charts()
+        layout = {title: ["Multiline", patterns] for title, patterns in CHARTS.items()}
+        experiment.add_custom_scalars({"run": layout})
         experiment.add_text("config", indent(config, "    "))  # a block of code in Markdown
         _, start, end = hparams(settings, {})
         # Without the first, TensorBoard finds out itself what differs between runs.
@@ -185,7 +186,3 @@ class TensorBoardLogger(loggers.TensorBoardLogger):
         named = {f"train/{k}" if k.startswith("lr-") else k: v for k, v in metrics.items()}
         shown = {name: value for name, value in named.items() if name != "epoch"}
         super().log_metrics(shown, step)
-
-    def show_charts(self) -> None:
-        layout = {title: ["Multiline", patterns] for title, patterns in CHARTS.items()}
-        self.experiment.add_custom_scalars({"run": layout})

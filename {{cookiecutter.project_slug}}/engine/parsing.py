@@ -70,7 +70,8 @@ class Parser(LightningArgumentParser):
             name = unknown[1] or unknown[2]
             name = ALIASES.get(name.replace("-", "_"), name)
             near = nearest(name, OWN) or nearest(name, keys, WANTED)
-            hint = f". Did you mean --{near}?" if near else ""
+            meant = [f"--{near}"] if near else [] if self.exit_on_error else sorted(keys)
+            hint = f". Did you mean {', '.join(meant)}?" if meant else ""
             message += f": it comes first, train.py {name}" if name in COMMANDS else hint
         if os.environ.get("FULL_TRACEBACK") and self.exit_on_error and ex:
             raise ex

@@ -51,7 +51,7 @@ class TCN(nn.Module):
         steps, dim = input_shape
         self.blocks = nn.Sequential()
         dilation, seen = 1, 1
-        while seen < steps:
+        while seen < steps or not self.blocks:
             self.blocks.append(Block(dim, width, kernel, dilation, dropout))
             seen += 2 * (kernel - 1) * dilation
             dim, dilation = width, 2 * dilation
