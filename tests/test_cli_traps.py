@@ -514,7 +514,7 @@ class Own(Classifier):
 """
 
 
-def test_a_system_says_what_is_best(render, tmp_path):
+def test_a_system_says_what_is_best(render, tmp_path, capfd):
     project = render(copy=True)
     (project / "own.py").write_text(BEST)
     fit = ["fit", *SMALL, "--trainer.fast_dev_run=false", "--trainer.max_epochs=1"]
@@ -529,7 +529,10 @@ def test_a_system_says_what_is_best(render, tmp_path):
         assert monitored("--model=own.Own") == [("val/acc", "max")] * 2
         best = "--best_checkpoint.monitor=val/loss"
         assert monitored(best) == [("val/loss", "min"), ("val/brier", "min")]
-        sought = "val/f1: say whether more is better: --early_stopping.mode max"
+        with pytest.raises(SystemExit):
+            monitored("--early_stopping=null")
+        assert "early_stopping: null, so leave it out" in capfd.readouterr().err
+        sought = "early_stopping.monitor is val/f1: say whether more is better: --early_stopping.mode max"
         with pytest.raises(SystemExit, match=sought):
             monitored("--early_stopping.monitor=val/f1")
         unknown = "EarlyStopping looks at val/f1, .* logs val/acc, val/brier, val/loss"

@@ -25,7 +25,8 @@ def choose_monitors(config: Namespace) -> None:
         if callback.mode != "auto":
             continue
         if callback.monitor not in (own, None) and not callback.monitor.endswith("loss"):
-            raise UserError(f"{callback.monitor}: say whether more is better: --{name}.mode max")
+            which = f"{name}.monitor is {callback.monitor}"
+            raise UserError(f"{which}: say whether more is better: --{name}.mode max")
         callback.mode = best if callback.monitor == own else "min"
 
 

@@ -98,6 +98,7 @@ def condense(message: str) -> str:
     text = re.sub(r"<class '([^']+)'>", r"\1", text).replace("Expected a ", "expected ")
     text = text.replace("mean --", f"mean --{key}.")
     text = re.sub("expected dot import path string: ([^.]*)$", WANTS_CLASS, text)
+    text = re.sub("Unable to load config .null.*", "null, so leave it out, or give settings", text)
     given = [line for line in lines if re.match(r"Given value: (?!\[?\w+\(|{)", line)]
     if given and "Got" not in text:
         text += f". {given[0]}"
