@@ -480,6 +480,39 @@ def test_a_letter_that_a_pipe_lacks_costs_no_output(project, monkeypatch):
 def test_a_run_is_not_named_as_another(project):
     with pytest.raises(SystemExit, match="--name version_0: --ckpt_path version_0 means another"):
         command("train", *FIT, "--name=version_0")
+    command("train", *FIT)
+    with pytest.raises(SystemExit, match="--name and --tags are a fit's"):
+        command("train", "test", *SMALL, "--name=version_0")
+
+
+def test_a_tilde_is_the_home_folder_wherever_a_path_is_given(project, monkeypatch, tmp_path):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    runs = "--trainer.default_root_dir=~/runs"
+    command("train", *FIT, runs)
+    command("train", "predict", *SMALL, runs, "--ckpt_path=best", "--predictions.output=~/out.csv")
+    command("train", *FIT, "--model.init_from=~/runs/version_0", "--trainer.fast_dev_run=true")
+    command("export", "best", "--root=~/runs", "--format=pt2", "--output=~/model.pt2")
+    made = {path.name for path in (tmp_path / "home").iterdir()}
+    assert made == {"runs", "out.csv", "model.pt2"}
+    assert not Path("~").exists()
+
+
+def test_a_run_is_tested_with_its_own_settings_without_a_word(project, caplog):
+    command("train", *FIT)
+    caplog.clear()
+    command("train", "test", "--config=logs/version_0/config.yaml", "--ckpt_path=best")
+    assert "As given" not in caplog.text
+
+
+@pytest.mark.parametrize("name", ["1e3", "1.5E2"])
+def test_a_class_may_be_called_as_a_number_is_written(render, tmp_path, name):
+    with inside(render(data="image_folder", model="cnn"), tmp_path):
+        write_images(tmp_path / "images", (name, "other"))
+        options = ["--data.data_dir=images", "--data.image_size=16", "--model.network.depth=2"]
+        command("train", "fit", *options, "--trainer.max_epochs=1")
+        cli = command("train", "test", *options, "--ckpt_path=best")
+        assert cli.model.class_names == [name, "other"]
 
 
 def test_commands_with_spaces_can_be_pasted(project, capfd):
@@ -580,6 +613,11 @@ def test_several_checkpoints_want_several_names(project, capfd, name, k):
         (
             "trainer: {callbacks+: {class_path: engine.lightning_callbacks.EMA, init_args: {decay: 2}}}",
             "decay is 2.*: it must be 0 or more, and less than 1",
+        ),
+        ("trainer: {default_root_dir: '${HOME}/x'}", r"\$\{HOME\} in a setting is not filled in"),
+        (
+            "trainer: {callbacks: {one: {class_path: lightning.pytorch.callbacks.Timer}}}",
+            "trainer.callbacks: expected a list, each item after a dash",
         ),
         ("recipe: {epochs: -1}", "recipe.epochs is -1: it must be 0 or more"),
         ("seed_everything: -1", "seed_everything: -1 is not in bounds, .* from 0 to 4294967295"),

@@ -89,13 +89,14 @@ def test_other_data_of_the_same_shape_is_named(render, tmp_path, caplog):
         assert "class_names ['x', 'y'] (here ['u', 'x']); columns [" in line
 
 
-def test_a_named_run_is_started_from_and_a_resume_is_not(project, tmp_path, capsys):
+def test_a_named_run_is_started_from_and_a_resume_is_not(project, tmp_path, capsys, caplog):
     with inside(project, tmp_path):
         options = [*SMALL, "--trainer.max_epochs=1", "--model.network.width=4"]
         first = command("train", "fit", *options, "--name=first", "--tags=a,b").model
         # With no learning rate the parameters stay what they were at the start.
         still = [*options, "--model.lr=0", "--model.init_from=first", "--seed_everything=7"]
         second = command("train", "fit", *still, "--tags=b").model
+        assert caplog.messages.count("model.lr is 0: nothing will be trained") == 1
         pairs = zip(first.parameters(), second.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
         run = Path("logs", "version_1")

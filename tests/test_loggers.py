@@ -231,6 +231,7 @@ def test_everything_is_logged_and_a_run_continues_in_its_logger(folder, logger):
     # Those that runs are compared by; all are in a file.
     assert {"model.network.width", "data", "trainer.max_epochs"} <= settings.keys()
     assert len(settings.keys() & config.keys()) < 25
+    assert "data.fold" not in settings, "there are no folds"
     assert pictures in (PICTURES, None)
     outside = {path.name for path in Path(".").iterdir()} | {p.name for p in Path("logs").iterdir()}
     outside -= {".mlflow.lock"}  # of fits that make the database at once

@@ -45,6 +45,8 @@ def test_what_is_said_stays(folder, caplog):
     assert (cli.trainer.max_epochs, cli.trainer.global_step) == (1, 1)
     assert len(cli.datamodule.splits["val"]) == 24
     assert "Recipe" not in caplog.text
+    command("train", *FIT, "--trainer.max_epochs=1", "--data.batch_size=38")
+    assert "1 step an epoch, batches of 38" in caplog.text
     trainer = command("train", *FIT, "--trainer.max_steps=3", "--recipe.epochs=1").trainer
     assert (trainer.max_epochs, trainer.global_step) == (-1, 3)
 

@@ -340,6 +340,11 @@ def test_a_second_signal_and_an_error_leave_the_last_save(render, tmp_path, monk
         path = Path("logs", "version_0", "checkpoints", "last.ckpt")
         assert torch.load(path, weights_only=True)["global_step"] == 10
         assert f"--ckpt_path {path}" in capfd.readouterr().out
+        for given in (["--ckpt_path", "last"], ["--ckpt_path=last"]):
+            with pytest.raises(SystemExit):
+                command("train", "fit", *OPTIONS, *given)
+            [line] = [s for s in capfd.readouterr().out.splitlines() if "--ckpt_path" in s]
+            assert line.split("--ckpt_path")[1:] == [f" {path}"], "it is said once"
 
 
 def test_a_save_at_an_epochs_last_step_has_its_validation(render, tmp_path):

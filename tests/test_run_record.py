@@ -90,7 +90,10 @@ def test_a_fit_that_ends_before_a_validation_says_how_to_have_one(
 ):
     with inside(render(model="mlp"), tmp_path):
         fit("--trainer.max_steps=1")
-        assert "Best epoch: none, since nothing has measured val/brier; " in capsys.readouterr().out
+        assert (
+            "Best epoch: none, since nothing has measured val/brier; see trainer."
+            in capsys.readouterr().out
+        )
         assert not [one for one in recwarn if "monitored" in str(one.message)]
         fit("--trainer.max_steps=1", "--trainer.val_check_interval=1")  # as it says
         assert Path("logs/version_1/checkpoints/best.ckpt").is_file()
@@ -98,7 +101,7 @@ def test_a_fit_that_ends_before_a_validation_says_how_to_have_one(
         assert "nothing has measured" not in capsys.readouterr().out
 
 
-def test_the_best_checkpoint_of_an_older_run_is_not_taken_for_the_newest(project):
+def test_the_best_checkpoint_of_an_older_run_is_not_taken_for_the_newest(project, caplog):
     from engine.errors import UserError
     from engine.runs import find_checkpoint
 
@@ -108,6 +111,7 @@ def test_the_best_checkpoint_of_an_older_run_is_not_taken_for_the_newest(project
         (root / path).touch()
     (root / "version_10").mkdir()  # has saved nothing yet
     assert find_checkpoint("last", "best", root) == root / "version_9/checkpoints/last.ckpt"
+    assert caplog.messages == ["The newest run, logs/version_10, has no checkpoint"]
     with pytest.raises(UserError, match="best: no checkpoint there.*\n.*version_0.*\n.*version_9"):
         find_checkpoint("best", "best", root)
     for number in range(10, 20):

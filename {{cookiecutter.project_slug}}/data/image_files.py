@@ -59,7 +59,7 @@ class ImageFiles(Dataset):
         try:
             return self.attempt(index)
         except UserError as error:
-            raise UserError(f"{error}; {self.advice}") from error
+            raise UserError(f"{str(error).rstrip('.')}; {self.advice}") from error
 
     def attempt(self, index: int) -> Tensor:
         return read_image(self.images[index], self.image_shape, self.value_range)

@@ -97,12 +97,14 @@ def with_model(parser: Any, config: Namespace, saved: dict, checkpoint: Path) ->
     return config
 
 
-def tell(there: dict[str, Any], configured: Namespace, taken: Namespace) -> None:
+def tell(saved: dict, there: dict[str, Any], configured: Namespace, taken: Namespace) -> None:
     """Names what is as in the checkpoint and not as configured, and what is given otherwise."""
+    chosen = flat(yaml.safe_load(saved.get("settings", "{}")))  # without auto
     before, now = values(configured), values(taken)
     kept, given = {}, {}
     for key, value in flat(there).items():
-        if not same(now.get(key), value) and key != "data.predict_dir":  # it is this command's
+        # What is to be predicted is this command's.
+        if now.get(key) not in (plain(value), chosen.get(key)) and key != "data.predict_dir":
             given[key] = f"{now.get(key)} (there {value or repr(value)})"
         elif not same(before.get(key), now.get(key)):
             kept[key] = value

@@ -1,5 +1,6 @@
 """The command line: Lightning's, with run folders, named callbacks and checkpoints by name."""
 
+import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -101,7 +102,7 @@ class CLI(LightningCLI):
         refuse_null(config.as_dict(), {"trainer": Trainer, **CALLBACKS})
         fit = self.config.subcommand == "fit"
         self.subparser = self.parsers[list(self.subcommands()).index(self.config.subcommand)]
-        self.root = Path(config.trainer.default_root_dir or "logs")
+        self.root = Path(config.trainer.default_root_dir or "logs").expanduser()
         self.checkpoint: Path | None = None
         self.saved: dict[str, Any] = {}  # what the checkpoint says
         if fit and config.ckpt_path is None:
@@ -122,7 +123,7 @@ class CLI(LightningCLI):
         if checkpoint_settings.differ(there, config):
             with checkpoint_settings.as_defaults(self.subparser, there):
                 super().parse_arguments(parser, args)
-            checkpoint_settings.tell(there, config, self.config[self.config.subcommand])
+            checkpoint_settings.tell(saved, there, config, self.config[self.config.subcommand])
         self.config[self.config.subcommand].ckpt_path = None  # given later: Lightning reads it all
         self.config = checkpoint_settings.with_model(parser, self.config, saved, self.checkpoint)
 
@@ -137,6 +138,12 @@ class CLI(LightningCLI):
         settings.pop("ckpt_path")
         self.settings = self.subparser.dump(settings, skip_unset=False)
         tell_swaps(self.settings)
+        if found := re.search(r"\$\{[^}]*\}", self.settings):
+            raise UserError(f"{found[0]} in a setting is not filled in: write what it stands for")
+        if not fits and {"--name", "--tags"} & {word.split("=")[0] for word in sys.argv}:
+            raise UserError("--name and --tags are a fit's: an evaluation leaves its run as it is")
+        if fits and (config.model.init_args or {}).get("lr") == 0:
+            rank_zero_info("model.lr is 0: nothing will be trained")
         check_numbers({name: config[name] for name in ("trainer", *CALLBACKS)})
         await_data(trainer, config.recipe)
         if config.float32_matmul_precision:

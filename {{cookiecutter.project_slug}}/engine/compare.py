@@ -89,9 +89,8 @@ class Run:
         """Whether it fulfils a condition such as `model.lr<0.01`, `tags=sgd`, `state!=finished`."""
         key, sign, wanted = parts_of(condition)
         values = str(self.value(key)).split(",") if key == "tags" else [self.value(key)]
-        if sign == "!=":
-            return not any(compared("=", value, wanted) for value in values)
-        return any(compared(sign, value, wanted) for value in values)
+        found = any(compared(sign.replace("!", ""), value, wanted) for value in values)
+        return found != (sign == "!=")
 
 
 def parts_of(condition: str) -> tuple[str, ...]:
@@ -192,8 +191,7 @@ def main() -> None:
             refuse_unknown([arguments.sort], runs)
             runs = sort(runs, arguments.sort, arguments.descending)
         columns = dict.fromkeys(key for run in runs for key in run.columns)
-        empty = (None, "")
-        used = [k for k in columns if any(run.columns.get(k) not in empty for run in runs)]
+        used = [k for k in columns if any(run.columns.get(k) not in (None, "") for run in runs)]
         header = [*used, *differing(runs)]
         table = [header, *([run.value(key) for key in header] for run in runs)]
         show(table)

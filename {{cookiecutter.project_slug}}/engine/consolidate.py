@@ -9,10 +9,8 @@ from engine.errors import UserError, plain_errors
 
 
 def load_sharded(folder: Path) -> dict[str, Any]:
-    """A folder that `engine.fsdp2.FSDP2` wrote, as the checkpoint that one process would write.
-
-    All of it has to fit into memory.
-    """
+    """A folder that `engine.fsdp2.FSDP2` wrote, as the checkpoint that one process would write;
+    all of it has to fit into memory."""
     if not (folder / "meta.pt").is_file():
         raise UserError(f"{folder} is not a sharded checkpoint: it has no meta.pt")
     checkpoint = AtomicCheckpointIO().load_checkpoint(folder)

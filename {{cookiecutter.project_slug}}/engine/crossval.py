@@ -26,8 +26,7 @@ def fit(folder: Path, options: list[str]) -> dict[str, float]:
     with plain_errors():
         trainer = CLI(folder).trainer
         result = result_of(folder)
-    metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
-    tests = {name: value for name, value in metrics.items() if name.startswith("test")}
+    tests = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("test")}
     return {result["monitor"]: result["best"], **result["metrics"], **tests}
 
 
@@ -66,8 +65,7 @@ def main() -> None:
         keys = {word.partition("=")[0].replace(".init_args.", "."): word for word in options}
         if given := [word for key, word in keys.items() if key in sets]:
             raise UserError(f"{given[0]} would not count: --{kind}s {count} sets it for each fit")
-        root = Path(settings.trainer.default_root_dir or "logs")
-        run = runs.new_run(root)
+        run = runs.new_run(Path(settings.trainer.default_root_dir or "logs").expanduser())
         try:
             for i in range(count):
                 print(f"{kind.capitalize()} {i} of {count}", flush=True)

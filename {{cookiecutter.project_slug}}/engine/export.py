@@ -139,8 +139,8 @@ def export(
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # Recurrent layers do it, to no harm: what the file gives is compared.
     warnings.filterwarnings("ignore", message="The tensor attributes? .* w(as|ere) assigned")
-    path = find_checkpoint(checkpoint, "best", root)
-    output = output or run_of(path)
+    path = find_checkpoint(checkpoint, "best", root.expanduser())
+    output = (output or run_of(path)).expanduser()
     output = output / f"model.{format}" if output.is_dir() else output
     system, module = load(path, data or {})
     output.parent.mkdir(parents=True, exist_ok=True)

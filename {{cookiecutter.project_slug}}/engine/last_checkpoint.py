@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,13 +155,15 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         # Of the saves of other processes, or of an earlier part of the run, this one knows nothing.
         path = self.newest or self.names.format_checkpoint_name({})
-        mistakes = UserError, MisconfigurationException
-        refused = isinstance(exception, mistakes) and not self.newest  # and would be again
+        # It would be again.
+        refused = isinstance(exception, UserError | MisconfigurationException) and not self.newest
         fits = trainer.is_global_zero and trainer.state.fn == "fit"
         if fits and not refused and os.path.exists(path):
             path = relative(path)
             print(f"\nThe newest state is {path}. To go on from there:")
-            print(command_line("python", *sys.argv, "--ckpt_path", path))
+            pairs = pairwise(["", *sys.argv])  # each word after the one before it
+            words = [w for b, w in pairs if "--ckpt_path" not in (b, w.split("=")[0])]
+            print(command_line("python", *words, "--ckpt_path", path))
 
 
 def named(filename: str) -> str:

@@ -156,7 +156,8 @@ def log_settings(logger: loggers.Logger, path: Path) -> None:
     config = path.read_text(encoding="utf-8")
     known = flat(yaml.safe_load(config)).items()
     kept = {k: v for k, v in known if k.startswith(COMPARED) and v is not None}
-    kept = {k: v for k, v in kept.items() if k.rpartition(".")[2] not in LEFT_OUT}
+    left_out = LEFT_OUT if "data.num_folds" in kept else {"fold", *LEFT_OUT}
+    kept = {k: v for k, v in kept.items() if k.rpartition(".")[2] not in left_out}
     settings = {k: v if isinstance(v, str | int | float) else str(v) for k, v in kept.items()}
     logger.log_hyperparams(settings)
     kind, experiment = type(logger).__name__, logger.experiment

@@ -41,9 +41,8 @@ def check_place(callback: ModelCheckpoint) -> None:
 
 
 def move(state: dict[str, Any], callback: Any) -> None:
-    """Tells the state of a ModelCheckpoint where its folder is now, and how many it is to keep.
-    Otherwise the callback would forget the best score, since its folder was another when the state
-    was saved, and would not find the worst of those that it keeps."""
+    """Tells the state of a ModelCheckpoint where its folder is now, and how many it is to keep:
+    of another folder it would forget the best score, and the worst of those that it keeps."""
     folder = state["dirpath"] = callback.dirpath
     for key in ("best_model_path", "last_model_path"):
         if state[key]:
@@ -66,8 +65,7 @@ class Monitors(Callback):
                 raise UserError(
                     f"{type(callback).__name__} looks at {name}, and a validation of "
                     f"{type(pl_module).__name__} logs {known or 'nothing'}. Give that class a "
-                    "`monitor` and `mode`, or --best_checkpoint.monitor and "
-                    "--early_stopping.monitor"
+                    "`monitor` and `mode`, or --best_checkpoint.monitor, --early_stopping.monitor"
                 )
 
 

@@ -34,9 +34,8 @@ def set_options(options: list[str]) -> None:
 
 def read_options(options: list[str]) -> Namespace:
     """All settings of a fit with these options; what is wrong with them is said here."""
-    for word in options:
-        if word.split("=")[0] == "--ckpt_path":
-            raise UserError("--ckpt_path: each fit is a new one; start from --model.init_from")
+    if "--ckpt_path" in {word.split("=")[0] for word in options}:
+        raise UserError("--ckpt_path: each fit is a new one; start from --model.init_from")
     set_options(options)
     reader = Reader.__new__(Reader)
     with suppress(Read):

@@ -99,6 +99,7 @@ def condense(message: str) -> str:
     text = text.replace("mean --", f"mean --{key}.")
     text = re.sub("expected dot import path string: ([^.]*)$", WANTS_CLASS, text)
     text = re.sub("Unable to load config .null.*", "null, so leave it out, or give settings", text)
+    text = re.sub("expected list, or .*", "expected a list, each item after a dash", text)
     given = [line for line in lines if re.match(r"Given value: (?!\[?\w+\(|{)", line)]
     if given and "Got" not in text:
         text += f". {given[0]}"
@@ -169,6 +170,9 @@ def load_checked(text: str) -> Any:
 
 set_loader("yaml", load_checked, (yaml.YAMLError,))
 register_type(torch.device)  # Lightning's SWA has one
+# What jsonargparse reads as a number, and PyYAML would write without quotes: the text 1e3.
+NUMBER = re.compile(r"[-+]?[0-9][0-9_]*\.?[0-9_]*[eE][-+]?[0-9]+$")
+yaml.SafeDumper.add_implicit_resolver("tag:yaml.org,2002:float", NUMBER, list("-+0123456789"))
 on_class_swap(reset_on_swap)
 
 

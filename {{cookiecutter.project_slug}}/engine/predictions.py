@@ -65,7 +65,7 @@ class Predictions(BasePredictionWriter):
         self.parts, self.counts, self.kinds = [], {}, None
 
     def path(self, trainer: Trainer) -> Path:
-        return Path(self.output or Path(trainer.default_root_dir, "predictions.csv"))
+        return Path(self.output or f"{trainer.default_root_dir}/predictions.csv").expanduser()
 
     def write_on_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, indices: Any, *rest: Any

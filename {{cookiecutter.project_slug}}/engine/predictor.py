@@ -83,11 +83,7 @@ class Predictor:
     """
 
     def __init__(
-        self,
-        system: LightningModule,
-        data: Any,
-        state: dict[str, Any] | None = None,
-        **options: Any,
+        self, system: LightningModule, data: Any, state: dict | None = None, **options: Any
     ) -> None:
         if not hasattr(data, "read_inputs"):
             raise UserError(f"{type(data).__name__} has no `read`: let it be a data.base.Data")

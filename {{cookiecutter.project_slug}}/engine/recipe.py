@@ -37,22 +37,22 @@ class Recipe(Callback):
         limit = trainer.limit_train_batches  # a number or a share
         steps = min(steps, limit) if isinstance(limit, int) else ceil(steps * limit)
         steps = ceil(steps / trainer.accumulate_grad_batches)  # those of the optimizer
-        length = f"{steps} steps an epoch"
+        each = f"{steps} step" + "s" * (steps > 1)
+        length = f"{each} an epoch"
         if self.steps:
-            length = f"{self.choose_length(trainer, steps)} epochs of {steps} steps"
-        chosen = getattr(data, "chosen", {})
-        self.chosen |= {f"data.init_args.{name}": value for name, value in chosen.items()}
+            length = f"{self.choose_length(trainer, steps)} epochs of {each}"
+        self.chosen |= {f"data.init_args.{k}": v for k, v in getattr(data, "chosen", {}).items()}
         measured = len(splits["val"])
+        samples = f"{measured} validation samples"
         if self.chosen:
             rank_zero_info(
-                f"Recipe for {count} training samples: {length}, batches of {size}, "
-                f"{measured} validation samples"
+                f"Recipe for {count} training samples: {length}, batches of {size}, {samples}"
             )
         if measured < FEW and is_classes(getattr(splits["val"].dataset, "labels", None)):
             own = "val" in getattr(getattr(data, "dealing", None), "given", ())  # the data set's
             more = "; --data.val_fraction keeps more of them" * (not own)
             points = f"± {50 / measured**0.5:.0f} points"
-            rank_zero_info(f"{measured} validation samples: an accuracy is known to {points}{more}")
+            rank_zero_info(f"{samples}: an accuracy is known to {points}{more}")
 
     def choose_length(self, trainer: Trainer, steps: int) -> int:
         """The number of epochs of so many steps. Of short ones a few are validated at a time."""

@@ -58,9 +58,8 @@ def why_it_ended(trainer: Trainer, trains: bool) -> str:
         return f"before its first step: {steps}, and {reason}"
     for stopping in trainer.early_stopping_callbacks:
         if stopping.stopped_epoch and trainer.should_stop:  # else it was before this fit went on
-            return (
-                f"early, after epoch {stopping.stopped_epoch}: {stopping.stopping_reason_message}"
-            )
+            reason = stopping.stopping_reason_message
+            return f"early, after epoch {stopping.stopped_epoch}: {reason}"
     if 0 <= trainer.max_steps <= trainer.global_step:
         return f"after {trainer.global_step} of {trainer.max_steps} steps"
     if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch:
@@ -113,9 +112,7 @@ def tell_end(trainer: Trainer, best: ModelCheckpoint) -> None:
             path = ["--ckpt_path", relative(best.best_model_path)]
             lines[name.title()] = command_line("python", sys.argv[0], name, *options, *more, *path)
     elif saves and trainer.limit_train_batches:
-        hint = "--trainer.val_check_interval N validates after so many steps"
-        if trainer.current_epoch:  # it could have been measured
-            hint = "see trainer.limit_val_batches and check_val_every_n_epoch"
+        hint = "see trainer.val_check_interval, check_val_every_n_epoch and limit_val_batches"
         lines["Best epoch"] = f"none, since nothing has measured {best.monitor}; {hint}"
     kinds = [type(logger).__name__ for logger in trainer.loggers]
     if known := [CURVES[kind] for kind in kinds if kind in CURVES]:

@@ -30,8 +30,7 @@ PROJECT = Path(__file__).parents[1]
 class RunRecord(Callback):
     """Leaves in the run folder of each fit: ``config.yaml``, every setting; ``run.yaml``, command,
     code, packages and hardware, in the end what came out; ``uncommitted.diff``, what git had not
-    committed. A fit that goes on, and is not new, adds to ``run.yaml``; it has a diff of its own,
-    and, if settings are others, ``config_1.yaml``. They go (as YAML) to the loggers as well."""
+    committed. One that goes on adds to ``run.yaml``, its diff and, if others, its settings."""
 
     def __init__(self, config: str, is_new: bool, name: str | None, tags: list[str]) -> None:
         self.config = config
@@ -140,7 +139,6 @@ class RunRecord(Callback):
 
 @cache
 def packages() -> dict[str, str]:
-    """The installed packages with their versions."""
     every = (distribution.metadata for distribution in importlib.metadata.distributions())
     found = {one["Name"]: one["Version"] for one in every if one and one["Name"]}  # none broken
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))

@@ -69,9 +69,8 @@ def new_run(root: Path) -> Path:
 
 
 def hold(run: Path) -> Any:
-    """A file that keeps other fits out of a run folder until it is closed: they would write over
-    each other. The system ends the lock of a process that dies; where it knows none, as on Windows
-    and some network drives, nobody is kept out."""
+    """A file that keeps other fits out of a run folder until it is closed, or its process dies;
+    where the system knows no locks, as on Windows and some network drives, nobody is kept out."""
     try:
         import fcntl
 
@@ -117,6 +116,7 @@ def find_checkpoint(
     """Resolves what a user may call a checkpoint: its path, a run folder, the name of a run (there
     it is the default one), or `best` or `last` of the newest run under `root`. Raises a UserError
     if there is none, which names the option, and the checkpoints that there are."""
+    name = os.path.expanduser(name)
     if name in ("best", "last"):
         # Of the newest that has any: an older one would be taken for it.
         saving = {path.parent for path in root.glob("version_*/checkpoints/*.ckpt")}
@@ -129,6 +129,9 @@ def find_checkpoint(
                 f"{option} {name}: the newest run, {part.parent}, has several fits: name one, as "
                 f"in {option} {part}"
             )
+        run = max(root.glob("version_*"), key=number_of, default=root)
+        if newest and run != newest[0].parent:
+            rank_zero_info(f"The newest run, {run}, has no checkpoint")
     else:
         folders = [Path(name), root / name]
         folders += [] if Path(name).exists() else runs_named(name, root)

@@ -169,8 +169,7 @@ def sweep(
     tpe = optuna.samplers.TPESampler(seed=len(found.trials), constant_liar=True)
     found.sampler = sampler or tpe
     goal: dict[str, Any] = {"space": space, "settings": settings, "best_checkpoint": best}
-    if options:
-        goal["options"] = options
+    goal |= {"options": options} if options else {}
     if found.user_attrs.get("goal", goal) != goal:
         raise UserError(f"Study {study} has another space, settings or metric: name another")
     found.set_user_attr("goal", goal)

@@ -44,8 +44,8 @@ def start_from(network: nn.Module, source: str) -> None:
 
 
 def find_weights(source: str) -> Path:
-    if Path(source).is_file():
-        return Path(source)
+    if (path := Path(source).expanduser()).is_file():
+        return path
     return find_checkpoint(source, "best", Path("logs"), "--model.init_from")
 
 
