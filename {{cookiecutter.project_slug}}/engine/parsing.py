@@ -70,7 +70,8 @@ class Parser(LightningArgumentParser):
             name = unknown[1] or unknown[2]
             name = ALIASES.get(name.replace("-", "_"), name)
             near = nearest(name, OWN) or nearest(name, keys, WANTED)
-            meant = [f"--{near}"] if near else [] if self.exit_on_error else sorted(keys)
+            plain = [] if self.exit_on_error else sorted(key for key in keys if "." not in key)
+            meant = [f"--{near}"] if near else plain
             hint = f". Did you mean {', '.join(meant)}?" if meant else ""
             message += f": it comes first, train.py {name}" if name in COMMANDS else hint
         if os.environ.get("FULL_TRACEBACK") and self.exit_on_error and ex:
