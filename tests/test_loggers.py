@@ -75,6 +75,11 @@ def read_tags(run: Path) -> list[str]:
     return events.Tags()["tensors"]
 
 
+def newest_config(run: Path) -> str:
+    """Of a fit that went on with other settings: config_1.yaml."""
+    return max(path.name for path in run.glob("config*.yaml"))
+
+
 def read_tensorboard(run: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -97,6 +102,8 @@ def read_tensorboard(run: Path):
     assert yaml.safe_load(dedent(text.decode())) == yaml.safe_load(
         (run / "config.yaml").read_text()
     )
+    newest = Path(newest_config(run)).stem
+    assert f"{newest}/text_summary" in events.Tags()["tensors"]
     return metrics, settings, len(events.Images("val/pictures"))
 
 
@@ -144,7 +151,7 @@ def read_wandb(run: Path):
                 metrics.setdefault(name, []).append(int(row["trainer/global_step"]))
             pictures += any(name.startswith("val/pictures") for name in row)
             files += [file.path for file in record.artifact.manifest.contents]
-    assert files == ["config.yaml"]
+    assert files[0] == "config.yaml" and files[-1] == newest_config(run)
     [(_, *label)] = ids
     assert label == ["tested", "a", "b"]
     return metrics, flatten(settings), pictures
@@ -169,9 +176,8 @@ def read_mlflow(run: Path):
         for file in client.list_artifacts(found.info.run_id, "images")
         if file.path.endswith("png") and "confusion_matrix" not in file.path
     ]
-    assert [f.path for f in client.list_artifacts(found.info.run_id) if not f.is_dir] == [
-        "config.yaml"
-    ]
+    files = [file.path for file in client.list_artifacts(found.info.run_id) if not file.is_dir]
+    assert files[0] == "config.yaml" and files[-1] == newest_config(run)
     return metrics, found.data.params, len(pictures)
 
 
@@ -225,6 +231,7 @@ def test_everything_is_logged_and_a_run_continues_in_its_logger(folder, logger):
     run = fit_continue_test(f"--trainer.logger={LOGGERS}{logger}", *options)
     metrics, settings, pictures = read(run)
     assert {name: metrics.get(name) for name in LOGGED} == LOGGED
+    assert newest_config(run) == "config_1.yaml"
     config = flatten(yaml.safe_load((run / "config.yaml").read_text()))
     assert config["model.lr"] == 0.00123
     assert float(settings["model.lr"]) == 0.00123

@@ -10,7 +10,6 @@ from io import StringIO
 from pathlib import Path
 from textwrap import indent
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import loggers
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -18,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from engine.compat import step_saved
 from engine.errors import UserError
 from engine.files import relative, write_rows, written_whole
-from engine.records import flat, read_record, root_of
+from engine.records import flat, read_record, read_yaml, root_of
 from engine.runs import read_checkpoint
 from engine.trainer_settings import as_list
 
@@ -152,25 +151,31 @@ def _drop_rows(path: Path, step: int) -> None:
 
 def log_settings(logger: loggers.Logger, path: Path) -> None:
     """Logs the settings that runs are compared by as hyperparameters, by the keys of their options,
-    and all of them as the file that has them; to TensorBoard, which takes no files, as a text."""
-    config = path.read_text(encoding="utf-8")
-    known = flat(yaml.safe_load(config)).items()
+    and all of them as the file that has them."""
+    known = flat(read_yaml(path) or {}).items()
     kept = {k: v for k, v in known if k.startswith(COMPARED) and v is not None}
     left_out = LEFT_OUT if "data.num_folds" in kept else {"fold", *LEFT_OUT}
     kept = {k: v for k, v in kept.items() if k.rpartition(".")[2] not in left_out}
     settings = {k: v if isinstance(v, str | int | float) else str(v) for k, v in kept.items()}
     logger.log_hyperparams(settings)
-    kind, experiment = type(logger).__name__, logger.experiment
     if isinstance(logger, TensorBoardLogger):
         from torch.utils.tensorboard.summary import hparams
 
         layout = {title: ["Multiline", patterns] for title, patterns in CHARTS.items()}
-        experiment.add_custom_scalars({"run": layout})
-        experiment.add_text("config", indent(config, "    "))  # a block of code in Markdown
+        logger.experiment.add_custom_scalars({"run": layout})
         _, start, end = hparams(settings, {})
         # Without the first, TensorBoard finds out itself what differs between runs.
         for summary in (start, end):
-            experiment.file_writer.add_summary(summary)
+            logger.experiment.file_writer.add_summary(summary)
+    log_file(logger, path)
+
+
+def log_file(logger: loggers.Logger, path: Path) -> None:
+    """Logs a file of settings; to TensorBoard, which takes no files, as a text."""
+    kind, experiment = type(logger).__name__, logger.experiment
+    if kind == "TensorBoardLogger":
+        text = path.read_text(encoding="utf-8")
+        experiment.add_text(path.stem, indent(text, "    "))  # a block of code in Markdown
     elif kind == "MLFlowLogger":
         experiment.log_artifact(logger.run_id, str(path))
     elif kind == "WandbLogger":

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from engine.checkpoint_settings import tell_others
 from engine.files import written_whole
-from engine.loggers import log_settings
+from engine.loggers import log_file, log_settings
 from engine.monitors import check_place, move
 from engine.recipe import Recipe
 from engine.records import config_of, filled, read_record
@@ -50,13 +50,16 @@ class RunRecord(Callback):
         self.started = datetime.now(timezone.utc)
         earlier = read_record(run)
         number = f"_{len(earlier)}" if earlier else ""
-        if not (config := config_of(run)).exists() or config.read_text("utf-8") != self.config:
+        config = config_of(run)
+        if is_other := not config.exists() or config.read_text("utf-8") != self.config:
             config = run / f"config{number}.yaml"
             config.write_text(self.config, encoding="utf-8")
         known = {name for part in earlier for name in part.get("loggers", ())}
         for logger in trainer.loggers:
             if type(logger).__name__ not in known:
                 log_settings(logger, config)
+            elif is_other:  # hyperparameters stay, as MLflow and TensorBoard have it
+                log_file(logger, config)
         record = {
             **self.label,
             "started": self.started.isoformat(timespec="seconds"),
