@@ -80,6 +80,11 @@ def newest_config(run: Path) -> str:
     return max(path.name for path in run.glob("config*.yaml"))
 
 
+def logged_configs(run: Path) -> list[str]:
+    """What a logger of the first and the last fit has."""
+    return sorted({"config.yaml", newest_config(run)})
+
+
 def read_tensorboard(run: Path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -102,8 +107,8 @@ def read_tensorboard(run: Path):
     assert yaml.safe_load(dedent(text.decode())) == yaml.safe_load(
         (run / "config.yaml").read_text()
     )
-    newest = Path(newest_config(run)).stem
-    assert f"{newest}/text_summary" in events.Tags()["tensors"]
+    texts = [tag for tag in events.Tags()["tensors"] if tag.endswith("/text_summary")]
+    assert texts == [f"{Path(name).stem}/text_summary" for name in logged_configs(run)]
     return metrics, settings, len(events.Images("val/pictures"))
 
 
@@ -151,7 +156,7 @@ def read_wandb(run: Path):
                 metrics.setdefault(name, []).append(int(row["trainer/global_step"]))
             pictures += any(name.startswith("val/pictures") for name in row)
             files += [file.path for file in record.artifact.manifest.contents]
-    assert files[0] == "config.yaml" and files[-1] == newest_config(run)
+    assert files == logged_configs(run)
     [(_, *label)] = ids
     assert label == ["tested", "a", "b"]
     return metrics, flatten(settings), pictures
@@ -177,7 +182,7 @@ def read_mlflow(run: Path):
         if file.path.endswith("png") and "confusion_matrix" not in file.path
     ]
     files = [file.path for file in client.list_artifacts(found.info.run_id) if not file.is_dir]
-    assert files[0] == "config.yaml" and files[-1] == newest_config(run)
+    assert files == logged_configs(run)
     return metrics, found.data.params, len(pictures)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from projects import SMALL, command, inside, small_data
-from templates import ROOT
+from templates import MODELS, ROOT
 
 WINDOW, HORIZON, SEASON = 36, 6, 24
 
@@ -181,26 +181,19 @@ def test_too_few_steps_are_refused_with_the_numbers(tmp_path):
     with pytest.raises(ValueError, match="window 3 --data.horizon 1 --data.season 1, or another"):
         ready(series_csv(path, season=12))
     ready(series_csv(path, window=3, horizon=1, season=1))
+    with pytest.raises(ValueError, match="window is 24 and season 24"):
+        series_csv(path, window=24)
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [
-        ("tcn", "TCN"),
-        ("lstm_forecaster", "LSTMForecaster"),
-        ("series_transformer", "SeriesTransformer"),
-    ],
-)
-def test_networks_take_the_shortest_window(tmp_path, name, kind):
+@pytest.mark.parametrize("name", [n for n, row in MODELS.items() if "series" in row["modalities"]])
+def test_networks_take_the_shortest_window(tmp_path, name):
     """Beside a season of one step it leaves one step to see."""
     path = write(tmp_path / "year.csv", [(f"2025-{i + 1:02}", i) for i in range(12)])
     module = importlib.import_module(f"models.networks.{name}")
     data = ready(series_csv(path, window=2, horizon=1, season=1))
-    network = data.build(getattr(module, kind))
+    network = data.build(getattr(module, MODELS[name]["class"]))
     batch = data.preparation()(next(iter(data.train_dataloader())))
     assert network(batch["past"], batch["known"]).shape[1:] == (1, 1)
-    with pytest.raises(ValueError, match="window is 24 and season 24"):
-        series_csv(path, window=24)
 
 
 # --- Files ---

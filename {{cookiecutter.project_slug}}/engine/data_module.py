@@ -47,7 +47,8 @@ class DataModule(LightningDataModule):
 
     def build(self, kind: type[Made], *args: Any, **kwargs: Any) -> Made:
         """Makes a network or system, with the facts that it has arguments for."""
-        facts = {name: value for name, value in self.facts.items() if name in arguments_of(kind)}
+        known = arguments_of(kind)
+        facts = {name: value for name, value in self.facts.items() if name in known}
         return kind(*args, **{**facts, **kwargs})
 
     @property

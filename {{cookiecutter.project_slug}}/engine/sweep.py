@@ -169,7 +169,8 @@ def sweep(
     tpe = optuna.samplers.TPESampler(seed=len(found.trials), constant_liar=True)
     found.sampler = sampler or tpe
     goal: dict[str, Any] = {"space": space, "settings": settings, "best_checkpoint": best}
-    goal |= {"options": options} if options else {}
+    if options:
+        goal["options"] = options
     if found.user_attrs.get("goal", goal) != goal:
         raise UserError(f"Study {study} has another space, settings or metric: name another")
     found.set_user_attr("goal", goal)
