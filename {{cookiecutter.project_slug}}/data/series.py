@@ -97,11 +97,11 @@ class SeriesData(Data):
             val = test - part * (folds - self.hparams.fold)
             end, advice = val + part, "fewer folds"
         parts = {"train": (window, val), "val": (max(val, window), end), "test": (test, steps)}
-        fits = max(min(horizon, (end - val) // 2), 1)
-        least = (self.season + 1) * (self.season < val - fits)  # else without a season
-        shorter = max(min(window, (val - fits) // 2), least)
         for name, (first, last) in parts.items():
             if last - first < horizon:
+                fits = max(min(horizon, (end - val) // 2), 1)
+                least = (self.season + 1) * (self.season < val - fits)  # else without a season
+                shorter = max(min(window, (val - fits) // 2), least)
                 raise UserError(
                     f"{steps} steps are too few: {name} has {max(last - first, 0)} to forecast, "
                     f"after a window of {window}, and the horizon is {horizon}. Give more data, or "

@@ -102,7 +102,7 @@ class CLI(LightningCLI):
         refuse_null(config.as_dict(), {"trainer": Trainer, **CALLBACKS})
         fit = self.config.subcommand == "fit"
         self.subparser = self.parsers[list(self.subcommands()).index(self.config.subcommand)]
-        self.root = Path(config.trainer.default_root_dir or "logs").expanduser()
+        self.root = runs.root_folder(config.trainer)
         self.checkpoint: Path | None = None
         self.saved: dict[str, Any] = {}  # what the checkpoint says
         if fit and config.ckpt_path is None:

@@ -65,7 +65,7 @@ def main() -> None:
         keys = {word.partition("=")[0].replace(".init_args.", "."): word for word in options}
         if given := [word for key, word in keys.items() if key in sets]:
             raise UserError(f"{given[0]} would not count: --{kind}s {count} sets it for each fit")
-        run = runs.new_run(Path(settings.trainer.default_root_dir or "logs").expanduser())
+        run = runs.new_run(runs.root_folder(settings.trainer))
         try:
             for i in range(count):
                 print(f"{kind.capitalize()} {i} of {count}", flush=True)

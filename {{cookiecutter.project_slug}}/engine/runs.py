@@ -19,6 +19,11 @@ from engine.files import relative
 from engine.records import all_runs, number_of, runs_named
 
 
+def root_folder(trainer: Any) -> Path:
+    """Where the runs lie, by the Trainer's settings."""
+    return Path(trainer.default_root_dir or "logs").expanduser()
+
+
 def run_folder(
     root: Path, checkpoint: Path | None, is_new: bool, writes: bool, folder: Path | None
 ) -> Path:
