@@ -80,9 +80,12 @@ def newest_config(run: Path) -> str:
     return max(path.name for path in run.glob("config*.yaml"))
 
 
-def logged_configs(run: Path) -> list[str]:
-    """What a logger of the first and the last fit has."""
-    return sorted({"config.yaml", newest_config(run)})
+def logged_configs(run: Path, logger: str) -> list[str]:
+    """Of each fit that had the logger the settings, where it wrote others than the one before."""
+    parts = enumerate(yaml.safe_load((run / "run.yaml").read_text()))
+    numbers = [number for number, part in parts if logger in part["loggers"]]
+    files = [f"config_{number}.yaml" if number else "config.yaml" for number in numbers]
+    return [name for name in files if (run / name).exists()]
 
 
 def read_tensorboard(run: Path):
@@ -108,7 +111,7 @@ def read_tensorboard(run: Path):
         (run / "config.yaml").read_text()
     )
     texts = [tag for tag in events.Tags()["tensors"] if tag.endswith("/text_summary")]
-    assert texts == [f"{Path(name).stem}/text_summary" for name in logged_configs(run)]
+    assert texts == [f"{Path(name).stem}/text_summary" for name in logged_configs(run, "TensorBoardLogger")]
     return metrics, settings, len(events.Images("val/pictures"))
 
 
@@ -156,7 +159,7 @@ def read_wandb(run: Path):
                 metrics.setdefault(name, []).append(int(row["trainer/global_step"]))
             pictures += any(name.startswith("val/pictures") for name in row)
             files += [file.path for file in record.artifact.manifest.contents]
-    assert files == logged_configs(run)
+    assert files == logged_configs(run, "WandbLogger")
     [(_, *label)] = ids
     assert label == ["tested", "a", "b"]
     return metrics, flatten(settings), pictures
@@ -182,7 +185,7 @@ def read_mlflow(run: Path):
         if file.path.endswith("png") and "confusion_matrix" not in file.path
     ]
     files = [file.path for file in client.list_artifacts(found.info.run_id) if not file.is_dir]
-    assert files == logged_configs(run)
+    assert files == logged_configs(run, "MLFlowLogger")
     return metrics, found.data.params, len(pictures)
 
 
