@@ -111,7 +111,9 @@ def read_tensorboard(run: Path):
         (run / "config.yaml").read_text()
     )
     texts = [tag for tag in events.Tags()["tensors"] if tag.endswith("/text_summary")]
-    assert texts == [f"{Path(name).stem}/text_summary" for name in logged_configs(run, "TensorBoardLogger")]
+    assert texts == [
+        f"{Path(name).stem}/text_summary" for name in logged_configs(run, "TensorBoardLogger")
+    ]
     return metrics, settings, len(events.Images("val/pictures"))
 
 

@@ -205,7 +205,7 @@ def spoil(folder: Path, fault: str) -> None:
         ),
         ("unreadable mask", r"masks.00.png cannot be read as a mask"),
         ("unreadable image", r"images.00.jpg cannot be read as an image"),
-        ("colours", r"00.png has colours, as \[\d+, \d+, \d+\]: give .*--data.class_values '\[\["),
+        ("colours", r"00.png has colours: give .*class_values '\[\[0, 0, 0\], \[255, 1, 1\]\]'"),
         ("two classes in one", r"have no pixel of \['foreground'\].*class_values.*\[0, 255\]"),
         ("same name", r"00.jpg and .*00.png would have the same mask"),
         ("empty", r"There are no images in data.images"),
@@ -278,6 +278,12 @@ def test_a_number_that_has_another_colour_in_another_mask_is_told(folder, recwar
         UserWarning, match=r"0 is the colour \[0, 0, 0\] in .*, and \[200, 0, 0\] in .*03"
     ):
         make()
+
+
+def test_what_lies_under_transparent_pixels_is_told_to_count(folder):
+    recode(folder, lambda array: np.stack([array * 200, 0 * array, 0 * array, 255 * array], axis=2))
+    with pytest.warns(UserWarning, match=r"00.png is transparent in places: .* counts"):
+        make(class_values=[[0, 0, 0], [200, 0, 0]])
 
 
 def test_a_colour_that_is_no_class(folder):

@@ -114,10 +114,9 @@ def read_mask(path: str, values: Values, colored: bool) -> Tensor:
         pixels = pixels.astype(np.int64) @ (1 << 16, 1 << 8, 1)
     elif pixels.ndim == 3:
         if (pixels != pixels[..., :1]).any():
-            color = pixels[(pixels != pixels[..., :1]).any(axis=2)][0].tolist()
+            colors = np.unique(pixels.reshape(-1, 3), axis=0)[:9].tolist()
             raise UserError(
-                f"{path} has colours, as {color}: give that of each class, as in "
-                f"--data.class_values '[[0, 0, 0], {color}]'."
+                f"{path} has colours: give that of each class, as --data.class_values '{colors}'."
             )
         pixels = pixels[..., 0]
     found, places = np.unique(pixels, return_inverse=True)

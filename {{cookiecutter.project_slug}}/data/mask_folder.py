@@ -109,8 +109,7 @@ class MaskFolder(SegmentationData):
             names += found
         if len(names) < 3:
             raise UserError(f"{self.root}: {len(names)} images, too few for train, val and test.")
-        if not self.colored:
-            tell_palettes(masks, self.values)
+        tell_palettes(masks, () if self.colored else self.values)
         tell_turned(names, masks)
         options = {
             "ids": [os.path.relpath(name, self.root) for name in names],

@@ -69,10 +69,13 @@ def find_masks(folder: Path, names: list[str], suffix: str) -> list[str]:
 
 def tell_palettes(masks: list[str], values: Collection[int]) -> None:
     """Warns if a number has different colours in two of some masks: programs that save a palette of
-    the colours in an image number them anew in each."""
+    the colours in an image number them anew in each; and of colours under transparent pixels."""
     first: dict[int, tuple[list[int], str]] = {}
     for path in (masks[i] for i in spread(len(masks), 64)):
         with suppress(Exception), Image.open(path) as image:  # an error comes when it is read
+            if image.mode in ("RGBA", "LA") and image.getextrema()[-1] != (255, 255):
+                rank_zero_warn(f"{path} is transparent in places: what lies under it counts.")
+                return
             colors = image.getpalette("RGB") or []
             for value in values:
                 color = colors[3 * value : 3 * value + 3]

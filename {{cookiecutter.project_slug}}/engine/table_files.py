@@ -67,7 +67,9 @@ def read_table(path: str | Path, **reading: Any) -> pyarrow.Table:
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UserError(f"There is no file {path}: data_path or predict_dir is .csv or .parquet.")
+        raise UserError(
+            f"There is no file {path}: data_path, test_path or predict_dir is .csv or .parquet."
+        )
     try:
         with path.open("rb") as file:
             is_parquet = file.read(4) == b"PAR1"
