@@ -2,9 +2,10 @@
 
 import csv
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def test_the_fast_cells_have_each_model_and_each_data_set():
 ALL = [(*cell, "all") for cell in CELLS]
 CORE = [("digits", "cnn", "core"), ("digits", "gan", "core")]
 EACH = [*((*cell, "all") for cell in FAST), *CORE]
+BOTH = [("digits", "cnn", "all"), CORE[0]]  # of `extras`
 # One cell of each system.
 SYSTEM = {row_of(*cell)["system"]: (*cell, "all") for cell in reversed(FAST)}
 
@@ -86,7 +88,7 @@ def test_trains_resumes_evaluates_predicts(render, tmp_path, capsys, data, model
 
 # Of the images' systems those of the default answers stand for the others.
 BY_DAY = [cell for cell in SYSTEM.values() if DATA[cell[0]]["modality"] != "images"]
-OWN = cells(EACH, [], [*BY_DAY, ("digits", "cnn", "all"), CORE[0]])
+OWN = cells(EACH, [], [*BY_DAY, *BOTH])
 
 
 @pytest.mark.parametrize(("data", "model", "extras"), OWN)
@@ -99,17 +101,29 @@ def test_the_projects_own_tests_pass(render, data, model, extras):
     assert not (project / "logs").exists(), "the tests leave files in the project"
 
 
-@pytest.mark.parametrize(("data", "model", "extras"), cells(EACH, [], EACH))
-def test_type_checks(render, tmp_path_factory, data, model, extras):
-    cache = tmp_path_factory.getbasetemp() / "mypy"  # of this worker: what torch's types are
+def check_types(project: Path, cache: Path) -> None:
     mypy = [sys.executable, "-m", "mypy", "--cache-dir", str(cache), "."]
-    result = subprocess.run(
-        mypy,
-        cwd=render(data=data, model=model, extras=extras),
-        capture_output=True,
-        text=True,
-    )
+    result = subprocess.run(mypy, cwd=project, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
+
+
+@pytest.fixture(scope="session")
+def mypy_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("mypy")  # what the types of torch are
+
+
+@pytest.mark.slow
+def test_types_of_every_file(render, tmp_path, mypy_cache):
+    """In one folder, which takes the time of one project."""
+    for project in with_every_file(render):
+        shutil.copytree(project, tmp_path, dirs_exist_ok=True)
+    check_types(tmp_path, mypy_cache)
+
+
+@pytest.mark.parametrize(("data", "model", "extras"), cells(EACH, [], BOTH))
+def test_types_of_a_project(render, mypy_cache, data, model, extras):
+    """No file imports one that an answer leaves out."""
+    check_types(render(data=data, model=model, extras=extras), mypy_cache)
 
 
 @pytest.mark.parametrize("logger", LOGGERS)
@@ -123,6 +137,15 @@ def test_each_logger_is_one_that_the_command_line_takes(render, tmp_path, capsys
         assert config["trainer"]["logger"]["class_path"] == LOGGERS[logger]["class_path"]
 
 
+def with_every_file(render: Callable) -> list[Path]:
+    """Projects that together have all files of the template."""
+    projects = [render(data=data, model=model) for data, model in CELLS]
+    projects += [render(logger=logger) for logger in LOGGERS]
+    projects.append(render(strategy="fsdp2", accelerator="cpu", devices="2"))
+    projects.append(render(num_nodes="2", strategy="ddp", accelerator="gpu", devices="8"))
+    return projects
+
+
 def test_every_file_of_the_template_is_in_a_project(render):
     """A file that no answer keeps is dead."""
     template = ROOT / "{{cookiecutter.project_slug}}"
@@ -131,11 +154,11 @@ def test_every_file_of_the_template_is_in_a_project(render):
         for path in template.rglob("*")
         if path.is_file() and "cache" not in path.as_posix()
     }
-    projects = [render(data=data, model=model) for data, model in CELLS]
-    projects += [render(logger=logger) for logger in LOGGERS]
-    projects.append(render(strategy="fsdp2", accelerator="cpu", devices="2"))
-    projects.append(render(num_nodes="2", strategy="ddp", accelerator="gpu", devices="8"))
-    kept = {p.relative_to(project).as_posix() for project in projects for p in project.rglob("*")}
+    kept = {
+        p.relative_to(project).as_posix()
+        for project in with_every_file(render)
+        for p in project.rglob("*")
+    }
     assert files <= kept, (
         f"in no project: {sorted(files - kept)}. A file of a model, a system, a data set or a logger"
         " stands in the key `files` of its row in cookiecutter.json; hooks/post_gen_project.py has"
