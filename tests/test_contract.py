@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from projects import QUIET, TWO_BATCHES, command, inside
 from torch.utils.data import DataLoader
 
@@ -613,6 +613,29 @@ def test_what_makes_no_table_is_refused(render, tmp_path, outputs, message):
         found.on_predict_start(trainer, Given())
         found.save(trainer, {"mean": torch.ones(()), "map": torch.ones(2, 3, 3), "a": {}}, [0, 1])
         assert list(found.others) == ["map"]
+
+
+def test_what_fits_no_table_goes_to_a_data_module_of_any_make(render, tmp_path):
+    given = []
+
+    class Given(LightningModule):
+        def predict_step(self, batch, batch_idx, dataloader_idx=0):
+            return {"mean": batch.mean(dim=1), "map": batch[:, None]}
+
+    class Data(LightningDataModule):
+        def predict_dataloader(self):
+            return [DataLoader(torch.ones(3, 1), batch_size=2)] * 2
+
+        def save_outputs(self, outputs, names, folder):
+            given.append((str(folder), names))
+
+    with inside(render(model="mlp"), tmp_path):
+        from engine.predictions import Predictions
+
+        trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Predictions("all.csv")])
+        trainer.predict(Given(), datamodule=Data())
+    names = [["0", "1"], ["2"]]
+    assert given == [(folder, part) for folder in (".", "loader_1") for part in names]
 
 
 def test_a_table_is_written_whole_or_not_at_all(render, tmp_path, monkeypatch):

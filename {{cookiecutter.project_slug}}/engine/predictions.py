@@ -117,8 +117,11 @@ class Predictions(BasePredictionWriter):
             if len(self.parts) == 1:
                 rank_zero_info(text)
         elif not trainer.fast_dev_run:
-            names = data.predict_names
-            data.save_outputs(outputs, [names[i] for i in index], self.path(trainer).parent)
+            folder, number = self.path(trainer).parent, int(self.parts[-1]["_loader"][0])
+            if number:
+                folder = folder / f"loader_{number}"
+                folder.mkdir(exist_ok=True)
+            data.save_outputs(outputs, names_of(data, index, number > 0), folder)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         names = dict.fromkeys(name for part in self.parts for name in part)
@@ -151,6 +154,12 @@ def is_column(values: Any) -> bool:
     return isinstance(values, Tensor) and values.ndim in (1, 2) and not values.is_complex()
 
 
+def names_of(data: Any, index: list[int], several: bool) -> list[str]:
+    """The names of these inputs: their numbers, if there are several loaders, or no names."""
+    names = [] if several else getattr(data, "predict_names", None) or []
+    return [names[i] if names else str(i) for i in index]
+
+
 def join(parts: list[Any]) -> Any:
     return sum(parts, []) if isinstance(parts[0], list) else torch.cat(parts).cpu()
 
@@ -159,11 +168,8 @@ def rows(columns: dict[str, Any], data: Any, system: LightningModule) -> dict[st
     """The table by column. The data module knows the names of what is predicted."""
     loader, index, _ = (columns.pop(name).tolist() for name in PLACE)
     several = len(set(loader)) > 1
-    inputs: list[str] = getattr(data, "predict_names", None) or []
-    if several or not inputs:
-        inputs = [str(i) for i in range(max(index, default=-1) + 1)]
     # A file's name need not be text.
-    given = [os.fsencode(inputs[i]).decode(errors="replace") for i in index]
+    given = [os.fsencode(name).decode(errors="replace") for name in names_of(data, index, several)]
     place: dict[str, list] = {"loader": loader, "input": given} if several else {"input": given}
     table: dict[str, list] = {}
     for key, values in columns.items():
