@@ -98,7 +98,14 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_why(render, project):
     script = (
         "import resource, torch\n"
         "from engine.checkpoint_io import AtomicCheckpointIO\n"
+        "from pathlib import Path\n"
         "from engine.errors import plain_errors\n"
+        "from engine.runs import make_writable\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 100_000))\n"
+        "try:\n"
+        "    make_writable(Path('.'))\n"
+        "except OSError as error:\n"
+        "    print(error.strerror)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "with plain_errors():\n"
         "    AtomicCheckpointIO().save_checkpoint({'x': torch.zeros(10)}, 'last.ckpt')\n"
@@ -112,10 +119,8 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_why(render, project):
         env={"PYTHONPATH": str(root)},
     )
     assert result.returncode == 1
-    assert result.stderr.startswith(
-        "error: last.ckpt cannot be written ([Errno 27] File too large)"
-    )
-    assert "the one before is whole" in result.stderr
+    whole = "error: last.ckpt cannot be written: File too large; the one before is whole\n"
+    assert (result.stdout, result.stderr) == ("File too large\n", whole)
     assert torch.load("last.ckpt", weights_only=True)["x"].shape == (10,)
     assert [path.name for path in project.iterdir()] == ["last.ckpt"]
 
@@ -144,6 +149,16 @@ def test_where_one_may_not_write(project, monkeypatch, caplog):
         command("train", "predict", *SMALL, "--ckpt_path=best", "--predictions.output=file/a.csv")
     with pytest.raises(SystemExit, match="Runs cannot be written to file.*default_root_dir"):
         command("train", *FIT, "--trainer.default_root_dir=file/logs")
+
+    def fill_up(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    from engine import run_record
+
+    monkeypatch.setattr(run_record, "write_record", fill_up)
+    with pytest.raises(SystemExit, match="No space left on device"):
+        command("train", *FIT)
+    assert not Path("logs/version_1").exists()
 
 
 @pytest.mark.parametrize("text", ["- tags: [a", "tags: [a]", "- a"])

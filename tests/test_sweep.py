@@ -59,7 +59,15 @@ def finished() -> dict[int, object]:
     return {trial.number: (trial.params, trial.values, trial.datetime_complete) for trial in ends}
 
 
-def test_searches_continues_and_writes_the_best(folder, capsys):
+def test_searches_continues_and_writes_the_best(folder, capsys, monkeypatch):
+    seeds = []
+    sampler = optuna.samplers.TPESampler
+
+    def seeded(seed: int | None = None, **options: object) -> optuna.samplers.TPESampler:
+        seeds.append(seed)
+        return sampler(seed=seed, **options)
+
+    monkeypatch.setattr(optuna.samplers, "TPESampler", seeded)
     # Options of train.py, and a file of them, beside those of the sweep.
     Path("of_train.yaml").write_text("model:\n  init_args:\n    decay_all: true\n")
     sweep = ["sweep", "--config=sweep.yaml", "--config", "of_train.yaml", "--data.seed", "3"]
@@ -68,6 +76,8 @@ def test_searches_continues_and_writes_the_best(folder, capsys):
     assert [line.split(":")[0] for line in output.splitlines()[:2]] == ["1/2", "2/2"]
     first = finished()
     assert len(first) == 2
+    # That of the trial's number: no other sweep.py on the same study draws the same.
+    assert [seed for seed in seeds if seed is not None] == [0, 1]
 
     command(*sweep, "--trials=2")
     assert "Study default has its 2 trials" in capsys.readouterr().out

@@ -45,7 +45,7 @@ class DownloadedImages(ImageData):
             reason = " ".join(str(error).split())
             raise UserError(
                 f"{type(self).__name__} is not in {folder} and cannot be downloaded ({reason}). "
-                f"Put these files there: {', '.join(files)}."
+                f"Put these files there, unpacked: {', '.join(files)}."
             ) from error
 
     def load(self) -> tuple[TensorSamples, Rows]:

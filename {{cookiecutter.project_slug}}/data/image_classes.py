@@ -122,20 +122,24 @@ def list_images(
     deeper: list[str] = []
     others: Counter[str] = Counter()
     for split, folder in folders.items():
-        first = len(names)
+        first, least = len(names), least_images(split, folders)
+        few: list[str] = []
         for label, class_name in enumerate(class_names):
             here = folder / class_name
             own: Counter[str] = Counter()
             found = find_images(here, own) if here.is_dir() or split == "train" else []
             others += own
-            if len(found) < least_images(split, folders):
+            if len(found) < least:
                 tell_others(here, own, len(found))
-                raise UserError(
-                    f"{here} has too few images ({len(found)}) to split off val or test."
-                )
+                few.append(f"{class_name} ({len(found)})")
             names += found
             deeper += [name for name in found if os.path.dirname(name) != str(here)]
             labels += [label] * len(found)
+        if few:
+            raise UserError(
+                f"{folder} has too few images of {', '.join(few)}: to be split, a class needs "
+                f"{least}. Add some, or take its folder away"
+            )
         if len(names) == first:
             tell_others(folder, others, 0)
         rows[split] = torch.arange(first, len(names))

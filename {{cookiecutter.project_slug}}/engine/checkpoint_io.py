@@ -39,11 +39,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                     self.is_read = True
         except (PicklingError, UnpicklingError, AttributeError, TypeError) as error:
             raise unreadable(checkpoint, error) from error
-        except (OSError, RuntimeError) as error:
-            # torch may hide the system's reason behind its own.
-            reason = error if isinstance(error, OSError) else error.__context__ or error
-            kept = "; the one before is whole" if path.exists() else ""
-            raise UserError(f"{path} cannot be written ({reason}){kept}.") from error
 
     def load_checkpoint(
         self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = None

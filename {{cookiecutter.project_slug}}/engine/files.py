@@ -44,6 +44,13 @@ def written_whole(path: Path, ending: str = "") -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch may hide the system's reason behind its own.
+        reason = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(reason, OSError) or reason.filename not in (None, str(temporary)):
+            raise
+        kept = "; the one before is whole" * path.exists()
+        raise UserError(f"{path} cannot be written: {reason.strerror or reason}{kept}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

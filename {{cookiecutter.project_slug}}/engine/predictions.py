@@ -134,12 +134,10 @@ class Predictions(BasePredictionWriter):
     def keep(self, trainer: Trainer, table: dict[str, list]) -> None:
         """Writes the table, given by column."""
         output = self.path(trainer)
-        try:
-            with written_whole(output) as partial:
-                write_table(partial, table)
-        except OSError as error:
-            raise UserError(f"{output} cannot be written: {error.strerror}") from error
-        self.written = f"{len(table['input'])} predictions: {output}"
+        with written_whole(output) as partial:
+            write_table(partial, table)
+        count = len(table["input"])
+        self.written = f"{count} prediction{'s' * (count != 1)}: {output}"
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.written:

@@ -43,7 +43,7 @@ class Recipe(Callback):
             length = f"{self.choose_length(trainer, steps)} epochs of {each}"
         self.chosen |= {f"data.init_args.{k}": v for k, v in getattr(data, "chosen", {}).items()}
         measured = len(splits["val"])
-        samples = f"{measured} validation samples"
+        samples = f"{measured} validation sample" + "s" * (measured != 1)
         if self.chosen:
             rank_zero_info(
                 f"Recipe for {count} training samples: {length}, batches of {size}, {samples}"

@@ -7,6 +7,7 @@ import yaml
 from jsonargparse import Namespace
 
 from engine.errors import UserError
+from engine.files import written_whole
 
 
 def read_yaml(path: Path) -> Any:
@@ -36,6 +37,11 @@ def read_record(run: Path) -> list[dict[str, Any]]:
     if not (isinstance(record, list) and all(isinstance(part, dict) for part in record)):
         raise UserError(f"{path} is damaged, since it is no list of parts: move its folder away")
     return record
+
+
+def write_record(run: Path, record: list[dict[str, Any]]) -> None:
+    with written_whole(run / "run.yaml") as temporary:
+        temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
 
 
 def config_of(run: Path) -> Path:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -21,7 +20,7 @@ from engine.files import written_whole
 from engine.loggers import log_file, log_settings
 from engine.monitors import check_place, move
 from engine.recipe import Recipe
-from engine.records import config_of, filled, read_record
+from engine.records import config_of, filled, read_record, write_record
 from engine.results import best_of, figures, why_it_ended
 
 PROJECT = Path(__file__).parents[1]
@@ -47,13 +46,14 @@ class RunRecord(Callback):
             self.config = filled(self.config, recipe.chosen)
         run = Path(trainer.default_root_dir)
         run.mkdir(parents=True, exist_ok=True)
-        self.started = datetime.now(timezone.utc)
+        started = datetime.now(timezone.utc)
         earlier = read_record(run)
         number = f"_{len(earlier)}" if earlier else ""
         config = config_of(run)
         if is_other := not config.exists() or config.read_text("utf-8") != self.config:
             config = run / f"config{number}.yaml"
-            config.write_text(self.config, encoding="utf-8")
+            with written_whole(config) as temporary:
+                temporary.write_text(self.config, encoding="utf-8")
         known = {name for part in earlier for name in part.get("loggers", ())}
         for logger in trainer.loggers:
             if type(logger).__name__ not in known:
@@ -62,7 +62,7 @@ class RunRecord(Callback):
                 log_file(logger, config)
         record = {
             **self.label,
-            "started": self.started.isoformat(timespec="seconds"),
+            "started": started.isoformat(timespec="seconds"),
             **what_ran(),
             **hardware(trainer),
             # By what a continued run finds its place in the loggers again.
@@ -73,8 +73,8 @@ class RunRecord(Callback):
             # As git gives it, in whatever encoding the files have.
             path = run / record["git_diff"]
             path.write_bytes(difference.encode(errors="surrogateescape"))
-        with run.joinpath("run.yaml").open("a", encoding="utf-8") as file:
-            yaml.safe_dump([record], file, sort_keys=False)
+        write_record(run, [*earlier, record])
+        self.started = started
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.trains = True
@@ -111,8 +111,7 @@ class RunRecord(Callback):
                 **best,
                 "metrics": {name: value for name, (value, *_) in best.get("figures", {}).items()},
             }
-        with written_whole(run / "run.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
+        write_record(run, record)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -40,7 +40,8 @@ def run_folder(
 def make_writable(folder: Path) -> None:
     """Makes a folder; raises an OSError if nothing can be written there, before the work."""
     folder.mkdir(parents=True, exist_ok=True)
-    TemporaryFile(dir=folder).close()
+    with TemporaryFile(dir=folder) as file:
+        file.write(bytes(4096))  # an empty file has room on a full disk
 
 
 def writable(run: Path, root: Path) -> Path:

@@ -165,9 +165,6 @@ def sweep(
     found = optuna.create_study(
         study_name=study, storage=database, direction=direction, pruner=pruner, load_if_exists=True
     )
-    # Another seed after a restart, or it would suggest the same once more.
-    tpe = optuna.samplers.TPESampler(seed=len(found.trials), constant_liar=True)
-    found.sampler = sampler or tpe
     goal: dict[str, Any] = {"space": space, "settings": settings, "best_checkpoint": best}
     if options:
         goal["options"] = options
@@ -176,6 +173,9 @@ def sweep(
     found.set_user_attr("goal", goal)
 
     def objective(trial: optuna.Trial) -> float:
+        # Its own seed: after a restart, or beside another sweep.py, it would suggest the same.
+        tpe = optuna.samplers.TPESampler(seed=trial.number, constant_liar=True)
+        found.sampler = sampler or tpe
         suggest(trial, space)
         for other in found.get_trials(deepcopy=False, states=FINISHED[:1]):
             if other.params == trial.params and other.value is not None:
