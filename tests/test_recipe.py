@@ -1,5 +1,7 @@
 """What follows from the size of the data, and what stays as it is said."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import yaml
@@ -110,6 +112,32 @@ def test_the_best_is_not_decided_by_one_image(folder):
         assert system.sums["val/brier"].item() == pytest.approx(2 * by_hand)
         assert (system.sums["val/acc"], system.counts["val/acc"]) == (2, 6)
     assert Classifier.monitor == "val/brier"
+
+
+def test_the_later_of_two_epochs_that_are_alike_is_the_best(folder):
+    """In 20 images a difference of half a square, 0.025 on average, decides nothing."""
+    from engine.monitors import BestCheckpoint
+    from models.classifier import Classifier
+
+    system = Classifier(torch.nn.Identity())
+    system.sizes = {"val/brier": torch.tensor(20.0), "val/acc": torch.tensor(20.0)}
+    strategy = SimpleNamespace(reduce_boolean_decision=bool)
+    trainer = SimpleNamespace(lightning_module=system, strategy=strategy)
+
+    def saved(callback, scores):
+        taken = []
+        for score in map(torch.tensor, scores):
+            if callback.check_monitor_top_k(trainer, score):
+                callback.kth_best_model_path, callback.best_k_models = "best", {"best": score}
+                taken.append(round(score.item(), 3))
+        return taken
+
+    callback = BestCheckpoint(monitor="val/brier")
+    assert saved(callback, [0.5, 0.3, 0.31, 0.33, 0.32, 0.326]) == [0.5, 0.3, 0.31, 0.32]
+    again = BestCheckpoint(monitor="val/brier")
+    again.load_state_dict(callback.state_dict())
+    assert saved(again, [0.33, 0.319, 0.2, 0.3]) == [0.319, 0.2], "not of the last that was taken"
+    assert saved(BestCheckpoint(monitor="val/acc"), [0.4, 0.3, 0.31]) == [0.4, 0.3]
 
 
 def test_images_of_ones_own_are_mirrored_only_if_that_is_said(folder):

@@ -1,6 +1,7 @@
 """Which metric says what is best, for checkpoint and early stopping."""
 
 import sys
+from math import inf
 from operator import itemgetter
 from pathlib import Path
 from pkgutil import resolve_name
@@ -9,6 +10,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from engine.errors import UserError
 
@@ -67,6 +69,31 @@ class Monitors(Callback):
                     f"{type(pl_module).__name__} logs {known or 'nothing'}. Give that class a "
                     "`monitor` and `mode`, or --best_checkpoint.monitor, --early_stopping.monitor"
                 )
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's, which takes the later of epochs that are alike. So are two if the score that the
+    system names in `tolerances` differs by less than that part of one sample: among the scores of a
+    few samples chance finds the best, and the learning rate falls to the end of a fit."""
+
+    lowest = inf  # of all scores, also of those that were left; of `max` times -1
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        is_best = super().check_monitor_top_k(trainer, current)
+        system = trainer.lightning_module
+        tolerance = getattr(system, "tolerances", {}).get(self.monitor)
+        if current is None or tolerance is None or self.save_top_k != 1:
+            return is_best
+        score = current.item() * (1 if self.mode == "min" else -1)
+        self.lowest = min(self.lowest, score)
+        return is_best or score < self.lowest + tolerance / system.sizes[self.monitor].item()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "lowest": self.lowest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.lowest = state_dict.get("lowest", inf)
 
 
 class EarlyStopping(callbacks.EarlyStopping):

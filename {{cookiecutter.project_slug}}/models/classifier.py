@@ -25,6 +25,7 @@ class Classifier(System):
     # The Brier score (Brier 1950): squared distance of the probabilities from the one-hot label, 0
     # to 2. It compares epochs more finely than the accuracy, above all on few samples.
     monitor = "val/brier"
+    tolerances = {"val/brier": 0.5}
 
     def __init__(
         self,
@@ -39,9 +40,8 @@ class Classifier(System):
         self.class_weights, self.class_names = class_weights, class_names or []
         self.names = {"prediction": self.class_names, "probability": self.class_names}
         if len(self.class_names) == 1:
-            raise MisconfigurationException(
-                f"The data has one class, {self.class_names[0]}: a classifier needs two or more"
-            )
+            only = f"The data has one class, {self.class_names[0]}: a classifier needs two or more"
+            raise MisconfigurationException(only)
         if loss or class_weights:
             # Imported here: without a loss or weights, this file and system.py run on their own.
             from engine import losses
