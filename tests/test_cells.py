@@ -82,7 +82,7 @@ def test_trains_resumes_evaluates_predicts(render, tmp_path, capsys, data, model
         with open(run / "predictions.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         inputs = min(2 * loader.batch_size, len(loader.dataset))
-        assert len(rows) == inputs * data.rows_per_input
+        assert len(rows) == inputs * (data.rows_per_input or 1)
         assert [path.name for path in Path("logs").glob("version_*")] == ["version_0"]
 
 

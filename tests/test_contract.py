@@ -638,6 +638,31 @@ def test_what_fits_no_table_goes_to_a_data_module_of_any_make(render, tmp_path):
     assert given == [(folder, part) for folder in (".", "loader_1") for part in names]
 
 
+@pytest.mark.parametrize("horizon", [1, 2])
+def test_inputs_of_several_rows_lose_no_output(render, tmp_path, horizon):
+    class Given(LightningModule):
+        def predict_step(self, batch, batch_idx):
+            return {"forecast": batch[:, None].expand(-1, horizon, -1), "total": batch.sum(dim=1)}
+
+    class Data(LightningDataModule):
+        rows_per_input = horizon
+
+        def predict_dataloader(self):
+            return DataLoader(torch.tensor([[1.0, 2], [3, 4]]), batch_size=2)
+
+    with inside(render(model="mlp"), tmp_path):
+        from engine.predictions import Predictions
+
+        trainer = Trainer(accelerator="cpu", logger=False, callbacks=[Predictions("all.csv")])
+        trainer.predict(Given(), datamodule=Data())
+        found = rows(Path("all.csv"))
+    right = {"forecast_0": ["1.0", "3.0"], "forecast_1": ["2.0", "4.0"], "total": ["3.0", "7.0"]}
+    right = {
+        name: [one for one in column for _ in range(horizon)] for name, column in right.items()
+    }
+    assert found == {"input": [*map(str, range(2 * horizon))], **right}
+
+
 def test_a_table_is_written_whole_or_not_at_all(render, tmp_path, monkeypatch):
     with inside(render(model="mlp"), tmp_path):
         from engine import predictions

@@ -119,6 +119,8 @@ def test_own_data_sets_take_arrays_of_their_kind(render, tmp_path):
 
         assert numbers(predictor(Stream())) == numbers(predictor(inputs))
         assert [row["input"] for row in predictor(Stream())][-1] == "19"
+        streamed = Predictor(system, PlainData(Stream(), Stream(), Stream()))
+        assert numbers(streamed(inputs)) == numbers(predictor(inputs))
         with pytest.raises(ValueError, match=r"torch.int64 of shape \(4, 5\) where a sample has"):
             predictor(torch.ones(4, 5, dtype=torch.long))
 

@@ -35,7 +35,7 @@ class Data(DataModule):
     test_fraction = 0.2  # what is split off for the test, where the data set has no test split
     largest_batch = 128  # of batch_size auto
     evaluation_scale = 8  # 1: evaluation batches are as large as training batches
-    rows_per_input = 1  # in the table of predictions; if more, the second dimension of each output
+    rows_per_input = 0  # in the table of predictions: the second dimension of outputs; 0: one row
 
     def __init__(
         self,

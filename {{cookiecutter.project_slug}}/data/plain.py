@@ -76,7 +76,7 @@ class PlainData(Data):
         if isinstance(source, Dataset):
             return source
         name = type(self.given["train"]).__name__
-        return samples_like(self.given["train"][0], source, name)
+        return samples_like(next(iter(self.given["train"])), source, name)
 
     def setup(self, stage: str) -> None:
         if isinstance(self.given["train"], IterableDataset):

@@ -72,9 +72,9 @@ class Predictions(BasePredictionWriter):
     ) -> None:
         _, _, number = rest  # the batch, its number and that of its loader
         found = outputs if isinstance(outputs, dict) else {"prediction": outputs}
-        each = getattr(trainer.datamodule, "rows_per_input", 1)
-        if each > 1:
-            found = {k: v.flatten(0, 1) for k, v in found.items() if v.shape[1:2] == (each,)}
+        if each := getattr(trainer.datamodule, "rows_per_input", 0):
+            found = {name: in_rows(value, each) for name, value in found.items()}
+        each = each or 1
         columns = {k: v for k, v in found.items() if is_column(v)}
         others = {name: value for name, value in found.items() if name not in columns}
         step = f"{type(pl_module).__name__}.predict_step"
@@ -117,10 +117,9 @@ class Predictions(BasePredictionWriter):
             if len(self.parts) == 1:
                 rank_zero_info(text)
         elif not trainer.fast_dev_run:
-            folder, number = self.path(trainer).parent, int(self.parts[-1]["_loader"][0])
-            if number:
-                folder = folder / f"loader_{number}"
-                folder.mkdir(exist_ok=True)
+            number = int(self.parts[-1]["_loader"][0])
+            folder = self.path(trainer).parent / (f"loader_{number}" if number else "")
+            folder.mkdir(exist_ok=True)
             data.save_outputs(outputs, names_of(data, index, number > 0), folder)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -150,6 +149,14 @@ def is_column(values: Any) -> bool:
     if isinstance(values, list):
         return all(isinstance(value, str) for value in values)
     return isinstance(values, Tensor) and values.ndim in (1, 2) and not values.is_complex()
+
+
+def in_rows(values: Any, each: int) -> Any:
+    """A row for each entry of the second dimension, if it has so many; else the same in all."""
+    if not isinstance(values, Tensor) or not values.ndim:
+        return values
+    own = values.shape[1:2] == (each,)
+    return values.flatten(0, 1) if own else values.repeat_interleave(each, dim=0)
 
 
 def names_of(data: Any, index: list[int], several: bool) -> list[str]:

@@ -112,8 +112,8 @@ class Program(nn.Module):
             text = f"torch.export cannot follow predict_step ({why}): give the system export_step"
             if "specialized it to be a constant" in str(error):
                 text = (
-                    "The network or predict_step takes the batch's size for a constant, so the "
-                    "file would serve one size alone: write x.shape[0] in the place of len(x)"
+                    "The network or predict_step takes a size, the batch's or another one of "
+                    "export_dims, for a constant: write x.shape[0] in the place of len(x)"
                 )
             raise UserError(text) from error
 
