@@ -47,8 +47,11 @@ def test_what_is_said_stays(folder, caplog):
     assert (cli.trainer.max_epochs, cli.trainer.global_step) == (1, 1)
     assert len(cli.datamodule.splits["val"]) == 24
     assert "Recipe" not in caplog.text
-    command("train", *FIT, "--trainer.max_epochs=1", "--data.batch_size=38")
+    accumulates = "--trainer.accumulate_grad_batches=2"
+    cli = command("train", *FIT, "--trainer.max_epochs=1", "--data.batch_size=38", accumulates)
     assert "1 step an epoch, batches of 38" in caplog.text
+    assert "accumulate_grad_batches is 2, more than an epoch has (1)" in caplog.text
+    assert cli.trainer.global_step == 1
     trainer = command("train", *FIT, "--trainer.max_steps=3", "--recipe.epochs=1").trainer
     assert (trainer.max_epochs, trainer.global_step) == (-1, 3)
 

@@ -51,5 +51,6 @@ def find_range(names: list[str]) -> Range | None:
     values = np.concatenate([values_of(names[i]) for i in spread(len(names), 512)])
     low, high = np.percentile(values, [0.1, 99.9])
     found = [int(low), max(int(np.ceil(high)), int(low) + 1)]
-    rank_zero_info(f"Images of 16 bits have values from {found[0]} to {found[1]}: data.value_range")
+    text = f"{found[0]} becomes black, {found[1]} white; data.value_range sets other values"
+    rank_zero_info(f"Images of 16 bits: {text}")
     return found

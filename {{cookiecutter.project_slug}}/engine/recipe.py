@@ -36,7 +36,10 @@ class Recipe(Callback):
         steps = max(1, ceil(count / trainer.world_size) // size)
         limit = trainer.limit_train_batches  # a number or a share
         steps = min(steps, limit) if isinstance(limit, int) else ceil(steps * limit)
-        steps = ceil(steps / trainer.accumulate_grad_batches)  # those of the optimizer
+        if (batches := trainer.accumulate_grad_batches) > steps:
+            more = f"more than an epoch has ({steps}): a step is taken at the end of each"
+            rank_zero_info(f"trainer.accumulate_grad_batches is {batches}, {more}")
+        steps = ceil(steps / batches)  # those of the optimizer
         each = f"{steps} step" + "s" * (steps > 1)
         length = f"{each} an epoch"
         if self.steps:
