@@ -111,6 +111,10 @@ def test_what_differs_is_shown_and_what_does_not_is_not(compare, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 6
     assert printed[-1].split()[:2] == ["version_10", "mine"]
+    from engine.crossval import write_summary
+
+    write_summary(Path("logs/version_2/summary.csv"), {"fold_0": {"val/acc": 0.7}})  # the first
+    assert compare()[1]["state"] == "mean of 1, val/acc"
 
 
 def test_sorts_filters_and_chooses(compare):

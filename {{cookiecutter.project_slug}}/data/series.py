@@ -32,7 +32,7 @@ class SeriesData(Data):
         num_folds: cut what is not test into one part more than this; fold 0 trains on the first
             part and validates on the second, fold 1 trains on two and validates on the third, ...
         predict_dir: a file, of which the steps after its end are forecast; by default the test
-            split, each step once.
+            split, one horizon after another, as often as a whole one fits.
     """
 
     columns: Columns

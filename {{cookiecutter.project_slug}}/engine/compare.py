@@ -77,8 +77,8 @@ class Run:
         with path.open(newline="", encoding="utf-8") as file:
             *parts, means, deviations = csv.DictReader(file)
         metric = list(means)[1]
-        deviation = float(deviations[metric])
-        self.columns["state"] = f"mean of {len(parts)}, {metric} ± {deviation:.4f}"
+        spread = f" ± {float(deviations[metric]):.4f}" if len(parts) > 1 else ""
+        self.columns["state"] = f"mean of {len(parts)}, {metric}{spread}"
         self.columns |= {name: float(means[name]) for name in list(means)[1:]}
         self.columns |= {"best": self.columns[metric], "monitor": metric}
 
