@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 
@@ -23,7 +23,7 @@ from engine.facts import refuse_null
 from engine.help import default_to_fit, show_wanted
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
-from engine.monitors import BestCheckpoint, EarlyStopping, Monitors, choose_monitors
+from engine.monitors import EarlyStopping, ModelCheckpoint, Monitors, choose_monitors
 from engine.parsing import Parser, hand_on_settings, name_classes, tell_swaps
 from engine.predictions import Predictions
 from engine.recipe import Recipe, await_data
@@ -37,7 +37,7 @@ DEFAULTS = [str(CONFIGS / f"{name}.yaml") for name in ("model", "data", "default
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
 CALLBACKS = {
     "recipe": Recipe,
-    "best_checkpoint": BestCheckpoint,
+    "best_checkpoint": ModelCheckpoint,
     "last_checkpoint": LastCheckpoint,
     "early_stopping": EarlyStopping,
     "lr_monitor": LearningRateMonitor,

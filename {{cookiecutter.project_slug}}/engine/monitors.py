@@ -9,7 +9,6 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from engine.errors import UserError
@@ -32,7 +31,7 @@ def choose_monitors(config: Namespace) -> None:
         callback.mode = best if callback.monitor == own else "min"
 
 
-def check_place(callback: ModelCheckpoint) -> None:
+def check_place(callback: callbacks.ModelCheckpoint) -> None:
     """Raises a UserError if a callback that knows no score so far would overwrite the best."""
     path = Path(callback.dirpath or "", f"{callback.filename}.ckpt")
     if path.exists():
@@ -71,7 +70,7 @@ class Monitors(Callback):
                 )
 
 
-class BestCheckpoint(ModelCheckpoint):
+class ModelCheckpoint(callbacks.ModelCheckpoint):
     """Lightning's, which takes the later of epochs that are alike. So are two if the score that the
     system names in `tolerances` differs by less than that part of one sample: among the scores of a
     few samples chance finds the best, and the learning rate falls to the end of a fit."""
@@ -84,9 +83,11 @@ class BestCheckpoint(ModelCheckpoint):
         tolerance = getattr(system, "tolerances", {}).get(self.monitor)
         if current is None or tolerance is None or self.save_top_k != 1:
             return is_best
-        score = current.item() * (1 if self.mode == "min" else -1)
-        self.lowest = min(self.lowest, score)
-        return is_best or score < self.lowest + tolerance / system.sizes[self.monitor].item()
+        sign = 1 if self.mode == "min" else -1
+        kept = self.best_model_score
+        scores = [sign * one.item() for one in (current, kept) if one is not None]
+        self.lowest = min(self.lowest, *scores)
+        return is_best or scores[0] < self.lowest + tolerance / system.sizes[self.monitor].item()
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "lowest": self.lowest}
