@@ -118,7 +118,7 @@ def test_the_best_is_not_decided_by_one_image(folder):
 
 
 def test_the_later_of_two_epochs_that_are_alike_is_the_best(folder):
-    """In 20 images a difference of half a square, 0.025 on average, decides nothing."""
+    """Of 20 images a difference of 0.5 in one, 0.025 on average, decides nothing."""
     from engine.monitors import ModelCheckpoint
     from models.classifier import Classifier
 
