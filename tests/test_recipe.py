@@ -142,6 +142,8 @@ def test_the_later_of_two_epochs_that_are_alike_is_the_best(folder):
     again.load_state_dict(callback.state_dict())
     assert saved(again, [0.33, 0.319, 0.2, 0.3]) == [0.319, 0.2], "not of the last that was taken"
     assert saved(ModelCheckpoint(monitor="val/acc"), [0.4, 0.3, 0.31]) == [0.4, 0.3]
+    system.sizes["val/brier"] = torch.tensor(100.0)  # no few any more
+    assert saved(ModelCheckpoint(monitor="val/brier"), [0.4, 0.3, 0.301]) == [0.4, 0.3]
 
 
 def test_images_of_ones_own_are_mirrored_only_if_that_is_said(folder):

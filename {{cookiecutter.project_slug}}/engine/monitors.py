@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, callbacks
 from torch import Tensor
 
 from engine.errors import UserError
+from engine.recipe import FEW
 
 
 def choose_monitors(config: Namespace) -> None:
@@ -71,9 +72,10 @@ class Monitors(Callback):
 
 
 class ModelCheckpoint(callbacks.ModelCheckpoint):
-    """Lightning's, which takes the later of epochs that are alike. So are two if the score that the
-    system names in `tolerances` differs by less than that part of one sample: among the scores of a
-    few samples chance finds the best, and the learning rate falls to the end of a fit."""
+    """Lightning's, which takes the later of epochs that are alike, if validation samples are few:
+    of their scores chance finds the best, and the learning rate falls to the end of a fit. Alike
+    are two whose scores differ by less than that part of one sample which the system names in
+    `tolerances`."""
 
     lowest = inf  # of all scores, also of those that were left; of `max` times -1
 
@@ -83,11 +85,11 @@ class ModelCheckpoint(callbacks.ModelCheckpoint):
         tolerance = getattr(system, "tolerances", {}).get(self.monitor)
         if current is None or tolerance is None or self.save_top_k != 1:
             return is_best
-        sign = 1 if self.mode == "min" else -1
-        kept = self.best_model_score
+        sign, kept = 1 if self.mode == "min" else -1, self.best_model_score
         scores = [sign * one.item() for one in (current, kept) if one is not None]
         self.lowest = min(self.lowest, *scores)
-        return is_best or scores[0] < self.lowest + tolerance / system.sizes[self.monitor].item()
+        count = system.sizes[self.monitor].item()
+        return is_best or count < FEW and scores[0] < self.lowest + tolerance / count
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "lowest": self.lowest}

@@ -42,7 +42,7 @@ class System(LightningModule):
     names: dict[str, list[str]]  # by prediction: names of its columns or of its class indices
     monitor = "val/loss"  # the metric that says which epoch is best
     mode: Literal["min", "max"] = "min"  # whether a small or a large value of it is good
-    tolerances: dict[str, float] = {}  # by metric: what is too little of a sample's score to decide
+    tolerances: dict[str, float] = {}  # by metric: how much of one sample does not decide
     parts: tuple[str, ...] = ("network",)  # submodules that have an optimizer each
 
     def __init__(
