@@ -174,8 +174,7 @@ def sweep(
 
     def objective(trial: optuna.Trial) -> float:
         # Its own seed: after a restart, or beside another sweep.py, it would suggest the same.
-        tpe = optuna.samplers.TPESampler(seed=trial.number, constant_liar=True)
-        found.sampler = sampler or tpe
+        found.sampler = sampler or optuna.samplers.TPESampler(seed=trial.number, constant_liar=True)
         suggest(trial, space)
         for other in found.get_trials(deepcopy=False, states=FINISHED[:1]):
             if other.params == trial.params and other.value is not None:
