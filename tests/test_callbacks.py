@@ -398,7 +398,7 @@ def test_other_models(render, tmp_path, recwarn, model, names):
         options = [*SMALL, *CSV_LOGGER, *files, "--trainer.limit_train_batches=4"]
         cli = command("train", "fit", *options, "--trainer.max_epochs=3")
         kinds = {type(callback).__name__ for callback in cli.trainer.callbacks}
-        assert kinds >= {"ModelCheckpoint", "EarlyStopping", "LearningRateMonitor", "Pictures"}
+        assert kinds >= {"BestCheckpoint", "PatientStopping", "LearningRateMonitor", "Pictures"}
         assert len(kinds - {"RunRecord", "ExactResume", "Predictions"}) >= 4 + len(names)
         if "norms" in names:
             norm = [name for name in logged() if name.startswith("train/gradient_norm")]

@@ -257,7 +257,7 @@ def test_callbacks_of_a_second_config_leave_the_others(project):
     )
     cli = command("train", *FIT, "--config=mine.yaml")
     names = {type(callback).__name__ for callback in cli.trainer.callbacks}
-    assert {"RichModelSummary", "EarlyStopping", "LearningRateMonitor", "Pictures"} <= names
+    assert {"RichModelSummary", "PatientStopping", "LearningRateMonitor", "Pictures"} <= names
     assert Path("logs/version_0/checkpoints/last.ckpt").is_file()
 
 
@@ -568,7 +568,7 @@ def test_a_system_says_what_is_best(render, tmp_path, capfd):
         sought = "early_stopping.monitor is val/f1: say whether more is better: --early_stopping.mode max"
         with pytest.raises(SystemExit, match=sought):
             monitored("--early_stopping.monitor=val/f1")
-        unknown = "EarlyStopping looks at val/f1, .* logs val/acc, val/brier, val/loss"
+        unknown = "PatientStopping looks at val/f1, .* logs val/acc, val/brier, val/loss"
         with pytest.raises(SystemExit, match=unknown):
             monitored("--early_stopping.monitor=val/f1", "--early_stopping.mode=max")
 
@@ -694,6 +694,14 @@ def test_a_score_is_that_of_the_weights_it_is_saved_with(project, capfd):
     more = ["--trainer.callbacks+=ModelCheckpoint", f"--trainer.callbacks.{every}"]
     assert "val/loss is not" in error(capfd, *more, "--trainer.callbacks.monitor=val/loss")
     command("train", *FIT, f"--best_checkpoint.{every}", "--best_checkpoint.monitor=train/loss")
+
+
+@pytest.mark.parametrize("short", ["EarlyStopping", "ModelCheckpoint", "TensorBoardLogger"])
+def test_a_class_of_lightning_is_known_by_its_name_alone(project, capfd, short):
+    """Where a class of the project has the same name, jsonargparse takes neither."""
+    key = "logger" if short.endswith("Logger") else "callbacks"
+    message = error(capfd, f"--trainer.{key}+={short}", f"--trainer.{key}.no_such_option=1")
+    assert re.search(rf"'no_such_option' is not accepted by lightning\.\S+\.{short}\.", message)
 
 
 @pytest.mark.parametrize(

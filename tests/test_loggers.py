@@ -112,7 +112,7 @@ def read_tensorboard(run: Path):
     )
     texts = [tag for tag in events.Tags()["tensors"] if tag.endswith("/text_summary")]
     assert texts == [
-        f"{Path(name).stem}/text_summary" for name in logged_configs(run, "TensorBoardLogger")
+        f"{Path(name).stem}/text_summary" for name in logged_configs(run, "TensorBoard")
     ]
     return metrics, settings, len(events.Images("val/pictures"))
 
@@ -238,7 +238,7 @@ LOCAL = ("TensorBoardLogger", "CSVLogger")
 )
 def test_everything_is_logged_and_a_run_continues_in_its_logger(folder, logger):
     options, read = READERS[logger]
-    run = fit_continue_test(f"--trainer.logger={LOGGERS}{logger}", *options)
+    run = fit_continue_test(f"--trainer.logger={logger}", *options)
     metrics, settings, pictures = read(run)
     assert {name: metrics.get(name) for name in LOGGED} == LOGGED
     assert newest_config(run) == "config_1.yaml"
@@ -323,7 +323,7 @@ def test_logger_switch_keeps_the_run_folder(folder, value, written):
 
 @pytest.mark.parametrize("logger", ["MLFlowLogger", "CometLogger"])
 def test_fast_dev_run_writes_nothing(folder, logger):
-    train("fit", *OPTIONS, f"--trainer.logger={LOGGERS}{logger}", "--trainer.fast_dev_run=true")
+    train("fit", *OPTIONS, f"--trainer.logger={logger}", "--trainer.fast_dev_run=true")
     assert not list(Path(".").iterdir())
 
 
@@ -332,7 +332,7 @@ def test_a_run_finds_its_logger_again_after_a_fit_without_it(folder, caplog):
     loggers = ["MLFlowLogger", "CSVLogger", "MLFlowLogger"]
     for epochs, logger in enumerate(loggers, start=1):
         resume = ["--ckpt_path=last"] * (epochs > 1)
-        options = [f"--trainer.logger={LOGGERS}{logger}", f"--trainer.max_epochs={epochs}"]
+        options = [f"--trainer.logger={logger}", f"--trainer.max_epochs={epochs}"]
         train("fit", *OPTIONS, *options, *(resume or NAMED))
     run = Path("logs/version_0")
     assert read_mlflow(run)[0]["val/acc"] == [3, 11]
@@ -355,7 +355,7 @@ def test_predictions_are_no_run_of_the_logger(folder):
 @pytest.mark.slow
 def test_fits_in_one_process_are_runs_of_their_own(folder):
     for logger in ("WandbLogger", "CometLogger"):
-        options = [f"--trainer.logger={LOGGERS}{logger}", *READERS[logger][0]]
+        options = [f"--trainer.logger={logger}", *READERS[logger][0]]
         for _ in range(2):
             command("train", "fit", *OPTIONS, *options, *NAMED, "--trainer.max_epochs=1")
     train("fit", *OPTIONS, "--trainer.logger=false", "--trainer.max_epochs=1")

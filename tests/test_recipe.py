@@ -119,7 +119,7 @@ def test_the_best_is_not_decided_by_one_image(folder):
 
 def test_the_later_of_two_epochs_that_are_alike_is_the_best(folder):
     """Of 20 images a difference of 0.5 in one, 0.025 on average, decides nothing."""
-    from engine.monitors import ModelCheckpoint
+    from engine.monitors import BestCheckpoint
     from models.classifier import Classifier
 
     system = Classifier(torch.nn.Identity())
@@ -136,14 +136,14 @@ def test_the_later_of_two_epochs_that_are_alike_is_the_best(folder):
                 taken.append(round(score.item(), 3))
         return taken
 
-    callback = ModelCheckpoint(monitor="val/brier")
+    callback = BestCheckpoint(monitor="val/brier")
     assert saved(callback, [0.5, 0.3, 0.31, 0.33, 0.32, 0.326]) == [0.5, 0.3, 0.31, 0.32]
-    again = ModelCheckpoint(monitor="val/brier")
+    again = BestCheckpoint(monitor="val/brier")
     again.load_state_dict(callback.state_dict())
     assert saved(again, [0.33, 0.319, 0.2, 0.3]) == [0.319, 0.2], "not of the last that was taken"
-    assert saved(ModelCheckpoint(monitor="val/acc"), [0.4, 0.3, 0.31]) == [0.4, 0.3]
+    assert saved(BestCheckpoint(monitor="val/acc"), [0.4, 0.3, 0.31]) == [0.4, 0.3]
     system.sizes["val/brier"] = torch.tensor(100.0)  # no few any more
-    assert saved(ModelCheckpoint(monitor="val/brier"), [0.4, 0.3, 0.301]) == [0.4, 0.3]
+    assert saved(BestCheckpoint(monitor="val/brier"), [0.4, 0.3, 0.301]) == [0.4, 0.3]
 
 
 def test_images_of_ones_own_are_mirrored_only_if_that_is_said(folder):

@@ -364,7 +364,7 @@ def test_a_run_that_was_moved_goes_on_with_its_best_score(render, tmp_path, recw
         best = torch.load("moved/checkpoints/best.ckpt", weights_only=True)
         # A score that the third epoch does not reach.
         last = torch.load("moved/checkpoints/last.ckpt", weights_only=True)
-        [state] = [s for k, s in last["callbacks"].items() if k.startswith("ModelCheckpoint")]
+        [state] = [s for k, s in last["callbacks"].items() if k.startswith("BestCheckpoint")]
         state["best_model_score"] = state["kth_value"] = torch.tensor(-1.0)
         state["best_k_models"] = {state["best_model_path"]: torch.tensor(-1.0)}
         torch.save(last, "moved/checkpoints/last.ckpt")

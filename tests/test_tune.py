@@ -91,7 +91,7 @@ def test_callbacks_of_the_default_config_stay(folder, capfd):
     options = ["--config=mine.yaml", "--config=configs/tune/lr.yaml"]
     cli = command("train", *FIT, *options, "--trainer.fast_dev_run=true")
     names = {type(callback).__name__ for callback in cli.trainer.callbacks}
-    assert {"DeviceStatsMonitor", "FindLearningRate", "EarlyStopping"} <= names
+    assert {"DeviceStatsMonitor", "FindLearningRate", "PatientStopping"} <= names
 
 
 def test_the_largest_batch_size_is_tried(folder, capfd, monkeypatch):

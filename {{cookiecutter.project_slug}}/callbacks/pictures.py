@@ -5,7 +5,7 @@ from textwrap import indent
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer, loggers
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from lightning_utilities.core.apply_func import apply_to_collection
 from PIL import Image, ImageDraw
@@ -49,25 +49,24 @@ def log_picture(trainer: Trainer, name: str, picture: Image.Image | str) -> None
     """Sends a picture, or a text, to every logger that can show it."""
     step = step_logged(trainer)
     for logger in trainer.loggers:
-        kind = type(logger).__name__
         experiment: Any = logger.experiment
         if isinstance(picture, str):
-            if kind == "TensorBoardLogger":
+            if isinstance(logger, loggers.TensorBoardLogger):
                 # A block of code in Markdown.
                 experiment.add_text(name, indent(picture, "    "), step)
-            elif kind == "WandbLogger":
+            elif isinstance(logger, loggers.WandbLogger):
                 logger.log_text(name, columns=["text"], data=[[picture]], step=step)
-            elif kind == "MLFlowLogger":
+            elif isinstance(logger, loggers.MLFlowLogger):
                 experiment.log_text(logger.run_id, picture, f"{name}-{step}.txt")
-            elif kind == "CometLogger":
+            elif isinstance(logger, loggers.CometLogger):
                 experiment.log_text(picture, step=step, metadata={"name": name})
-        elif kind == "TensorBoardLogger":
+        elif isinstance(logger, loggers.TensorBoardLogger):
             experiment.add_image(name, np.asarray(picture), step, dataformats="HWC")
-        elif kind == "WandbLogger":
+        elif isinstance(logger, loggers.WandbLogger):
             logger.log_image(name, [picture], step=step)
-        elif kind == "MLFlowLogger":
+        elif isinstance(logger, loggers.MLFlowLogger):
             experiment.log_image(logger.run_id, picture, key=name.replace("/", "-"), step=step)
-        elif kind == "CometLogger":
+        elif isinstance(logger, loggers.CometLogger):
             experiment.log_image(picture, name=name, step=step)
 
 

@@ -23,7 +23,7 @@ from engine.facts import refuse_null
 from engine.help import default_to_fit, show_wanted
 from engine.last_checkpoint import LastCheckpoint, await_processes
 from engine.loggers import place_loggers
-from engine.monitors import EarlyStopping, ModelCheckpoint, Monitors, choose_monitors
+from engine.monitors import BestCheckpoint, Monitors, PatientStopping, choose_monitors
 from engine.parsing import Parser, hand_on_settings, name_classes, tell_swaps
 from engine.predictions import Predictions
 from engine.recipe import Recipe, await_data
@@ -37,9 +37,9 @@ DEFAULTS = [str(CONFIGS / f"{name}.yaml") for name in ("model", "data", "default
 # Always there, each a group of options: --early_stopping.patience 5. `trainer.callbacks` adds more.
 CALLBACKS = {
     "recipe": Recipe,
-    "best_checkpoint": ModelCheckpoint,
+    "best_checkpoint": BestCheckpoint,
     "last_checkpoint": LastCheckpoint,
-    "early_stopping": EarlyStopping,
+    "early_stopping": PatientStopping,
     "lr_monitor": LearningRateMonitor,
     "progress_bar": ProgressBar,
     "predictions": Predictions,
@@ -183,7 +183,7 @@ class CLI(LightningCLI):
         return trainer
 
     @property
-    def best(self) -> ModelCheckpoint:
+    def best(self) -> BestCheckpoint:
         return self.config_init[self.subcommand].best_checkpoint
 
     def after_fit(self) -> None:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import loggers
@@ -73,7 +74,7 @@ def place_loggers(
             arguments.save_dir = str(run)
             arguments.name = arguments.version = ""
         if kind == "TensorBoardLogger":
-            logger.class_path = "engine.loggers.TensorBoardLogger"
+            logger.class_path = "engine.loggers.TensorBoard"
             arguments.default_hp_metric = False  # `log_settings` does it
             arguments.purge_step = step
             if command != "fit":  # TensorBoard ends a curve where a smaller step comes after
@@ -158,7 +159,7 @@ def log_settings(logger: loggers.Logger, path: Path) -> None:
     kept = {k: v for k, v in kept.items() if k.rpartition(".")[2] not in left_out}
     settings = {k: v if isinstance(v, str | int | float) else str(v) for k, v in kept.items()}
     logger.log_hyperparams(settings)
-    if isinstance(logger, TensorBoardLogger):
+    if isinstance(logger, TensorBoard):
         from torch.utils.tensorboard.summary import hparams
 
         layout = {title: ["Multiline", patterns] for title, patterns in CHARTS.items()}
@@ -172,20 +173,20 @@ def log_settings(logger: loggers.Logger, path: Path) -> None:
 
 def log_file(logger: loggers.Logger, path: Path) -> None:
     """Logs a file of settings; to TensorBoard, which takes no files, as a text."""
-    kind, experiment = type(logger).__name__, logger.experiment
-    if kind == "TensorBoardLogger":
+    experiment: Any = logger.experiment
+    if isinstance(logger, loggers.TensorBoardLogger):
         text = path.read_text(encoding="utf-8")
         experiment.add_text(path.stem, indent(text, "    "))  # a block of code in Markdown
-    elif kind == "MLFlowLogger":
+    elif isinstance(logger, loggers.MLFlowLogger):
         experiment.log_artifact(logger.run_id, str(path))
-    elif kind == "WandbLogger":
+    elif isinstance(logger, loggers.WandbLogger):
         experiment.log_artifact(str(path), f"config-{experiment.id}", "config")
-    elif kind == "CometLogger":
+    elif isinstance(logger, loggers.CometLogger):
         experiment.log_asset(str(path))
 
 
-class TensorBoardLogger(loggers.TensorBoardLogger):
-    """Lightning's, without the charts that would come first, the number of the epoch and the
+class TensorBoard(loggers.TensorBoardLogger):
+    """Lightning's logger, without the charts that would come first, the number of the epoch and the
     learning rates (they are among those of `train`), and with all losses in one chart."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -71,8 +71,8 @@ class Monitors(Callback):
                 )
 
 
-class ModelCheckpoint(callbacks.ModelCheckpoint):
-    """Lightning's, which takes the later of epochs that are alike, if validation samples are few:
+class BestCheckpoint(callbacks.ModelCheckpoint):
+    """Lightning's ModelCheckpoint, which takes the later of epochs that are alike, if validation samples are few:
     of their scores chance finds the best, and the learning rate falls to the end of a fit. Alike
     are two whose scores differ by less than that part of one sample which the system names in
     `tolerances`."""
@@ -99,8 +99,8 @@ class ModelCheckpoint(callbacks.ModelCheckpoint):
         self.lowest = state_dict.get("lowest", inf)
 
 
-class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's, which waits for ever unless `patience` is given: where the learning rate falls
+class PatientStopping(callbacks.EarlyStopping):
+    """Lightning's EarlyStopping, which waits for ever unless `patience` is given: where the learning rate falls
     to zero at the end of the fit, the best epochs are the last ones.
 
     Args:

@@ -14,7 +14,7 @@ from engine.runs import read_checkpoint
 
 # Where a logger shows its curves.
 CURVES = {
-    "TensorBoardLogger": "tensorboard --logdir {root}",
+    "TensorBoard": "tensorboard --logdir {root}",
     "AppendingCSVLogger": "{run}/metrics.csv",
     "WandbLogger": "wandb sync {run}/wandb/offline-run-*",
     "MLFlowLogger": "mlflow ui --backend-store-uri sqlite:///{root}/mlflow.db",
