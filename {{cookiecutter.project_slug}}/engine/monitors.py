@@ -72,10 +72,9 @@ class Monitors(Callback):
 
 
 class BestCheckpoint(callbacks.ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which takes the later of epochs that are alike, if validation samples are few:
-    of their scores chance finds the best, and the learning rate falls to the end of a fit. Alike
-    are two whose scores differ by less than that part of one sample which the system names in
-    `tolerances`."""
+    """Takes the later of epochs that are alike, if validation samples are few: of their scores
+    chance finds the best, and the learning rate falls to the end of a fit. Alike are two whose
+    scores differ by less than that part of one sample which the system names in `tolerances`."""
 
     lowest = inf  # of all scores, also of those that were left; of `max` times -1
 
@@ -100,8 +99,8 @@ class BestCheckpoint(callbacks.ModelCheckpoint):
 
 
 class PatientStopping(callbacks.EarlyStopping):
-    """Lightning's EarlyStopping, which waits for ever unless `patience` is given: where the learning rate falls
-    to zero at the end of the fit, the best epochs are the last ones.
+    """Waits for ever unless `patience` is given: where the learning rate falls to zero at the end
+    of the fit, the best epochs are the last ones.
 
     Args:
         patience: stop after so many validations without a better score.
