@@ -328,7 +328,7 @@ def test_pictures_come_at_the_first_validation_of_so_many_epochs(render, tmp_pat
     with inside(render(), tmp_path):
         from callbacks import pictures
 
-        shown, image = [], torch.zeros(1, 1, 8, 8)
+        shown, noise, random = [], lambda: torch.rand(1, 1, 8, 8), torch.get_rng_state()
         module = SimpleNamespace()
         trainer = SimpleNamespace(
             loggers=[1],
@@ -341,10 +341,11 @@ def test_pictures_come_at_the_first_validation_of_so_many_epochs(render, tmp_pat
         for epochs, expected in ((range(12), [0, 5, 10]), (range(4, 30, 5), [*range(4, 30, 5)])):
             shown.clear()
             callback = pictures.Pictures(every_n_epochs=5)
-            module.pictures = lambda batch: (shown.append(trainer.current_epoch) or image, [""])
+            module.pictures = lambda batch: (shown.append(trainer.current_epoch) or noise(), [""])
             for trainer.current_epoch in epochs:
                 callback.on_validation_batch_end(trainer, module, None, [torch.ones(1)], 0)
             assert shown == expected
+        assert torch.get_rng_state().equal(random)  # a fit without pictures draws the same
 
 
 def test_a_copy_of_the_system_copies_no_trainer_and_no_data(train):

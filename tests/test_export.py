@@ -370,6 +370,8 @@ def test_a_constant_batch_size_is_refused_with_the_reason(render, capfd):
             UserError, match="cannot follow predict_step .*data-dependent.*export_step"
         ):
             Program(Towers(lambda a: len(a) if a.sum() > 0 else 1), {"a": torch.ones(3, 2)}, None)
+        with pytest.raises(UserError, match="guard .* <= 25"):  # torch does otherwise for more
+            Program(Towers(lambda a: torch.cdist(a, a).shape[0]), {"a": torch.ones(3, 2)}, None)
         assert not capfd.readouterr().err  # torch would print all that it could follow
 
 

@@ -29,11 +29,19 @@ def test_weight_decay_spares_norms_and_biases_unless_told_otherwise(render, tmp_
         assert counted == len(list(fit.model.parameters()))
         fit = command("train", "fit", *SMALL, "--trainer.max_steps=1", "--model.decay_all=true")
         assert len(fit.trainer.optimizers[0].param_groups) == 1
-        fit.model.network = torch.nn.LazyLinear(10)  # no shape says what its weights are
+        # No shape says what its weights are.
+        fit.model.network = torch.nn.Sequential(torch.nn.LazyLinear(10), torch.nn.LazyBatchNorm1d())
         fit.model.decay_all = False
         fit.model.setup("test")
-        with pytest.raises(MisconfigurationException, match="network.weight has none yet: run the"):
+        with pytest.raises(
+            MisconfigurationException, match="network.0.weight has none yet: run the"
+        ):
             fit.model.configure_optimizers()
+        made = torch.nn.Sequential(torch.nn.Linear(3, 10), torch.nn.BatchNorm1d(10))
+        state = {f"network.{name}": value for name, value in made.state_dict().items()}
+        fit.model.on_load_checkpoint({"state_dict": state})
+        fit.model.load_state_dict(state)
+        assert fit.model.network[1].running_mean.shape == (10,)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +105,37 @@ def test_balanced_class_weights_follow_from_the_training_samples_and_stay(render
         assert tested.trainer.callback_metrics["test/loss"] == pytest.approx(
             expected.item(), rel=1e-5
         )
+
+
+def test_a_hook_that_leaves_out_its_base_is_refused(render):
+    with inside(render()):
+        from data.digits import Digits
+        from engine.trainer_settings import check_hooks
+        from models.system import System
+
+        class Noisy(System):
+            def on_train_epoch_end(self):
+                super().on_train_epoch_end()
+                self.log("noise", 1.0)
+
+            def validation_step(self, batch, batch_idx):
+                self.log("val/loss", 0.0)
+
+            def on_validation_epoch_end(self):
+                """The means are its own."""
+
+        class Started(Noisy):
+            def on_train_start(self):
+                self.started = True
+
+        class Split(Digits):
+            def setup(self, stage):
+                self.splits = {}
+
+        check_hooks(Noisy(torch.nn.Identity()))
+        for made, hook in ((Started(torch.nn.Identity()), "on_train_start"), (Split(), "setup")):
+            with pytest.raises(ValueError, match=rf"call super\(\)\.{hook}\("):
+                check_hooks(made)
 
 
 def test_a_loss_of_torchs_is_named_by_its_class(render, tmp_path):
@@ -230,7 +269,12 @@ def test_inputs_and_outputs_may_be_nested_in_any_precision(render):
     with inside(render()):
         from models.system import System
 
-        found = System(Two(3, 2)).bfloat16()({"x": torch.ones(4, 3, dtype=torch.float64)})
+        network = Two(3, 2).bfloat16()
+        network._parameters = {
+            "phase": torch.nn.Parameter(torch.ones(1) + 1j),
+            **network._parameters,
+        }
+        found = System(network)({"x": torch.ones(4, 3, dtype=torch.float64)})
         kinds = {one.dtype for one in (found["a"], found["both"][0], found["both"][1][0])}
         assert kinds == {torch.float32}
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer, loggers
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.apply_func import apply_to_collection
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -85,6 +86,7 @@ class Pictures(Callback):
         self.shown: int | None = None  # the epoch of the last pictures
         self.stands_aside = every_n_epochs <= 0 or count <= 0
 
+    @isolate_rng()  # a fit has the same random numbers with pictures and without
     def draw(self, trainer: Trainer, pl_module: Any, batch: Any) -> Image.Image | str | None:
         """The pictures of a batch; if that fails, says why once, and does not try again."""
         if self.stands_aside or not hasattr(pl_module, "pictures"):

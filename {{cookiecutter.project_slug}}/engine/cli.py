@@ -177,7 +177,7 @@ class CLI(LightningCLI):
         keep_settings(self.model, self.config_dump["model"])
         keep_settings(self.datamodule, self.config_dump["data"])
         trainer = super().instantiate_trainer(**kwargs)
-        prepare(trainer, self.model, self.best)
+        prepare(trainer, self.model, self.datamodule, self.best)
         if self.subcommand == "fit":
             await_processes(trainer.strategy)
         return trainer

@@ -108,7 +108,8 @@ class Program(nn.Module):
             sys.stderr.write(printed.getvalue())  # of the system's own
             return program
         except Exception as error:  # torch's own names are private
-            why = str(error).strip().partition("\n")[0]
+            first, *more = str(error).strip().splitlines()
+            why = next((line[4:] for line in more if line.startswith("  - ")), first)
             text = f"torch.export cannot follow predict_step ({why}): give the system export_step"
             if "specialized it to be a constant" in str(error):
                 text = (

@@ -1,6 +1,8 @@
 """What is changed of the Trainer's settings before it is made, and of the Trainer after."""
 
 import os
+import re
+from inspect import unwrap
 from math import inf
 from typing import Any
 
@@ -22,6 +24,8 @@ ENDLESS = ("max_epochs", "max_steps", "devices", "save_top_k", "num_sanity_val_s
 ANY = ("min_delta", "stopping_threshold", "divergence_threshold")
 LEAST = dict.fromkeys(ENDLESS, -1) | dict.fromkeys(ANY, -inf) | {"val_check_interval": 1e-6}
 LEAST |= dict.fromkeys(("accumulate_grad_batches", "check_val_every_n_epoch"), 1)
+BASES = ("models.system", "engine.data_module")
+HOOK = re.compile("on_|setup|state_dict|load_state_dict")
 
 
 def as_list(setting: Any) -> list[Any]:
@@ -83,9 +87,25 @@ def drop_callbacks(keys: list[str], config: Namespace) -> None:
         keys.remove("lr_monitor")
 
 
-def prepare(trainer: Trainer, system: LightningModule, best: ModelCheckpoint) -> None:
+def check_hooks(made: Any) -> None:
+    """Raises a UserError if a child of `System` or `Data` overrides a hook that these work by, and
+    does not call it: a schedule would not know the length of the fit, and never fall."""
+    kinds = type(made).__mro__
+    base = next((kind for kind in kinds if kind.__module__ in BASES), object)
+    for kind in kinds[: kinds.index(base)]:
+        for name in filter(HOOK.match, vars(kind).keys() & vars(base).keys()):
+            code: Any = getattr(unwrap(vars(kind)[name]), "__code__", None)
+            own_means = "validation_step" in vars(kind) and name.startswith(("on_val", "on_test"))
+            if code and not {"super", name} & {*code.co_names} and not own_means:
+                why = f"{base.__name__} works by it"
+                raise UserError(f"{kind.__name__}.{name} has to call super().{name}(...): {why}")
+
+
+def prepare(trainer: Trainer, system: LightningModule, data: Any, best: ModelCheckpoint) -> None:
     """What the Trainer's arguments cannot say. Of several callbacks that save checkpoints,
     Lightning asks the first for the best one."""
+    check_hooks(system)
+    check_hooks(data)
     saving = trainer.checkpoint_callbacks  # Lightning has put them at the end
     trainer.callbacks.sort(key=lambda callback: (callback in saving, callback is not best))
     save_whole(trainer.strategy)

@@ -90,8 +90,8 @@ class System(LightningModule):
 
     def to_weight_dtype(self, inputs: Tensor) -> Tensor:
         """Floats in the precision of the network's weights; integers, such as tokens, unchanged."""
-        floating = inputs.is_floating_point()
-        return inputs.to(next(self.network.parameters(), inputs).dtype) if floating else inputs
+        weights = (one for one in self.network.parameters() if one.is_floating_point())
+        return inputs.to(next(weights, inputs).dtype) if inputs.is_floating_point() else inputs
 
     def loss(self, batch: Any) -> Tensor:
         """The mean loss of a batch, in training, validation and test."""
@@ -244,7 +244,7 @@ class System(LightningModule):
             self.preparation = modules.rebuild(checkpoint["preparation"]).to(self.device)
         saved = checkpoint.get("state_dict", {})
         for name, buffer in self.named_buffers():  # some grow in training, such as a memory bank
-            if name in saved and saved[name].shape[1:] == buffer.shape[1:]:
+            if name in saved and not is_lazy(buffer) and saved[name].shape[1:] == buffer.shape[1:]:
                 buffer.resize_(saved[name].shape)
 
 
