@@ -449,8 +449,8 @@ def test_pictures_need_no_names_of_classes(project, monkeypatch):
     monkeypatch.syspath_prepend(project)
     own = ("--data=own_data.Told", "--model.network=own_data.Sevens")
     cli = command("train", *FIT, *own)
-    _, captions = cli.model.pictures([torch.zeros(2, 1, 8, 8), torch.tensor([0, 7])])
-    assert captions == ["7\n(0)", "7"]
+    _, captions = cli.model.pictures([torch.zeros(3, 1, 8, 8), torch.tensor([0, 7, -100])])
+    assert captions == ["7\n(0)", "7", "7"]
 
 
 def test_an_evaluation_does_not_speak_of_the_networks_that_its_checkpoint_swaps(

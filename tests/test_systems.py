@@ -420,8 +420,14 @@ def test_a_loss_of_torchs_that_takes_something_else_is_refused(system, loss):
 
 def test_balanced_weights_need_data_that_counts_its_classes(render):
     with inside(render()):
+        from data.base import Data
+        from engine.samples import TensorSamples
         from models.classifier import Classifier
 
+        data, labels = Data(), torch.tensor([1, -100, 0, 1])  # one is not known
+        samples = TensorSamples((torch.ones(4), labels), labels)
+        data.splits["train"] = torch.utils.data.Subset(samples, range(4))
+        assert data.class_counts.tolist() == [1, 2]
         system = Classifier(torch.nn.Flatten(), class_weights="balanced")
         loader = torch.utils.data.DataLoader([(torch.ones(3), 0)])
         trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)

@@ -103,5 +103,5 @@ class Data(DataModule):
         labels = getattr(samples_of(split), "labels", None)
         if labels is None:
             raise UserError(f"{type(self).__name__} has no labels of classes to balance")
-        least = self.facts.get("num_classes", 0)
-        return torch.as_tensor(labels)[split.indices].bincount(minlength=least)
+        labels = torch.as_tensor(labels)[split.indices]
+        return labels[labels >= 0].bincount(minlength=self.facts.get("num_classes", 0))

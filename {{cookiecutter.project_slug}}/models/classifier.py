@@ -83,6 +83,6 @@ class Classifier(System):
         images, labels = batch
         name = self.class_names.__getitem__ if self.class_names else str
         pairs = zip(self(images).argmax(dim=1).tolist(), labels.tolist(), strict=True)
-        # Label -1: unknown.
-        captions = [name(p) if t in (p, -1) else f"{name(p)}\n({name(t)})" for p, t in pairs]
+        # A label below 0: unknown.
+        captions = [name(p) if t == p or t < 0 else f"{name(p)}\n({name(t)})" for p, t in pairs]
         return images, captions
