@@ -410,6 +410,8 @@ def test_what_the_network_must_be_told_comes_from_the_data(project, monkeypatch,
 
 
 CHILDREN = """
+from collections.abc import Sequence
+
 from data.digits import Digits
 from models.networks.cnn import CNN
 
@@ -419,19 +421,27 @@ class Still(Digits):
         super().__init__(augment=False, **kwargs)
 
 
-class Narrow(CNN):
-    def __init__(self, **kwargs):
-        super().__init__(width=4, **kwargs)
+class Named(CNN):
+    def __init__(self, names: Sequence[str] = (), **kwargs):
+        super().__init__(**kwargs)
+        self.names = names
+
+
+class Narrow(Named):
+    def __init__(self, names: Sequence[str] = ("a",), dropout: float = 0.3, **kwargs):
+        super().__init__(names, width=4, dropout=dropout, **kwargs)
 """
 
 
 def test_a_child_may_set_what_the_configuration_sets_of_its_parent(project, monkeypatch):
     Path("children.py").write_text(CHILDREN)
     monkeypatch.syspath_prepend(project)
-    own = ("--data=children.Still", "--model.network=children.Narrow")
+    networks = ("--model.network=children.Named", "--model.network=children.Narrow")
+    own = ("--data=children.Still", *networks)
     command("train", *FIT, "--model.network.depth=2", *own)
     network = command("train", "test", *SMALL).model.network
     assert network.head.in_features == 4 * 2  # two stages, as given
+    assert (network.backbone[-1].p, [*network.names]) == (0.3, ["a"])  # not its parents' defaults
     command("export", "best")
     from predictor import load
 

@@ -20,7 +20,7 @@ from torch import nn
 from engine.compat import ModuleInstantiator, make_optional, on_class_swap
 from engine.data_module import DataModule
 from engine.errors import UserError, nearest, place
-from engine.facts import Facts, makes_module, may_lack, specs
+from engine.facts import Facts, makes_module, may_lack, same, specs
 from engine.help import ALIASES, COMMANDS, WANTED
 from engine.records import check_keys
 
@@ -109,16 +109,15 @@ def condense(message: str) -> str:
 
 def reset_on_swap(parser: Any, old: Namespace | None, new: Namespace) -> None:
     """Forgets the arguments of a class that is swapped: SGD would inherit AdamW's weight decay.
-    A child of the class keeps those that it takes, and has not set itself."""
+    A child of the class keeps those that it takes, but no defaults, which it may change."""
     if not (old and old.get("init_args")) or old["class_path"] == new["class_path"]:
         return
     kinds = resolve_name(new["class_path"]), resolve_name(old["class_path"])
-    kept: Any = ()
+    given, defaults, known = vars(old["init_args"]), defaults_of(kinds[1]), Namespace()
     if all(map(isclass, kinds)) and issubclass(*kinds):
-        kept = defaults_of(kinds[0])
-    parts = {key: part for key, part in vars(old["init_args"]).items() if key not in kept}
+        known = defaults_of(kinds[0])
+    parts = {k: v for k, v in given.items() if k not in known or same(v, defaults.get(k))}
     arguments = dict(Namespace(**parts).items(branches=False))
-    defaults = defaults_of(kinds[1])
     dropped = [f"{k}={v}" for k, v in arguments.items() if v not in (None, defaults.get(k))]
     if dropped:
         SWAPS.setdefault(new["class_path"], (old["class_path"], ", ".join(dropped)))
