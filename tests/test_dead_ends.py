@@ -256,6 +256,16 @@ def test_what_a_cpu_cannot_compute_in_16_bits_is_one_sentence(project, monkeypat
         command("train", *FIT, "--trainer.precision=bf16-mixed")
 
 
+def test_an_optimizer_that_refuses_its_weights_is_one_sentence(project):
+    from engine.errors import mistake_of
+
+    weight = torch.nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    with pytest.raises(RuntimeError) as raised:
+        torch.optim.SparseAdam([weight]).step()
+    assert mistake_of(raised.value).startswith("SparseAdam does not support dense gradients")
+
+
 CHANGED = {
     "renamed": (
         "def small(",

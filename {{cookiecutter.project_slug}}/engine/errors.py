@@ -125,7 +125,9 @@ def is_mistake(error: BaseException) -> bool:
         # Before a first step, a TypeError of Python's comes from arguments, too.
         made = any(frame.name == "instantiate_trainer" for frame in frames)
         return isinstance(error, REFUSALS) and (refuses or made)
-    if not (refuses and isinstance(error, ValueError | TypeError)):
+    # What an optimizer cannot update it says in its first step.
+    kinds = REFUSALS if "optim" in parts else (ValueError, TypeError)
+    if not (refuses and isinstance(error, kinds)):
         return False
     return own and last.name == "__init__" or bool({"optim", "modules", "prune.py"} & {*parts})
 

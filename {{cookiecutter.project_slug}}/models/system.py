@@ -168,8 +168,7 @@ class System(LightningModule):
         self.sizes = dict(zip(self.sums, counts, strict=True))
         self.log_dict(means, prog_bar=True, sync_dist=True)
         if self.metrics and not self.measured:
-            names = ", ".join(self.metrics)
-            text = f"metrics ({names}): the system's loss has to call update_metrics"
+            text = f"metrics {[*self.metrics]}: the system's loss has to call update_metrics"
             raise MisconfigurationException(text)
         measured = {name: metric.compute() for name, metric in self.measured.items()}
         for name, value in measured.items():
