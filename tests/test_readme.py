@@ -70,8 +70,9 @@ def test_the_example_that_runs_an_exported_file_gives_what_predict_gives(render,
     with inside(project, tmp_path):
         options = [*SMALL, *small_data("image_folder", tmp_path / "data")]
         command("train", "fit", *options, "--trainer.max_epochs=1")
-        path = tmp_path / "wide.png"  # cropped and made smaller
-        Image.radial_gradient("L").resize((60, 24), box=(0, 80, 200, 160)).convert("RGB").save(path)
+        path = tmp_path / "wide.png"  # cropped and made smaller, and transparent in places
+        image = Image.radial_gradient("L").resize((60, 24), box=(0, 80, 200, 160))
+        Image.merge("LA", (image, image)).save(path)
         command("train", "predict", *options, f"--data.predict_dir={path}", "--ckpt_path=best")
         with open("logs/version_0/predictions.csv", newline="", encoding="utf-8") as file:
             [row] = csv.DictReader(file)
