@@ -188,7 +188,7 @@ def encode(
     for i, column in enumerate(numbers):
         values[:, i] = to_numbers(table[column["name"]], column, source)
         if (empty := int(values[:, i].isnan().sum())) and not column["missing"]:
-            rank_zero_info(
+            rank_zero_warn(
                 f"{source}: {column['name']}, which the training always has, is missing in rows: "
                 f"{empty}. Its mean is taken"
             )
@@ -199,7 +199,7 @@ def encode(
         unknown = np.flatnonzero((codes[:, i] == 0).numpy() & array.is_valid().to_numpy())
         if len(unknown):
             first = int(unknown[0])
-            rank_zero_info(
+            rank_zero_warn(
                 f"{source}: {len(unknown)} values of {column['name']} are unknown to the training; "
                 f"the first is {array[first]} in row "
                 f"{1 + (first if row_numbers is None else row_numbers[first])}"
