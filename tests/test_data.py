@@ -779,6 +779,9 @@ def test_image_folder_says_what_is_wrong_with_the_folders(paths, message, tmp_pa
 def test_val_may_lack_a_class_and_test_all_of_them(tmp_path, caplog):
     write_images(tmp_path / "train", ("a", "b", "rare"), count=4)
     write_images(tmp_path / "val", ("a", "b"), count=2)
+    (tmp_path / "val" / "rare").mkdir()
+    (tmp_path / "val" / "a" / "@eaDir").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "val" / "a" / "@eaDir" / "small.jpg")
     (tmp_path / "test").mkdir()
     Image.new("RGB", (20, 20)).save(tmp_path / "test" / "what.jpg")
     with caplog.at_level("INFO"):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from data.image_sources import extensions, find_images, tell_others
 from engine.errors import UserError
+from engine.files import SYSTEM_FOLDERS
 from engine.splits import SPLITS, Rows
 
 MOST_COMPARED = 20_000
@@ -22,7 +23,7 @@ SPLIT_WORDS = {*SPLITS, "training", "valid", "validation", "eval", "testing"}
 def subfolders(folder: Path) -> list[str]:
     """The folders in a folder, without hidden ones and those that operating systems add."""
     names = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    return [name for name in names if not name.startswith((".", "__MACOSX", "@eaDir"))]
+    return [name for name in names if not name.startswith(SYSTEM_FOLDERS)]
 
 
 def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
@@ -66,8 +67,6 @@ def find_classes(root: Path) -> tuple[dict[str, Path], list[str]]:
             del folders[split]
         elif others := sorted(set(here) - set(names)):
             raise UserError(f"{folder} has classes that {folders['train']} has not: {others}.")
-        elif missing := sorted(set(names) - set(here)):
-            rank_zero_info(f"{folder} has no images of {', '.join(missing)}.")
     return folders, names
 
 
@@ -142,6 +141,8 @@ def list_images(
             )
         if len(names) == first:
             tell_others(folder, others, 0)
+        if missing := sorted(set(class_names) - {class_names[i] for i in labels[first:]}):
+            rank_zero_info(f"{folder} has no images of {', '.join(missing)}.")
         rows[split] = torch.arange(first, len(names))
     tell_others(root, others, len(names))
     if deeper:

@@ -10,6 +10,8 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 
 from engine.errors import UserError
 
+SYSTEM_FOLDERS = (".", "__MACOSX", "@eaDir")  # hidden, of macOS, of Synology: with small copies
+
 
 def relative(path: str | Path) -> str:
     """The path from here, if it lies below; else the whole path."""
@@ -18,14 +20,14 @@ def relative(path: str | Path) -> str:
 
 
 def files_below(folder: Path) -> list[str]:
-    """Paths of all files in and below a folder, sorted; hidden files and folders are left out.
+    """Paths of all files in and below a folder, sorted, without hidden ones and those of systems.
     Links are followed, but not into a folder that they lie in themselves."""
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}.")
     paths: list[str] = []
     for here, folders, files in os.walk(folder, followlinks=True):
         real = Path(here).resolve()
-        shown = (name for name in folders if not name.startswith("."))
+        shown = (name for name in folders if not name.startswith(SYSTEM_FOLDERS))
         folders[:] = [n for n in shown if not real.is_relative_to(Path(here, n).resolve())]
         paths += [os.path.join(here, name) for name in files if not name.startswith(".")]
     return sorted(paths)
