@@ -59,6 +59,7 @@ def test_files_images_and_arrays_from_any_folder(render, tmp_path, monkeypatch):
         assert not Path("logs").exists()
         for wrong, why in (
             (arrays / 255, "give integers"),
+            (np.full((2, 9, 9, 3), 300, np.uint16), "in colour of uint16: give them as uint8"),
             ("no.png", "no file or folder no.png"),
             (None, "nothing"),
             ([], "nothing to predict in"),

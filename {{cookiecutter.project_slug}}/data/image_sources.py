@@ -77,7 +77,8 @@ def open_images(source: Any, channels: int) -> list[str | Image.Image]:
         raise UserError(f"Images of {pixels.dtype}: give integers from 0 to 255, as files do.")
     if pixels.dtype not in (np.uint8, np.uint16):
         if pixels.size and (pixels.min() < 0 or pixels.max() > 255):
-            raise UserError(f"Images of {pixels.dtype} up to {pixels.max()}: give them as uint16.")
+            values = f"{pixels.dtype} from {pixels.min()} to {pixels.max()}"
+            raise UserError(f"Images of {values}: give 0 to 255, or grey ones as uint16.")
         pixels = pixels.astype(np.uint8)
     colors = (1, 3, 4)
     if pixels.ndim > 2 and pixels.shape[-3] == channels and pixels.shape[-1] not in colors:
@@ -89,4 +90,6 @@ def open_images(source: Any, channels: int) -> list[str | Image.Image]:
         pixels = pixels[..., 0]  # grey images (N, H, W)
     if pixels.ndim != 3 and (pixels.ndim != 4 or pixels.shape[-1] not in colors):
         raise UserError(f"An array of shape {pixels.shape} is no images: give (N, H, W, C).")
+    if pixels.ndim == 4 and pixels.dtype != np.uint8:
+        raise UserError(f"Images in colour of {pixels.dtype}: give them as uint8, from 0 to 255.")
     return [Image.fromarray(np.ascontiguousarray(image)) for image in pixels]
