@@ -225,9 +225,12 @@ def test_a_mistake_in_a_trial_is_one_line(folder, capsys):
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ({"model.lr": {"type": "flot", "low": 0.0, "high": 1.0}}, "model.lr: .*suggest_flot"),
+        (
+            {"model.lr": {"type": "flot", "low": 0.0, "high": 1.0}},
+            "model.lr: .*give its type: float",
+        ),
         ({"model.lr": {"type": "float", "low": 0.0}}, "model.lr: .*high"),
-        ({"model.lr": {"low": 0.0, "high": 1.0}}, "model.lr: .*type"),
+        ({"model.lr": {"low": 0.0, "high": 1.0}}, "model.lr: .*give its type: float"),
     ],
 )
 def test_a_space_that_is_wrong_is_a_sentence(folder, space, message):

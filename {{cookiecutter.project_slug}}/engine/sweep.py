@@ -56,9 +56,12 @@ def suggest(trial: optuna.Trial, space: dict[str, dict[str, Any]]) -> None:
                 if not set(values) <= set(choices.get(other, ())):
                     raise ValueError(f"{other} has no such choice, or stands below")
             choices[key] = arguments.get("choices", ())
+            kind = arguments.pop("type", None)
+            if kind not in ("float", "int", "categorical"):
+                raise ValueError("give its type: float, int or categorical")
             if all(trial.params.get(other) in values for other, values in when.items()):
-                getattr(trial, f"suggest_{arguments.pop('type')}")(key, **arguments)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+                getattr(trial, f"suggest_{kind}")(key, **arguments)
+        except (AttributeError, TypeError, ValueError) as error:
             raise UserError(f"space: {key}: {domain} is not understood: {error}") from error
 
 
