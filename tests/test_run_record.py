@@ -114,6 +114,8 @@ def test_the_best_checkpoint_of_an_older_run_is_not_taken_for_the_newest(project
     assert caplog.messages == ["The newest run, logs/version_10, has no checkpoint"]
     with pytest.raises(UserError, match="best: no checkpoint there.*\n.*version_0.*\n.*version_9"):
         find_checkpoint("best", "best", root)
+    with pytest.raises(UserError, match=r"no best.ckpt there. The newest of 1:\n.*9/.*/last.ckpt$"):
+        find_checkpoint("version_9", "best", root)
     for number in range(10, 20):
         path = root / f"version_{number}/checkpoints/best.ckpt"
         path.parent.mkdir(parents=True)

@@ -145,9 +145,12 @@ def find_checkpoint(
     for path in paths:
         if _description(path):
             return path
+    there = [one for path in paths[1:] for one in path.parent.glob("*.ckpt")]  # of other names
     saved = [path for run in all_runs(root) for path in run.glob("checkpoints/*.ckpt")]
+    what = f"no {default}.ckpt" if there else "no checkpoint"
+    saved = sorted(there, key=os.path.getmtime) or saved
     listed = "".join(f"\n  {path}" for path in saved[-6:]) or f" none under {root}; train first"
-    raise UserError(f"{option} {name}: no checkpoint there. The newest of {len(saved)}:{listed}")
+    raise UserError(f"{option} {name}: {what} there. The newest of {len(saved)}:{listed}")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
