@@ -42,14 +42,19 @@ def load(path: Path, settings: dict[str, Any]) -> tuple[Any, LightningDataModule
 
 
 def predict(system: Any, data: Any, sizes: tuple[int, ...]) -> tuple[list[Any], list[Any]]:
-    """Raw batches of these sizes from what `predict` would read, and what it gives for them."""
-    data.trainer = trainer = Trainer(**ONE_DEVICE)
+    """Raw batches of these sizes from what `predict` would read, and what it gives for them; None
+    where the file is to give something else."""
+    data.trainer = system.trainer = trainer = Trainer(**ONE_DEVICE)
+    if hasattr(system, "export_inputs"):
+        return [system.export_inputs(size) for size in sizes], [None] * len(sizes)
     data.prepare_data()
     data.setup("predict")
     # The first of several, in a list or a dict.
     raw, *_ = next(iter(CombinedLoader(data.predict_dataloader(), "sequential")))
     export_batch = getattr(data, "export_batch", lambda batch: batch)
     batches: Any = [rows_of(export_batch(raw), size) for size in sizes]
+    if hasattr(system, "export_step"):
+        return batches, [None] * len(batches)
     # The whole way of `predict`, of these rows. (A list would be several loaders.)
     data.predict_dataloader = lambda: Subset(batches, range(len(batches)))
     found: Any = trainer.predict(system, datamodule=data)

@@ -43,8 +43,8 @@ class Program(nn.Module):
     Args:
         system: a system in evaluation mode. One of which a file is to give something else than
             predictions says so in `export_step`; if that does not come from a batch, in
-            `export_inputs` what it comes from. `export_dims` names the dimensions that may vary.
-        batch: a raw batch, of three rows.
+            `export_inputs(count)` what it comes from. `export_dims` names the dimensions that vary.
+        batch: a raw batch, or what `export_inputs` gives, of three rows.
         data: its data module, which prepares batches for a system that does not.
     """
 
@@ -53,10 +53,9 @@ class Program(nn.Module):
         self.system = system
         own = getattr(data, "own_preparation", nn.Identity())
         self.preparation = getattr(system, "preparation", own)
-        self.generates = hasattr(system, "export_inputs")
-        self.batch = system.export_inputs(3) if self.generates else batch
+        self.batch = batch
         # Copies: views of one tensor, as columns are, take torch.export half as long again.
-        every = {name: tensor.clone() for name, tensor in leaves(self.batch).items()}
+        every = {name: tensor.clone() for name, tensor in leaves(batch).items()}
         if not every:
             raise UserError(
                 f"A batch is a {type(batch).__name__}, in which no tensors are found: have "
@@ -78,7 +77,7 @@ class Program(nn.Module):
         return results(self.step(batch))
 
     def step(self, batch: Any) -> Any:
-        if not self.generates:
+        if not hasattr(self.system, "export_inputs"):
             batch = self.preparation(batch)
         if hasattr(self.system, "export_step"):
             return self.system.export_step(batch)
@@ -147,13 +146,8 @@ class Program(nn.Module):
         return [f"{name}_output" if name in self.named() else name for name in self.outputs]
 
     def compare(self, batch: Any, predicted: Any) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """The inputs of the file for a batch, and what it is to give."""
-        if self.generates:
-            size = len(next(iter(leaves(batch).values())))
-            batch = self.system.export_inputs(size)
-        if hasattr(self.system, "export_step"):
-            predicted = self.step(batch)
-        every, right = leaves(batch), results(predicted)
+        """The inputs of the file for a batch, and what it is to give (None: what `step` gives)."""
+        every, right = leaves(batch), results(self.step(batch) if predicted is None else predicted)
         inputs = dict(zip(self.named(), (every[name] for name in self.inputs), strict=True))
         return inputs, [right[name] for name in self.outputs]
 
