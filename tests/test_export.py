@@ -291,6 +291,26 @@ class Varied(torch.nn.Module):
         return {"sum": a.sum(dim=1) + b}
 
 
+def test_what_comes_from_no_batch_needs_no_data(render):
+    """Batches of a graph, whose edges number its nodes, cannot be cut to other sizes."""
+
+    class Graphs(torch.nn.Module):
+        def export_inputs(self, count):
+            return {"nodes": torch.arange(6.0 * count).view(count, 3, 2)}
+
+        def export_step(self, batch):
+            return {"sum": batch["nodes"].sum(dim=(1, 2))}
+
+    with inside(render()):
+        from engine import export
+        from engine.program import Program
+
+        batches, expected = export.predict(Graphs(), SimpleNamespace(), (3, 1))
+        program = Program(Graphs(), batches[0], None)
+        inputs, [right] = program.compare(batches[1], expected[1])
+        assert inputs["nodes"].shape == (1, 3, 2) and right.tolist() == [15]
+
+
 @pytest.mark.parametrize("kind", [Pairs, dict])
 def test_a_batch_may_have_lengths_lists_and_scalars(render, tmp_path, kind):
     """What has no row for each sample, as the boxes of each image, stays whole; targets, which no
