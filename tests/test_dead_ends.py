@@ -7,6 +7,8 @@ import sys
 import threading
 from collections import OrderedDict, defaultdict, namedtuple
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,13 +101,13 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_why(render, project):
         "import resource, torch\n"
         "from engine.checkpoint_io import AtomicCheckpointIO\n"
         "from pathlib import Path\n"
-        "from engine.errors import plain_errors\n"
+        "from engine.errors import UserError, plain_errors\n"
         "from engine.runs import make_writable\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 100_000))\n"
         "try:\n"
-        "    make_writable(Path('.'))\n"
-        "except OSError as error:\n"
-        "    print(error.strerror)\n"
+        "    make_writable(Path('.'), 'make room')\n"
+        "except UserError as error:\n"
+        "    print(error)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "with plain_errors():\n"
         "    AtomicCheckpointIO().save_checkpoint({'x': torch.zeros(10)}, 'last.ckpt')\n"
@@ -120,7 +122,8 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_says_why(render, project):
     )
     assert result.returncode == 1
     whole = "error: last.ckpt cannot be written: File too large; the one before is whole\n"
-    assert (result.stdout, result.stderr) == ("File too large\n", whole)
+    assert result.stdout == ". cannot be written to (File too large): make room\n"
+    assert result.stderr == whole
     assert torch.load("last.ckpt", weights_only=True)["x"].shape == (10,)
     assert [path.name for path in project.iterdir()] == ["last.ckpt"]
 
@@ -129,14 +132,12 @@ def test_where_one_may_not_write(project, monkeypatch, caplog):
     command("train", *FIT)
     from engine import runs
 
-    make_writable = runs.make_writable
+    def refuse(dir: Path) -> Any:
+        if dir.name == "version_0":
+            raise PermissionError(30, "Read-only file system")
+        return TemporaryFile(dir=dir)
 
-    def refuse(folder: Path) -> None:
-        if folder.name == "version_0":
-            raise PermissionError
-        make_writable(folder)
-
-    monkeypatch.setattr(runs, "make_writable", refuse)
+    monkeypatch.setattr(runs, "TemporaryFile", refuse)
     before = sorted(Path("logs/version_0").rglob("*"))
     cli = command("train", "test", *SMALL, "--ckpt_path=best")
     assert "test/acc" in cli.trainer.callback_metrics
@@ -144,10 +145,13 @@ def test_where_one_may_not_write(project, monkeypatch, caplog):
     command("train", "predict", *SMALL, "--ckpt_path=best")
     assert Path("logs/of_version_0/predictions.csv").exists()
     assert sorted(Path("logs/version_0").rglob("*")) == before
+    why = "logs/version_0 cannot be written to .Read-only file system.: a copy of its checkpoint"
+    with pytest.raises(SystemExit, match=why):
+        command("train", *FIT, "--ckpt_path=last")
     Path("file").touch()
-    with pytest.raises(SystemExit, match="Predictions cannot be written to file"):
+    with pytest.raises(SystemExit, match="file cannot be written to .*--predictions.output"):
         command("train", "predict", *SMALL, "--ckpt_path=best", "--predictions.output=file/a.csv")
-    with pytest.raises(SystemExit, match="Runs cannot be written to file.*default_root_dir"):
+    with pytest.raises(SystemExit, match="file/logs cannot be written to .*default_root_dir"):
         command("train", *FIT, "--trainer.default_root_dir=file/logs")
 
     def fill_up(*_: object) -> None:

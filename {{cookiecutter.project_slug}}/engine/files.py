@@ -3,7 +3,7 @@
 import csv
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lightning_utilities.core.rank_zero import rank_zero_warn
@@ -54,7 +54,8 @@ def written_whole(path: Path, ending: str = "") -> Iterator[Path]:
         kept = "; the one before is whole" * path.exists()
         raise UserError(f"{path} cannot be written: {reason.strerror or reason}{kept}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # as where nothing can be written
+            temporary.unlink()
 
 
 @contextmanager

@@ -51,14 +51,7 @@ class Predictions(BasePredictionWriter):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "predict" or trainer.fast_dev_run or not trainer.is_global_zero:
             return
-        folder = self.path(trainer).parent
-        try:  # before the work
-            make_writable(folder)
-        except OSError as error:
-            raise UserError(
-                f"Predictions cannot be written to {folder} ({error.strerror}); "
-                "--predictions.output names another file"
-            ) from error
+        make_writable(self.path(trainer).parent, "--predictions.output names another file")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.predict_loop.return_predictions = False  # they would fill the memory

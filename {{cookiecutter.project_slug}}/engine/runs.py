@@ -37,17 +37,20 @@ def run_folder(
     return new_run(root) if writes else root
 
 
-def make_writable(folder: Path) -> None:
-    """Makes a folder; raises an OSError if nothing can be written there, before the work."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryFile(dir=folder) as file:
-        file.write(bytes(4096))  # an empty file has room on a full disk
+def make_writable(folder: Path, fix: str = "") -> None:
+    """Makes a folder; raises a UserError if nothing can be written there, before the work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))  # an empty file has room on a full disk
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written to ({error.strerror}): {fix}") from error
 
 
 def writable(run: Path, root: Path) -> Path:
     """Where an evaluation writes: into the run folder of its checkpoint, if it may."""
     for folder in (run, root / f"of_{run.name}"):
-        with suppress(OSError):
+        with suppress(UserError):
             make_writable(folder)
             break
     else:
@@ -59,12 +62,7 @@ def writable(run: Path, root: Path) -> Path:
 
 def new_run(root: Path) -> Path:
     """Makes the next `version_N` folder under `root`; safe with several processes at once."""
-    try:
-        make_writable(root)
-    except OSError as error:
-        raise UserError(
-            f"Runs cannot be written to {root} ({error.strerror}): give --trainer.default_root_dir"
-        ) from error
+    make_writable(root, "give --trainer.default_root_dir")
     number = max((number_of(run) for run in root.glob("version_*")), default=-1)
     while True:
         number += 1

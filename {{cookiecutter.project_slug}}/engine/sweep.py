@@ -20,6 +20,7 @@ from engine.last_checkpoint import command_line
 from engine.options import read_options, split_words
 from engine.parsing import Parser
 from engine.records import read_record
+from engine.runs import make_writable
 
 try:
     import optuna
@@ -162,7 +163,7 @@ def sweep(
             f"--best_checkpoint.monitor {best['monitor']} --best_checkpoint.mode {best['mode']}"
         )
     folder = Path("logs", study)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_writable(folder, "a search writes to the folder in which it is started")
     database = connect(storage)
     direction: Any = f"{best['mode']}imize"
     found = optuna.create_study(
