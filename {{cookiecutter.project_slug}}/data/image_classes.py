@@ -123,6 +123,7 @@ def list_images(
     for split, folder in folders.items():
         first, least = len(names), least_images(split, folders)
         few: list[str] = []
+        missing: list[str] = []
         for label, class_name in enumerate(class_names):
             here = folder / class_name
             own: Counter[str] = Counter()
@@ -131,6 +132,8 @@ def list_images(
             if len(found) < least:
                 tell_others(here, own, len(found))
                 few.append(f"{class_name} ({len(found)})")
+            if not found:
+                missing.append(class_name)
             names += found
             deeper += [name for name in found if os.path.dirname(name) != str(here)]
             labels += [label] * len(found)
@@ -141,7 +144,7 @@ def list_images(
             )
         if len(names) == first:
             tell_others(folder, others, 0)
-        if missing := sorted(set(class_names) - {class_names[i] for i in labels[first:]}):
+        if missing:
             rank_zero_info(f"{folder} has no images of {', '.join(missing)}.")
         rows[split] = torch.arange(first, len(names))
     tell_others(root, others, len(names))

@@ -155,7 +155,8 @@ class CLI(LightningCLI):
         run = run if fits or not writes else runs.writable(run, self.root)
         self.made = run if self.is_new and writes else None
         if fits and writes:
-            runs.make_writable(run, "a copy of its checkpoint elsewhere goes on in a new run")
+            if not self.is_new:
+                runs.make_writable(run, "a copy of its checkpoint elsewhere goes on in a new run")
             self.held.enter_context(runs.hold(run))
         trainer.default_root_dir = str(run)
         for name in ("best_checkpoint", "last_checkpoint"):
