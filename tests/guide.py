@@ -6,6 +6,7 @@ CONTRIBUTING.md says how to add one.
 
 import ast
 import json
+from collections import Counter
 from pathlib import Path
 
 PROJECT = "{{cookiecutter.project_slug}}"
@@ -13,7 +14,7 @@ PROJECT = "{{cookiecutter.project_slug}}"
 KEYS: dict[str, tuple[set[str], set[str]]] = {
     "_modalities": (
         {"name", "example", "readme"},
-        {"batch_sizes", "files", "packages", "preparation"},
+        {"batch_sizes", "files", "ordered", "packages", "preparation"},
     ),
     "_data": (
         {"name", "class", "modality", "model", "arguments", "augments", "log_every_n_steps"},
@@ -30,6 +31,7 @@ KEYS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "_loggers": ({"name", "class_path"}, {"arguments", "files", "packages", "readme"}),
 }
+KINDS = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
 CHOICES = {"_data": "data", "_models": "model", "_loggers": "logger"}
 # Which file of a project holds the class of a row, and folders that hold files of rows alone.
 CLASSES = {"_data": "data/{}.py", "_systems": "models/{}.py", "_models": "models/networks/{}.py"}
@@ -58,6 +60,7 @@ def gaps(template: Path) -> list[str]:
         *twice,
         *gaps_in_choices(settings),
         *gaps_in_rows(settings),
+        *gaps_in_kinds(settings),
         *gaps_in_files(settings, project),
     ]
 
@@ -76,8 +79,13 @@ def gaps_in_choices(settings: dict) -> list[str]:
         for choice in settings[prompt]:
             if choice not in settings["__prompts__"][prompt]:
                 found.append(f"cookiecutter.json: __prompts__ has no label for {prompt}={choice}")
+        known = {*settings[prompt], *names, "__prompt__"}
+        for label in sorted(settings["__prompts__"][prompt].keys() - known):
+            found.append(f"cookiecutter.json: __prompts__ has a label for no {prompt}: {label}")
         if not found and names != choices:
-            found.append(f"cookiecutter.json: {table} is in another order than the choices")
+            found.append(
+                f"cookiecutter.json: {table} has a row twice, or another order than the choices"
+            )
     return found
 
 
@@ -110,6 +118,27 @@ def gaps_in_rows(settings: dict) -> list[str]:
                 if name not in names:
                     place = f"cookiecutter.json: {key} in the row {row['name']} of {table}"
                     found.append(f"{place} is {name}, which is no row of {other}")
+    models = {row["name"]: row for row in settings["_models"]}
+    for row in settings["_data"]:
+        model, modality = models.get(row.get("model"), {}), row.get("modality")
+        if modality not in model.get("modalities", [modality]):
+            place = f"cookiecutter.json: model in the row {row['name']} of _data"
+            found.append(f"{place} is {row['model']}, whose `modalities` lack {modality}")
+    return found
+
+
+def gaps_in_kinds(settings: dict) -> list[str]:
+    """A text where other rows have a list, and the like: each of its letters would be a line."""
+    found, kinds = [], {}
+    for table in KEYS:
+        for row in settings[table]:
+            for part in (row, *row.get("on", ())):
+                for key, value in part.items():
+                    place = f"cookiecutter.json: {key} in the row {row['name']} of {table}"
+                    kinds.setdefault(key, []).append((place, KINDS.get(type(value), "null")))
+    for pairs in kinds.values():
+        usual, _ = Counter(kind for _, kind in pairs).most_common(1)[0]
+        found += [f"{place} is {kind}, not {usual}" for place, kind in pairs if kind != usual]
     return found
 
 
@@ -132,6 +161,10 @@ def gaps_in_files(settings: dict, project: Path) -> list[str]:
                 path = project / source
                 if path.is_file() and row.get("class") not in classes_of(path):
                     found.append(f"{source} has no class {row.get('class')}, which {place} names")
+            if table == "_modalities":
+                for file in {f"data/{row['name']}.py", row.get("preparation", *files[:1])}:
+                    if file not in files:
+                        found.append(f"{file} is not among the `files` of {place}")
             if table == "_data":
                 files.append(f"tests/small_data/{row['name']}.py")
             found += [

@@ -375,7 +375,37 @@ FORGOTTEN = {
     ),
     "modality": (
         lambda settings: settings["_data"][0].update(modality="sounds"),
-        ["modality in the row digits of _data is sounds, which is no row of _modalities"],
+        [
+            "modality in the row digits of _data is sounds, which is no row of _modalities",
+            "model in the row digits of _data is cnn, whose `modalities` lack sounds",
+        ],
+    ),
+    "model that takes it": (
+        lambda settings: settings["_data"][0].update(model="gpt"),
+        ["model in the row digits of _data is gpt, whose `modalities` lack images"],
+    ),
+    "list": (
+        lambda settings: settings["_data"][0].update(packages="scikit-learn", augments="yes"),
+        [
+            "packages in the row digits of _data is text, not a list",
+            "augments in the row digits of _data is text, not true or false",
+        ],
+    ),
+    "choice with a label": (
+        lambda settings: settings["__prompts__"]["data"].update(sounds="sounds: wav"),
+        ["__prompts__ has a label for no data: sounds"],
+    ),
+    "row twice": (
+        lambda settings: settings["_data"].append(settings["_data"][0]),
+        ["_data has a row twice, or another order than the choices"],
+    ),
+    "file of a modality": (
+        lambda settings: settings["_modalities"][0]["files"].remove("data/images.py"),
+        ["data/images.py is not among the `files` of the row images of _modalities"],
+    ),
+    "preparation": (
+        lambda settings: settings["_modalities"][0].update(preparation="data/image.py"),
+        ["data/image.py is not among the `files` of the row images of _modalities"],
     ),
 }
 

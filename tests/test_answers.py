@@ -654,7 +654,8 @@ def test_projects_have_the_files_and_packages_that_they_use(render, post_gen, da
     assert foreign | not_imported == expected, (
         f"the files of data={data} model={model} import {foreign - expected}, which no `packages` in"
         f" cookiecutter.json have, and not {expected - foreign - not_imported}, which they have;"
-        " MODULES and not_imported above have packages whose modules are called, or used, otherwise"
+        " MODULES and not_imported above have packages whose modules are called, or used, otherwise,"
+        " OPTIONAL those that a project works without"
     )
 
 

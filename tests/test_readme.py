@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from projects import SMALL, command, inside, small_data
-from templates import CELLS, ROOT, SETTINGS
+from templates import CELLS, DATA, ROOT, SETTINGS
 
 
 def blocks(readme: Path, language: str = "bash") -> list[str]:
@@ -104,6 +104,13 @@ def test_the_answers_shown_are_those_of_the_template(monkeypatch):
     assert inside == questions_table.table(), (
         "README.md differs from cookiecutter.json: run python benchmarks/questions_table.py --write"
     )
+
+
+def test_the_kinds_of_data_name_each_data_set():
+    _, _, text = (ROOT / "README.md").read_text("utf-8").partition("## The kinds of data\n")
+    section, *_ = text.partition("\n## ")
+    missing = [name for name in DATA if f"`{name}`" not in section]
+    assert missing == [], 'name them in README.md, "The kinds of data"'
 
 
 @pytest.mark.parametrize("prompt", ["data", "model"])
