@@ -88,6 +88,23 @@ def test_a_schedule_ends_with_a_fit_whose_epochs_have_become_longer_or_shorter(
         assert scheduler.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
 
 
+def test_a_schedule_that_cannot_know_the_length_of_the_fit_says_so(render, tmp_path, caplog):
+    caplog.set_level("INFO")
+    with inside(render(model="mlp"), tmp_path):
+        import models.warmup_cosine
+        from engine import schedules
+
+        optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), 0.1)
+        scheduler, name, length = schedules.make_scheduler(
+            models.warmup_cosine.WarmupCosine, optimizer
+        )
+        schedules.resize(scheduler, models.warmup_cosine.WarmupCosine, name, float("inf"))
+    assert (name, length) == ("total_steps", None)
+    assert (
+        "WarmupCosine does not lower the learning rate at its end: give trainer.max" in caplog.text
+    )
+
+
 def test_balanced_class_weights_follow_from_the_training_samples_and_stay(render, tmp_path):
     with inside(render(model="mlp"), tmp_path):
         fit = command("train", *FIT, "--model.class_weights=balanced")

@@ -653,6 +653,16 @@ def test_a_table_without_categories_is_exported_by_each_network(tmp_path):
             torch.testing.assert_close(found, network(*inputs))
 
 
+def test_the_first_block_sees_how_large_a_number_is(tmp_path):
+    with inside(ROOT / "{{cookiecutter.project_slug}}", tmp_path):
+        transformer = importlib.import_module("models.networks.tabular_transformer")
+        network = transformer.TabularTransformer(1, [], 1, depth=2).eval()
+        torch.nn.init.zeros_(network.tokens.bias)  # a token is only its number's size then
+        numbers, codes = torch.tensor([[2.0], [20.0]]), torch.zeros(2, 0, dtype=torch.long)
+        small, large = network.blocks[0](network.tokens(numbers, codes))[:, 0]
+        assert not torch.allclose(small, large, rtol=0.1)
+
+
 def test_dates_and_times_of_any_unit_are_days_and_hours(project):
     with inside(project):
         to_numbers = importlib.import_module("data.columns").to_numbers

@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
@@ -91,6 +92,10 @@ def resize(scheduler: Any, make: Any, name: str, length: float) -> LRScheduler:
     if not 0 < length < inf:
         if name == "T_max" or getattr(scheduler, name):
             raise MisconfigurationException(f"The length of this fit is not known: give {name}")
+        rank_zero_info(
+            f"The length of this fit is not known, so {type(scheduler).__name__} does not lower "
+            f"the learning rate at its end: give trainer.max_steps or the scheduler's {name}"
+        )
         return scheduler
     for group in scheduler.optimizer.param_groups:
         group["lr"] = group["initial_lr"]

@@ -32,12 +32,14 @@ class Tokenizer(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a gated layer (ReGLU), each after a norm and added to its input."""
+    """Attention, then a gated layer (ReGLU), each after a norm and added to its input. As in the
+    paper, the first block's attention has no norm: it would hide how large the numbers are."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, is_first: bool) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.attention_norm, self.gate_norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.attention_norm = nn.Identity() if is_first else nn.LayerNorm(dim)
+        self.gate_norm = nn.LayerNorm(dim)
         self.to_qkv, self.to_out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
         self.to_gate, self.to_sum = nn.Linear(dim, 4 * dim), nn.Linear(2 * dim, dim)
 
@@ -78,7 +80,8 @@ class TabularTransformer(nn.Module):
         if dim % heads:
             raise ValueError(f"dim={dim} is not divisible by heads={heads}")
         self.tokens = Tokenizer(num_numbers, cardinalities, dim)
-        self.blocks = nn.Sequential(*(Block(dim, heads, dropout) for _ in range(depth)))
+        blocks = (Block(dim, heads, dropout, is_first=place == 0) for place in range(depth))
+        self.blocks = nn.Sequential(*blocks)
         self.head = nn.Sequential(nn.LayerNorm(dim), nn.ReLU(), nn.Linear(dim, num_outputs))
 
     def forward(self, numbers: Tensor, codes: Tensor) -> Tensor:
