@@ -128,6 +128,17 @@ def test_what_is_no_text_is_refused(project, tmp_path, content, options, message
             data.setup("fit")
 
 
+@pytest.mark.parametrize("unit", ["byte", "character"])
+def test_a_link_to_nothing_is_refused(project, tmp_path, unit):
+    (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
+    with inside(project):
+        from data.text_files import TextFiles
+        from engine.errors import UserError
+
+        with pytest.raises(UserError, match="a.txt cannot be read"):
+            TextFiles(data_dir=str(tmp_path), unit=unit).setup("fit")
+
+
 @pytest.mark.parametrize("text", ["größe " * 99, "é" * 2**19 + " 漢" * 9, "a" + "é" * 2**19])
 def test_bytes_of_another_encoding_are_told(project, tmp_path, recwarn, text):
     write(tmp_path, a=text.encode())

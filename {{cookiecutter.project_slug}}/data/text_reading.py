@@ -81,7 +81,7 @@ def read_characters(paths: list[Path]) -> Tensor:
     Raises:
         UserError: one is not UTF-8, or they are too large.
     """
-    if (size := sum(path.stat().st_size for path in paths)) > MOST:
+    if (size := sum(len(read_file(path, mapped=True)) for path in paths)) > MOST:
         raise UserError(
             f"unit is character, and the text has {size / 1e9:.1f} GB, which have to fit into "
             "memory four times: take --data.unit byte, which maps a file."
