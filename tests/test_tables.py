@@ -245,17 +245,17 @@ FAULTS = {
     "offsets": (
         lines("d,y", lambda i: f"2026-01-{1 + i % 9:02}T10:00{'' if i % 4 else 'Z'},{i}.5"),
         {},
-        "row 2: d is '2026-01-02T10:00', and some of the others have an offset from UTC, some none",
+        "row 2: d is '2026-01-02T10:00', and some .* an offset from UTC, some none. Give all of them",
     ),
     "an offset apart": (
         lines("d,y", lambda i: f"2026-01-{1 + i % 9:02} 10:00:00 +01:00,{i}.5"),
         {},
-        "row 1: d is '2026-01-01 10:00:00 .01:00', and most others are dates.*--data.date_format",
+        "row 1: d is '2026-01-01 10:00:00 .01:00', and most .*date_format '%Y-%m-%d %H:%M:%S %z'",
     ),
     "half a day": (
-        lines("d,y", lambda i: f"2026-01-{1 + i % 9:02} 10:00 PM,{i}.5"),
+        lines("d,y", lambda i: f"2026-01-{1 + i % 9:02} 10:00 PM UTC,{i}.5"),
         {},
-        "row 1: d is '2026-01-01 10:00 PM', and most others are dates",
+        "row 1: d is '2026-01-01 10:00 PM UTC', and most .*date_format '%Y-%m-%d %I:%M %p UTC'",
     ),
     "ids": (
         lines("id,a,y", lambda i: f"n{i % 30},{i},{i}.5"),

@@ -93,15 +93,16 @@ def refuse_mixed(
         # If each can be read, pyarrow has still not read them together: they are in no usual form.
         row, text = (odd or rows)[0]
         setting = f"missing {quoted(text)}"
-        if kind == "dates" and (len(offsets) > 1 or not 0 < 2 * len(odd) < len(rows)):
+        if kind == "dates" and not 0 < 2 * len(odd) < len(rows):
             setting = f"date_format '{likely_format(text, [one for _, one in rows])}'"
             # Whether the day or the month comes first, some number above 12 says.
             above = any(re.match(r"\s*(1[3-9]|[23]\d)\D", one) for _, one in rows)
             setting += " (or %m before %d?)" * (not above and bool(re.search("%d.%m", setting)))
         others = f"most others are {kind}"
+        mend = f"Mend it, or say what it is: --data.{setting}, or"
         if len(offsets) > 1:
             others = "some of the others have an offset from UTC, some none"
-        mend = f"Mend it, or say what it is: --data.{setting}, or"
+            mend = "Give all of them one, or none, or say what it is:"
         if kind == "numbers" and re.match(NUMBER, text):
             mend = f"Write it as 1234{decimal}5 is, or say what it is:"
         raise UserError(
@@ -131,7 +132,8 @@ def likely_format(text: str, column: list[str]) -> str:
     if not (time := re.search(r"([T ]+)\d+:\d+(:\d+)?( ?[AP]M)?", text)):
         return days
     hour = "%I" if time[3] else "%H"
-    return f"{days}{time[1]}{hour}:%M" + ":%S" * bool(time[2]) + " %p" * bool(time[3])
+    zone = re.sub(r"[-+]\d\d:?\d\d", "%z", text[time.end() :].rstrip())
+    return f"{days}{time[1]}{hour}:%M" + ":%S" * bool(time[2]) + " %p" * bool(time[3]) + zone
 
 
 def tell_codes(table: pyarrow.Table, sample: str, separator: str, place: str) -> None:
