@@ -81,10 +81,10 @@ def test_a_season_is_the_usual_cycle_of_such_steps(tmp_path, start, step, season
 
 
 def test_what_never_changes_is_told(tmp_path):
-    rows = [(time, i, 5) for i, time in enumerate(hours(300))]
-    path = write(tmp_path / "x.csv", rows, "time,load,flat")
-    with pytest.warns(UserWarning, match="always the same: flat. Errors are means over all"):
-        series_csv(path).setup("fit")
+    rows = [(time, i, 5, i // 299) for i, time in enumerate(hours(300))]
+    path = write(tmp_path / "x.csv", rows, "time,load,flat,late")
+    with pytest.warns(UserWarning, match="always the same: flat, late. Leave them out of data"):
+        series_csv(path, covariates=["late"]).setup("fit")
     with pytest.raises(ValueError, match="always the same: flat. There is nothing to learn"):
         series_csv(path, values=["flat"]).setup("fit")
 
@@ -224,6 +224,17 @@ def test_parquet_is_read_as_csv(tmp_path):
     table = table.set_column(0, "time", pyarrow.array([7, 8, 9], pyarrow.int16()))
     parquet.write_table(table, tmp_path / "x.parquet")
     assert read(str(tmp_path / "x.parquet")).times_as_text() == ["7", "8", "9"]
+    texts = [f"{day}.01.2024 12:00 +0100" for day in ("01", "02", "03")]
+    for kind in (pyarrow.string(), pyarrow.large_string()):
+        parquet.write_table(
+            table.set_column(0, "time", pyarrow.array(texts, kind)), tmp_path / "x.parquet"
+        )
+        with pytest.raises(
+            ValueError, match="x.parquet, row 1: time .*date_format '%d.%m.%Y .*%z'"
+        ):
+            read(str(tmp_path / "x.parquet"))
+        found = read(str(tmp_path / "x.parquet"), date_format="%d.%m.%Y %H:%M %z")
+        assert found.times_as_text()[0] == "2024-01-01T11:00+00:00"
 
 
 def test_rows_are_sorted_and_times_with_offsets_become_utc(tmp_path):
@@ -318,6 +329,7 @@ TIMES = {
     "no time": (["2024-01-01", "soon"], "row 2: time is 'soon', and most others are dates"),
     "no hour": (["2024-01-01 00:00", "2024-01-01 25:00"], "'2024-01-01 25:00'.*date_format"),
     "empty": (["2024-01-01", ""], "row 2: there is no time"),
+    "hours": ([2024010122, 2024010123, 2024010200], "ten steps of 1, .*date_format '%Y%m%d%H'"),
     "some zones": (["2024-01-01T00:00Z", "2024-01-01T01:00"], "others have an offset from UTC"),
 }
 

@@ -34,7 +34,7 @@ def kind_of(array: Any) -> str:
         return "date"
     if types.is_time(kind):
         return "time"
-    text = types.is_string(kind) or types.is_large_string(kind) or types.is_dictionary(kind)
+    text = types.is_string(kind) or types.is_dictionary(kind)
     return "category" if text else ""
 
 

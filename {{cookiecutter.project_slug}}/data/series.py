@@ -121,22 +121,26 @@ class SeriesData(Data):
             self.check_constant()
         if stage == "fit" and self.series:  # a child may load its steps otherwise
             times = self.series.times_as_text()
+            names = ", ".join(self.columns.values or [])
             rank_zero_info(
                 f"{len(times)} steps from {times[0]} to {times[-1]}: from {self.window} of them "
-                f"{self.horizon} are forecast, and a season has {self.season} (--data.season)"
+                f"{self.horizon} are forecast, and a season has {self.season} (--data.season). "
+                f"Values: {names:.80}"
             )
 
     def check_constant(self) -> None:
-        """Constant series are forecast without an error, which lowers the mean over all series."""
-        names = self.columns.values or []
-        known = self.training_steps[:, : len(names)]
+        """Constant series are forecast without an error, which lowers the mean over all series; of
+        constant covariates nothing is learned, and once they change, they are noise."""
+        values = self.columns.values or []
+        names, known = [*values, *self.columns.covariates], self.training_steps
         same = [n for n, one in zip(names, (known == known[0]).all(dim=0), strict=True) if one]
         text = f"In the training steps always the same: {', '.join(same)}. "
-        if len(same) == len(names):
+        if {*values} <= {*same}:
             raise UserError(f"{text}There is nothing to learn.")
         if same:
             rank_zero_warn(
-                f"{text}Errors are means over all series: leave them out of data.values."
+                f"{text}Leave them out of data.values and data.covariates: errors are means over "
+                "all values, and a covariate that changes later is noise."
             )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -20,11 +20,13 @@ def read_series(source: Any, columns: Columns) -> Series:
     Raises:
         UserError: something in the file makes no series; names the file, and column and row.
     """
-    table = as_table(source, **columns.reading)
+    table: Any = as_table(source, **columns.reading)
     if table is None:
         return from_array(source, columns)
     path = str(source) if isinstance(source, str | Path) else "The table"
     names = columns.value_names(table.column_names, path)
+    if types.is_string(table[columns.time].type):  # of Parquet: as it is read in CSV
+        table = as_table(table, path, **columns.reading)
     if len(table) < 2:
         raise UserError(f"{path} has 1 row: that is no series.")
     numbers = [
@@ -60,7 +62,10 @@ def read_series(source: Any, columns: Columns) -> Series:
             * zone
         )
     if places[-1] > 10 * len(places):
-        raise UserError(f"{place}: of ten steps more than nine are missing.")
+        raise UserError(
+            f"{place}: of ten steps of {clock.interval}, the usual one, more than nine are missing."
+            " Mend the times; --data.date_format '%Y%m%d%H' would read 2026013123 as one."
+        )
     steps = np.full((places[-1] + 1, len(numbers)), np.nan)
     steps[places] = np.stack(numbers, axis=1)[order]
     counts = counts[0] + np.arange(len(steps)) * clock.step

@@ -19,7 +19,8 @@ from engine.errors import UserError
 # What pandas calls its index, and columns whose name is empty.
 UNNAMED = r"|__index_level_\d+__|Unnamed: \d+"
 LARGEST = float(np.finfo(np.float32).max)
-UNUSUAL = {pyarrow.float16(): pyarrow.float32(), pyarrow.string_view(): pyarrow.string()}
+TEXTS = (pyarrow.string_view(), pyarrow.large_string())
+UNUSUAL = {pyarrow.float16(): pyarrow.float32()} | dict.fromkeys(TEXTS, pyarrow.string())
 # What is meant as a number or a date, whether it can be read as one or not.
 THOUSANDS = "[.,' \u00a0\u202f]"
 DIGITS = rf"([.,]\d+|(\d+|\d{{1,3}}({THOUSANDS}\d{{3}})+)([.,]\d*)?)"

@@ -27,12 +27,11 @@ OPTIONS = ("separator", "decimal", "encoding", "missing", "date_format")
 GIVE_ENCODING = "Give the encoding of the file, such as --data.encoding cp1252."
 
 
-def as_table(source: Any, **reading: Any) -> pyarrow.Table | None:
+def as_table(source: Any, place: str = "The table", **reading: Any) -> pyarrow.Table | None:
     """A table of a file, of a data frame of pandas, Polars or Arrow, or of a list of dicts, which
     are read as the CSV file that they make; of anything else None. `read_csv` has the options."""
     if isinstance(source, str | Path):
         return read_table(source, **reading)
-    place = "The table"
     try:
         if isinstance(source, list) and source and all(isinstance(row, dict) for row in source):
             names = dict.fromkeys(name for row in source for name in row)
