@@ -351,12 +351,18 @@ def test_what_no_file_can_hold_is_said(trained, monkeypatch, tmp_path):
     def as_matrices(self, batch, batch_idx):
         return {"found": torch.linalg.matrix_exp(batch[0][:, 0])}
 
+    def as_spectra(self, batch, batch_idx):
+        waves, window = batch[0].flatten(1), torch.ones(16, dtype=torch.double)
+        spectra = torch.stft(waves, 16, window=window, return_complex=True)
+        return {"found": spectra.real.flatten(1)}
+
     with inside(project, folder):
         from models.classifier import Classifier
 
         for step, kind, message in (
             (with_noise, "pt2", "others each time .* export_step"),
             (as_matrices, "onnx", "No ONNX function found for .*matrix_exp.* Try --format pt2"),
+            (as_spectra, "onnx", "onnxruntime: .*tensor\\(double\\).* Try --format pt2"),
         ):
             monkeypatch.setattr(Classifier, "predict_step", step)
             with pytest.raises(SystemExit, match=message):

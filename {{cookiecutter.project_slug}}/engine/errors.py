@@ -29,6 +29,7 @@ MEANINGS = {
         "model.compile: {found}; install one, or set model.compile to false"
     ),
     r"(?<=Error: ).*numpy accepts.*": "seed_everything: {found}",
+    r"\[ONNXRuntimeError\] : \d+ : (?P<why>.*)": "onnxruntime: {why} Try --format pt2",
     r"could not create a primitive.*": (
         "{found} This CPU cannot do that in 16 bits: --trainer.precision 32-true"
     ),
