@@ -46,6 +46,7 @@ def compare(render, tmp_path):
 def test_a_run_whose_folder_was_renamed_is_found(compare):
     Path("logs/version_10").rename("logs/good")
     Path("logs/version_2").rename("logs/folds")
+    Path("mine").mkdir()  # no run
     assert [row["run"] for row in compare("mine")] == ["good"]
     assert {"good", "folds", "folds/fold_1"} < {row["run"] for row in compare()}
 

@@ -93,6 +93,7 @@ def test_a_named_run_is_started_from_and_a_resume_is_not(project, tmp_path, caps
     with inside(project, tmp_path):
         options = [*SMALL, "--trainer.max_epochs=1", "--model.network.width=4"]
         first = command("train", "fit", *options, "--name=first", "--tags=a,b").model
+        Path("first").mkdir()  # of something else, as of predictions: it holds no checkpoint
         # With no learning rate the parameters stay what they were at the start.
         still = [*options, "--model.lr=0", "--model.init_from=first", "--seed_everything=7"]
         second = command("train", "fit", *still, "--tags=b").model

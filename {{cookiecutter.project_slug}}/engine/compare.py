@@ -21,6 +21,7 @@ from engine.files import write_rows
 from engine.records import all_runs, config_of, flat, read_record, read_yaml, runs_named
 
 OPERATORS = {"<=": le, ">=": ge, "==": eq, "=": eq, "<": lt, ">": gt}
+KEPT = ("run.yaml", "summary.csv")  # in the folder of a run, or of several
 # Columns of their own, and what a fit prints.
 NO_SETTINGS = ("name", "tags", "trainer.enable_progress_bar", "trainer.enable_model_summary")
 
@@ -177,9 +178,10 @@ def main() -> None:
     with plain_errors():
         folders = [] if arguments.runs else all_runs(arguments.root)
         for name in arguments.runs:
-            places = [path for path in (Path(name), arguments.root / name) if path.is_dir()]
+            files = [Path(place, n) for place in (name, arguments.root / name) for n in KEPT]
+            places = [file.parent for file in files if file.exists()]
             folders += (found := places[:1] or runs_named(name, arguments.root))
-            if not any((run / n).exists() for run in found for n in ("run.yaml", "summary.csv")):
+            if not found:
                 raise UserError(f"{name}: no folder or name of a run under {arguments.root}")
         runs = [Run(folder, arguments.root) for folder in folders]
         runs = [run for run in runs if len(run.columns) > 1]

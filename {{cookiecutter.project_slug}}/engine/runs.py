@@ -138,7 +138,7 @@ def find_checkpoint(
             rank_zero_info(f"The newest run, {run}, has no checkpoint")
     else:
         folders = [Path(name), root / name]
-        folders += [] if Path(name).exists() else runs_named(name, root)
+        folders += [] if Path(name, "checkpoints").exists() else runs_named(name, root)
         paths = [Path(name), *(run / "checkpoints" / f"{default}.ckpt" for run in folders)]
     for path in paths:
         if _description(path):
