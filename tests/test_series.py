@@ -156,12 +156,17 @@ def test_an_untrained_forecast_is_the_last_seasons_course_from_the_present_level
     assert batch["base"][0, :, 0].tolist() == [39.0**2] * 3
 
 
-def test_a_series_with_other_steps_than_that_of_the_fit_is_refused(numbered, tmp_path):
+def test_a_series_with_other_steps_than_that_of_the_fit_is_refused(numbered, tmp_path, caplog):
+    caplog.set_level("INFO")
     facts = series_csv(numbered).facts
     other = write(tmp_path / "other.csv", [*zip(hours(300)[::2], range(150), strict=True)])
     data = series_csv("gone.csv", predict_dir=other)
     data.adopt(facts)
     assert len(data.read(numbered)) == len(data.read(np.arange(100.0))) == 1
+    assert "left out" not in caplog.text
+    rows = [(hour, i, -i) for i, hour in enumerate(hours(300))]
+    data.read(write(tmp_path / "more.csv", rows, "time,load,new"))
+    assert "more.csv: the fit does not forecast new: left out." in caplog.text
     with pytest.raises(ValueError, match=r"has steps of 2:00:00, and the training .* 1:00:00"):
         data.read(other)
     with pytest.raises(ValueError, match="comes from data with interval 1:00:00"):

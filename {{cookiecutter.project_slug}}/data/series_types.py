@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow
 import pyarrow.compute as arrow
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from pyarrow import types
 
 from engine.errors import UserError
@@ -51,9 +52,11 @@ class Columns:
                 )
             if given.count(name) > 1:
                 raise UserError(f"{name} is named twice among time, values and covariates.")
-        if self.values is not None:
-            return self.values
         names = [name for name in known if name not in given]
+        if self.values is not None:
+            if names and self.interval:
+                rank_zero_info(f"{place}: the fit does not forecast {', '.join(names)}: left out.")
+            return self.values
         if not names:
             raise UserError(f"{place} has no column of values beside {', '.join(given)}.")
         return names
