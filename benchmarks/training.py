@@ -140,8 +140,9 @@ def start(project: Path, callback: Callback, *arguments: str):
 class Reference:
     """A loop written by hand, with the same network and optimizer."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, loss: nn.Module | None = None) -> None:
         self.network = network
+        self.loss = loss or nn.CrossEntropyLoss()
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.05)
 
     def train(self, batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> int:
@@ -149,7 +150,7 @@ class Reference:
         count = 0
         for images, labels in batches():
             self.optimizer.zero_grad()
-            loss = F.cross_entropy(self.network(images), labels, ignore_index=255)
+            loss = self.loss(self.network(images), labels)
             loss.backward()
             self.optimizer.step()
             count += len(labels)
@@ -318,13 +319,15 @@ def race_cnn(project: Path, data: Path, epochs: int = 3) -> None:
 
 def race_unet(project: Path, data: Path, epochs: int = 3) -> None:
     from data.earth import Earth
+    from models.dice_loss import DiceCrossEntropy
     from models.networks.unet import UNet
 
     earth = Earth(augment=True)
     earth.setup("fit")
     samples, prepare = earth.splits["train"], earth.preparation()
     images, masks = (tensor[samples.indices] for tensor in samples.dataset.samples)
-    loop, limit = Reference(UNet((3, 64, 64), 3, width=8, depth=5)), 30
+    loss = DiceCrossEntropy(torch.tensor([1.0, 1.0, 4.0]), ignore_index=255)
+    loop, limit = Reference(UNet((3, 64, 64), 3, width=8, depth=5), loss), 30
 
     def augmented() -> Iterator[tuple[Tensor, Tensor]]:
         for rows in torch.randperm(len(masks))[: limit * 8].split(8):

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from projects import ONE_CPU, QUIET, command, inside, small_data
+from sklearn import metrics
 
 
 @pytest.fixture(scope="module")
@@ -395,6 +396,24 @@ def test_learns_writes_masks_of_the_images_size_and_predicts_others(folder):
     assert found["probability"].shape == (2, 32, 32)
     with pytest.raises(ValueError, match="nothing to predict"):
         load("best")([])  # and not what was predicted before
+
+
+def test_the_dice_loss_is_cross_entropy_and_what_f1_lacks_of_one(render, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.randint(2, (2, 32, 32), generator=generator)  # no pixel is of the last class
+    found = torch.where(torch.rand(masks.shape, generator=generator) < 0.8, masks, 1)
+    logits = 1e3 * torch.nn.functional.one_hot(found, 3).movedim(-1, 1).float()
+    masks[0, 0] = 255
+    with inside(render(data="earth", model="unet"), tmp_path):
+        from models.dice_loss import DiceCrossEntropy
+
+        options = dict(weight=torch.tensor([1.0, 2.0, 3.0]), ignore_index=255)
+        loss = DiceCrossEntropy(**options)(logits, masks)
+        added = loss - torch.nn.functional.cross_entropy(logits, masks, **options)
+    counted = masks != 255
+    f1 = metrics.f1_score(masks[counted], found[counted], average=None)
+    assert len(f1) == 2
+    assert added.item() == pytest.approx(1 - (f1.sum() + 1) / 3, abs=1e-3)
 
 
 def test_pictures_of_the_earth_turn_with_their_masks(render, tmp_path):

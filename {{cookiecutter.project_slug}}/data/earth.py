@@ -21,7 +21,8 @@ TILE = 64  # pixels a side, 5.3 degrees
 ROWS, COLUMNS = 33, 67  # of tiles; 2 degrees at each pole and 2.7 at the date line are left over
 BAND = 3  # columns
 TOP = 24  # pixels above the first row
-CASPIAN = slice(504, 648), slice(2712, 2820)  # pixels: 36 to 48 degrees north, 46 to 55 east
+# Pixels: 36 to 48 degrees north and 46 to 55 east, 43 to 47 north and 57 to 62 east.
+CASPIAN, ARAL = (slice(504, 648), slice(2712, 2820)), (slice(516, 564), slice(2844, 2904))
 
 
 class Earth(SegmentationData):
@@ -29,8 +30,9 @@ class Earth(SegmentationData):
     pixels to a degree.
 
     Split by longitude, in bands of 16 degrees: each fifth is for the test, each tenth for
-    validation. Of training tiles without a lake each third is kept, of those of one class each
-    24th. The Caspian, a lake, does not count: it is painted as shallow sea.
+    validation. An epoch has each training tile with a lake three times, of those of one class each
+    24th. Two lakes do not count: the Caspian is painted as shallow sea, and the Aral has dried up
+    since it was mapped.
     """
 
     image_shape = (3, TILE, TILE)
@@ -47,30 +49,34 @@ class Earth(SegmentationData):
         with gzip.open(Path(folder, "lsmask_5min_f.bin")) as file:
             mask = torch.frombuffer(bytearray(file.read()), dtype=torch.uint8)
         mask = mask.view(2160, -1).flip(0)  # it lies from south to north
-        mask[CASPIAN] = torch.where(mask[CASPIAN] == LAKE, IGNORED, mask[CASPIAN])
+        for lake in (CASPIAN, ARAL):
+            mask[lake] = torch.where(mask[lake] == LAKE, IGNORED, mask[lake])
         images, masks = tiles(image.permute(2, 0, 1)), tiles(mask[None])[:, 0]
         names = [name(row, column) for row in range(ROWS) for column in range(COLUMNS)]
         column = torch.arange(COLUMNS).repeat(ROWS)
         self.bands = column // BAND
         test, val = self.bands % 5 == 0, self.bands % 10 == 3
         plain = (masks == masks[:, :1, :1]).flatten(1).all(dim=1)
-        kept = torch.arange(len(masks)) % torch.where(plain, 24, 3) == 0
-        kept |= (masks == LAKE).flatten(1).any(dim=1)
+        kept = ~plain | (torch.arange(len(masks)) % 24 == 0)
+        self.has_lake = (masks == LAKE).flatten(1).any(dim=1)
         splits = {"train": kept & ~(test | val), "val": val, "test": test}
         rows = {split: chosen.nonzero().flatten() for split, chosen in splits.items()}
         return TensorSamples((images, masks), names=names), rows
 
     def split(self, samples: TensorSamples, rows: Rows) -> Rows:
-        """Folds are of whole bands, too."""
+        """Folds are of whole bands, too. Lakes are rare: their tiles are there three times."""
         folds = self.hparams.num_folds
         if folds is None:
-            return super().split(samples, rows)
-        pool = torch.cat([rows["train"], rows["val"]])
-        bands, place = self.bands[pool].unique(return_inverse=True)
-        if folds > len(bands):
-            raise UserError(f"num_folds is {folds}: there are {len(bands)} bands of longitude.")
-        held = place % folds == self.hparams.fold
-        return {"train": pool[~held], "val": pool[held], "test": rows["test"]}
+            rows = super().split(samples, rows)
+        else:
+            pool = torch.cat([rows["train"], rows["val"]])
+            bands, place = self.bands[pool].unique(return_inverse=True)
+            if folds > len(bands):
+                raise UserError(f"num_folds is {folds}: there are {len(bands)} bands of longitude.")
+            held = place % folds == self.hparams.fold
+            rows = {"train": pool[~held], "val": pool[held], "test": rows["test"]}
+        train = rows["train"]
+        return {**rows, "train": train.repeat_interleave(1 + 2 * self.has_lake[train])}
 
     def augment(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         images, masks = super().augment(batch)
