@@ -18,7 +18,7 @@ KEYS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "_data": (
         {"name", "class", "modality", "model", "arguments", "augments", "log_every_n_steps"},
-        {"by_size", "first", "files", "packages", "readme"},
+        {"by_size", "first", "files", "own_val", "packages", "readme"},
     ),
     "_systems": (
         {"name", "class", "optimizers", "optimizer"},

@@ -80,6 +80,14 @@ def test_what_is_there_once_is_trained_on():
     assert len({"41", "42"} & found["test"]) == len({"41", "42"} & found["train"]) == 1
 
 
+def test_a_share_for_validation_beside_a_split_of_the_datas_own_is_told(recwarn):
+    given = {"train": torch.arange(40), "val": torch.arange(40, 60)}
+    found, _ = deal(*classes(20), given=given, val_fraction="auto")
+    assert not recwarn and len(found["val"]) == 20
+    with pytest.warns(match="val_fraction is 0.3, and the data comes with a validation split"):
+        assert deal(*classes(20), given=given, val_fraction=0.3)[0] == found
+
+
 def test_without_a_record_a_sample_trained_on_stays_out_of_the_test_split():
     """Splits follow from the names: where files are added or removed, few move, and to val."""
     before, _ = deal(*classes(100))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Subset
 
@@ -139,6 +139,11 @@ def complete_splits(
     elif val is None:
         parts = split_off(in_order(train), labels, fraction_of(hparams.val_fraction, len(train)))
         train, val = as_recorded("val", *parts)
+    elif hparams.val_fraction != "auto":
+        rank_zero_warn(
+            f"val_fraction is {hparams.val_fraction}, and the data comes with a validation split: "
+            "that is used, as it is."
+        )
     if not len(train):
         raise UserError(f"val_fraction {hparams.val_fraction} leaves no samples to train on.")
     # Shuffled once, so that even the first batch has all classes; test stays in order.
