@@ -81,7 +81,8 @@ def read_characters(paths: list[Path]) -> Tensor:
     Raises:
         UserError: one is not UTF-8, or they are too large.
     """
-    if (size := sum(len(read_file(path, mapped=True)) for path in paths)) > MOST:
+    # A link to nothing has no size: `decode` refuses it.
+    if (size := sum(os.path.getsize(path) for path in paths if os.path.exists(path))) > MOST:
         raise UserError(
             f"unit is character, and the text has {size / 1e9:.1f} GB, which have to fit into "
             "memory four times: take --data.unit byte, which maps a file."
